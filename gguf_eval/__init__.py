@@ -1,0 +1,1 @@
+"""Compare quantization levels of local language models: accuracy, tokens per second and memory."""

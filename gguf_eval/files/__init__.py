@@ -1,0 +1,1 @@
+"""Makes and reads model files: headers, hub downloads, conversion, quantization."""

@@ -1,0 +1,1 @@
+"""Formats results; computes nothing."""

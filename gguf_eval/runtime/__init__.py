@@ -1,0 +1,1 @@
+"""The only room that runs models: everything that needs llama.cpp loaded."""

@@ -1,0 +1,1 @@
+"""Knows items and scoring, never a model."""
