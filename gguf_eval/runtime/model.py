@@ -1,0 +1,200 @@
+"""A loaded model and its contexts: the two things of llama.cpp that own memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gguf_eval.errors import EngineError
+from gguf_eval.runtime.bindings import library
+
+MAX_SEQUENCES = 256
+"""llama.cpp's compiled limit of sequences in one context (LLAMA_MAX_SEQ)."""
+
+
+def default_threads() -> int:
+    """Physical cores, as llama.cpp's tools use by default: hyper-threads slow matrix products down."""
+    import psutil
+
+    return psutil.cpu_count(logical=False) or os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class ContextSettings:
+    """How a context is opened. The defaults are llama.cpp's own."""
+
+    n_ctx: int
+    """Cells of the key-value cache, shared by all sequences."""
+    batch_size: int = 2048
+    """Most tokens of one llama_decode."""
+    ubatch_size: int = 512
+    """Most tokens computed at once."""
+    max_sequences: int = 1
+    threads: int | None = None
+    flash_attention: bool = True
+
+
+class Model:
+    """A GGUF loaded by llama.cpp. Use as a context manager; closing frees the weights."""
+
+    def __init__(self, path: Path, *, gpu_layers: int = 0) -> None:
+        """Load ``path``; ``gpu_layers`` < 0 offloads all layers. Raises `EngineError` when llama.cpp refuses."""
+        self._llama = library()
+        params = self._llama.llama_model_default_params()
+        params.n_gpu_layers = gpu_layers
+        self.handle = self._llama.llama_model_load_from_file(os.fsencode(path), params)
+        if not self.handle:
+            raise EngineError(f"{path}: llama.cpp can't load this model; its log names the reason")
+        self.vocab = self._llama.llama_model_get_vocab(self.handle)
+        self.vocab_size: int = self._llama.llama_vocab_n_tokens(self.vocab)
+        self.trained_context: int = self._llama.llama_model_n_ctx_train(self.handle)
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the model; contexts opened from it must be closed before."""
+        if self.handle:
+            self._llama.llama_model_free(self.handle)
+            self.handle = None
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether the file's metadata asks for a beginning-of-sequence token before every text."""
+        return bool(self._llama.llama_vocab_get_add_bos(self.vocab))
+
+    @property
+    def prefix_token(self) -> int:
+        """The token that stands for an empty context: BOS, or EOS where the vocabulary has no BOS."""
+        for token in (self._llama.llama_vocab_bos(self.vocab), self._llama.llama_vocab_eos(self.vocab)):
+            if token >= 0:
+                return int(token)
+        raise EngineError("the model has neither a BOS nor an EOS token, so an empty context can't be scored")
+
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of ``text``. ``add_special`` adds BOS or EOS where the file's metadata asks for it;
+        ``parse_special`` reads control tokens spelt out in the text (only for chat templates).
+        """
+        data = text.encode("utf-8")
+        # A token is at least one byte; the special ones around it need two more places.
+        capacity = len(data) + 2
+        buffer = (ctypes.c_int32 * capacity)()
+        count = self._llama.llama_tokenize(self.vocab, data, len(data), buffer, capacity, add_special, parse_special)
+        if count < 0:  # a tokenizer that adds more (space prefix and normalisation can)
+            capacity = -count
+            buffer = (ctypes.c_int32 * capacity)()
+            count = self._llama.llama_tokenize(
+                self.vocab, data, len(data), buffer, capacity, add_special, parse_special
+            )
+        if count < 0:
+            raise EngineError(f"llama.cpp can't tokenise a text of {len(data)} bytes")
+        return buffer[:count]
+
+    def open_context(self, settings: ContextSettings) -> Context:
+        """Open a context; raises `EngineError` when its memory can't be had."""
+        return Context(self, settings)
+
+
+class Context:
+    """A llama.cpp context: key-value cache, compute buffers, logits of the last decode."""
+
+    def __init__(self, model: Model, settings: ContextSettings) -> None:
+        self._llama = library()
+        self.model = model
+        self.settings = settings
+        threads = settings.threads or default_threads()
+        params = self._llama.llama_context_default_params()
+        params.n_ctx = settings.n_ctx
+        params.n_batch = settings.batch_size
+        params.n_ubatch = min(settings.ubatch_size, settings.batch_size)
+        params.n_seq_max = settings.max_sequences
+        params.n_threads = threads
+        params.n_threads_batch = threads
+        params.flash_attn_type = 1 if settings.flash_attention else 0
+        params.kv_unified = True
+        params.no_perf = True
+        self.handle = self._llama.llama_init_from_model(model.handle, params)
+        if not self.handle:
+            raise EngineError(
+                f"llama.cpp can't open a context of {settings.n_ctx} tokens; "
+                "its log names the reason: try a smaller --ctx or batch"
+            )
+        self.memory = self._llama.llama_get_memory(self.handle)
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the context."""
+        if self.handle:
+            self._llama.llama_free(self.handle)
+            self.handle = None
+
+    def decode(
+        self,
+        tokens: npt.NDArray[np.int32],
+        positions: npt.NDArray[np.int32],
+        sequences: Sequence[Sequence[int]],
+        outputs: npt.NDArray[np.int8],
+    ) -> None:
+        """Run one llama_decode over ``n`` tokens and wait for it.
+
+        tokens, positions, outputs: arrays of n; sequences: for each token the sequence ids that hold it, of which
+        the first decides what it attends to. Rows marked in ``outputs`` can be read with `logits` afterwards.
+        """
+        counts = np.fromiter((len(ids) for ids in sequences), np.int32, len(sequences))
+        ids = np.fromiter((i for group in sequences for i in group), np.int32, int(counts.sum()))
+        starts = np.zeros(len(sequences), np.uint64)
+        starts[1:] = np.cumsum(counts[:-1], dtype=np.uint64) * np.uint64(ids.itemsize)
+        pointers = np.ascontiguousarray(starts + np.uint64(ids.ctypes.data), dtype=np.uintp)
+        batch = self._llama.llama_batch()
+        batch.n_tokens = len(tokens)
+        batch.token = tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        batch.pos = positions.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        batch.n_seq_id = counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        batch.seq_id = pointers.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(ctypes.c_int32)))
+        batch.logits = outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        status = self._llama.llama_decode(self.handle, batch)
+        if status != 0:
+            raise EngineError(f"llama_decode failed with status {status}; llama.cpp's log names the reason")
+        self.synchronize()
+
+    def synchronize(self) -> None:
+        """Wait until the last decode is finished."""
+        self._llama.llama_synchronize(self.handle)
+
+    def logits(self, rows: int) -> npt.NDArray[np.float32]:
+        """The (rows, vocabulary) logits of the last decode, in batch order; valid until the next decode."""
+        pointer: Any = self._llama.llama_get_logits(self.handle)
+        return np.ctypeslib.as_array(pointer, shape=(rows, self.model.vocab_size))
+
+    def clear(self) -> None:
+        """Forget every sequence."""
+        self._llama.llama_memory_clear(self.memory, True)
+
+    def copy_sequence(self, source: int, target: int, length: int) -> None:
+        """Let ``target`` share the first ``length`` cells of ``source``; no data is moved."""
+        self._llama.llama_memory_seq_cp(self.memory, source, target, 0, length)
+
+    def keep_only(self, sequence: int, length: int) -> None:
+        """Drop everything but the first ``length`` positions of ``sequence``."""
+        self._llama.llama_memory_seq_keep(self.memory, sequence)
+        self._llama.llama_memory_seq_rm(self.memory, sequence, length, -1)

@@ -1,0 +1,244 @@
+"""Log-likelihoods of continuations: many sequences a decode, every shared prefix decoded once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gguf_eval.runtime.model import MAX_SEQUENCES, Context, ContextSettings, Model
+from gguf_eval.runtime.prefix import Batch, build_trie, plan_batches
+
+_ROWS_AT_ONCE = 8
+"""Logit rows reduced together: few enough to stay in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Score ``continuation`` after ``context``; an empty context becomes the model's BOS (or EOS) token."""
+
+    context: str
+    continuation: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the model says of one request."""
+
+    token_logprobs: tuple[float, ...]
+    """Natural-log probability of every token of the continuation."""
+    greedy: bool
+    """Whether greedy decoding would have produced the continuation."""
+    truncated_tokens: int = 0
+    """Tokens cut from the left of the context because the request was longer than the model's context."""
+    unscored_reason: str | None = None
+
+    @property
+    def logprob(self) -> float:
+        """Summed log-probability in nats."""
+        return float(np.sum(self.token_logprobs))
+
+
+@dataclass
+class ScoringStats:
+    """What a scoring run did, for progress and for benchmarks."""
+
+    requests: int = 0
+    truncated_requests: int = 0
+    unique_tokens: int = 0
+    total_tokens: int = 0
+    output_rows: int = 0
+    batches: int = 0
+    decode_seconds: float = 0.0
+    total_seconds: float = 0.0
+
+
+def encode_pair(model: Model, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """Tokens of a context and of its continuation, by lm-evaluation-harness's convention.
+
+    Trailing spaces of the context move to the continuation; both are encoded together and split at the length of the
+    context's own encoding. An empty context becomes the model's prefix token.
+    """
+    stripped = context.rstrip()
+    continuation = context[len(stripped) :] + continuation
+    if not stripped:
+        return [model.prefix_token], model.tokenize(continuation, add_special=False)
+    whole = model.tokenize(stripped + continuation)
+    split = len(model.tokenize(stripped))
+    return whole[:split], whole[split:]
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """One request as it is decoded."""
+
+    inputs: npt.NDArray[np.int32]
+    """All tokens but the last, which is only predicted."""
+    targets: npt.NDArray[np.int32]
+    """The continuation's tokens; the last ``len(targets)`` inputs predict them."""
+    truncated: int
+
+
+class Scorer:
+    """Scores requests with one model; a context is opened for the longest request of each call."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        max_tokens: int | None = None,
+        batch_size: int = 512,
+        max_sequences: int = MAX_SEQUENCES,
+        threads: int | None = None,
+    ) -> None:
+        """``max_tokens``: the longest input that is decoded whole, the model's trained context unless given."""
+        self.model = model
+        self.max_tokens = max_tokens or model.trained_context
+        self.batch_size = batch_size
+        self.max_sequences = max_sequences
+        self.threads = threads
+        self.stats = ScoringStats()
+
+    def score(self, requests: Sequence[Request]) -> list[Score]:
+        """Score ``requests``; the result is in their order."""
+        scores: dict[int, Score] = {}
+        for done in self.stream(requests):
+            scores.update(done)
+        return [scores[i] for i in range(len(requests))]
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[dict[int, Score]]:
+        """Score ``requests``; after each decode yield those it finished, by their place in ``requests``."""
+        began = time.perf_counter()
+        encoded: dict[int, _Encoded] = {}
+        refused: dict[int, Score] = {}
+        for index, request in enumerate(requests):
+            prepared = self._encode(request)
+            if isinstance(prepared, Score):
+                refused[index] = prepared
+            else:
+                encoded[index] = prepared
+        self.stats.requests += len(requests)
+        self.stats.truncated_requests += sum(1 for e in encoded.values() if e.truncated)
+        if refused:
+            yield refused
+        if encoded:
+            yield from self._decode_all(encoded)
+        self.stats.total_seconds += time.perf_counter() - began
+
+    def _encode(self, request: Request) -> _Encoded | Score:
+        context, continuation = encode_pair(self.model, request.context, request.continuation)
+        if not continuation:
+            return Score((), False, unscored_reason="the continuation has no tokens")
+        if len(continuation) > self.max_tokens:
+            reason = f"the continuation's {len(continuation)} tokens exceed the context of {self.max_tokens}"
+            return Score((), False, unscored_reason=reason)
+        whole = np.array(context + continuation, np.int32)
+        truncated = max(0, len(whole) - 1 - self.max_tokens)
+        return _Encoded(whole[truncated:-1], np.array(continuation, np.int32), truncated)
+
+    def _decode_all(self, encoded: dict[int, _Encoded]) -> Iterator[dict[int, Score]]:
+        indices, entries = list(encoded), list(encoded.values())
+        trie, paths = build_trie([entry.inputs for entry in entries])
+        reads = _Reads(paths, [entry.targets for entry in entries])
+        self.stats.unique_tokens += trie.size
+        self.stats.total_tokens += sum(len(entry.inputs) for entry in entries)
+        cells = max(len(entry.inputs) for entry in entries) + self.batch_size
+        settings = ContextSettings(
+            n_ctx=-(-cells // 256) * 256,
+            batch_size=self.batch_size,
+            ubatch_size=self.batch_size,
+            max_sequences=self.max_sequences,
+            threads=self.threads,
+        )
+        with self.model.open_context(settings) as context:
+            trunk = 0
+            for batch in plan_batches(trie, self.batch_size, self.max_sequences):
+                finished = self._decode(context, batch, trunk, reads)
+                trunk = batch.keep[0]
+                if finished:
+                    yield {
+                        indices[place]: Score(*reads.result(place), truncated_tokens=entries[place].truncated)
+                        for place in finished
+                    }
+
+    def _decode(self, context: Context, batch: Batch, trunk: int, reads: _Reads) -> list[int]:
+        """Decode one batch and read its rows; return the places of the requests it finished."""
+        for branch in batch.branches:
+            if branch.shared_length:
+                context.copy_sequence(trunk, branch.sequence, branch.shared_length)
+        outputs = reads.outputs(batch)
+        began = time.perf_counter()
+        context.decode(batch.tokens, batch.positions, batch.sequences, outputs)
+        self.stats.decode_seconds += time.perf_counter() - began
+        rows = int(outputs.sum())
+        finished = reads.store(batch, context.logits(rows)) if rows else []
+        context.keep_only(*batch.keep)
+        self.stats.output_rows += rows
+        self.stats.batches += 1
+        return finished
+
+
+class _Reads:
+    """Which logits of which trie node answer which request, and what was read so far."""
+
+    def __init__(self, paths: Sequence[npt.NDArray[np.int32]], targets: Sequence[npt.NDArray[np.int32]]) -> None:
+        """``paths``: the trie node of each input position of a request; the last ones predict its targets."""
+        counts = np.array([len(wanted) for wanted in targets])
+        nodes = np.concatenate([path[-len(t) :] for path, t in zip(paths, targets, strict=True)])
+        order = np.argsort(nodes, kind="stable")
+        self._ends = np.cumsum(counts)
+        self._nodes = nodes[order]
+        self._targets = np.concatenate(targets)[order]
+        self._owners = np.repeat(np.arange(len(targets)), counts)[order]
+        self._slots = order
+        self._missing = counts
+        self._logprobs = np.empty(len(nodes), np.float32)
+        self._greedy = np.zeros(len(nodes), bool)
+
+    def _span(self, batch: Batch) -> slice:
+        low, high = np.searchsorted(self._nodes, [batch.first_node, batch.first_node + len(batch.tokens)])
+        return slice(int(low), int(high))
+
+    def outputs(self, batch: Batch) -> npt.NDArray[np.int8]:
+        """Mark the tokens of the batch whose logits are read."""
+        marks = np.zeros(len(batch.tokens), np.int8)
+        marks[self._nodes[self._span(batch)] - batch.first_node] = 1
+        return marks
+
+    def store(self, batch: Batch, logits: npt.NDArray[np.float32]) -> list[int]:
+        """Keep what ``logits`` (rows in batch order) says; return the places of requests that are now complete."""
+        span = self._span(batch)
+        _, rows = np.unique(self._nodes[span], return_inverse=True)
+        maximum, log_total = row_statistics(logits)
+        chosen = logits[rows, self._targets[span]]
+        slots, owners = self._slots[span], self._owners[span]
+        self._logprobs[slots] = (chosen - maximum[rows]) - log_total[rows]
+        self._greedy[slots] = chosen >= maximum[rows]
+        touched, counts = np.unique(owners, return_counts=True)
+        self._missing[touched] -= counts
+        return [int(place) for place in touched[self._missing[touched] == 0]]
+
+    def result(self, place: int) -> tuple[tuple[float, ...], bool]:
+        """Log-probabilities of a complete request's targets, and whether all were the most probable token."""
+        low = int(self._ends[place - 1]) if place else 0
+        high = int(self._ends[place])
+        return tuple(self._logprobs[low:high].tolist()), bool(self._greedy[low:high].all())
+
+
+def row_statistics(
+    logits: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """For each row its maximum m and log(sum(exp(x - m))), in float32; log-softmax is x - m - that."""
+    maximum = np.empty(len(logits), np.float32)
+    total = np.empty(len(logits), np.float32)
+    scratch = np.empty((_ROWS_AT_ONCE, logits.shape[1]), np.float32)
+    for start in range(0, len(logits), _ROWS_AT_ONCE):
+        block = logits[start : start + _ROWS_AT_ONCE]
+        part = slice(start, start + len(block))
+        maximum[part] = block.max(axis=1)
+        shifted = np.subtract(block, maximum[part, None], out=scratch[: len(block)])
+        total[part] = np.exp(shifted, out=shifted).sum(axis=1)
+    return maximum, np.log(total)
