@@ -1,0 +1,74 @@
+"""Quantization levels by llama.cpp's names, smallest first.
+
+A level is what llama.cpp calls a *file type*: a plan that gives every tensor a storage type. The list holds those that
+llama.cpp can make and the ``gguf`` package can read back. Left out: types whose support was removed (Q4_2, Q4_3,
+Q4_0_4_4, Q4_0_4_8, Q4_0_8_8), Q4_1_SOME_F16, NVFP4 (loaded but never made by llama.cpp), and Q2_0 (made by newer
+llama.cpp, not yet known to ``gguf``).
+"""
+
+from __future__ import annotations
+
+from gguf_eval.errors import UsageError, nearest
+
+LEVELS: tuple[str, ...] = (
+    "Q1_0",
+    "IQ1_S",
+    "TQ1_0",
+    "IQ1_M",
+    "IQ2_XXS",
+    "TQ2_0",
+    "IQ2_XS",
+    "IQ2_S",
+    "IQ2_M",
+    "Q2_K_S",
+    "Q2_K",
+    "IQ3_XXS",
+    "IQ3_XS",
+    "IQ3_S",
+    "Q3_K_S",
+    "IQ3_M",
+    "Q3_K_M",
+    "Q3_K_L",
+    "IQ4_XS",
+    "MXFP4_MOE",
+    "Q4_0",
+    "IQ4_NL",
+    "Q4_K_S",
+    "Q4_K_M",
+    "Q4_1",
+    "Q5_0",
+    "Q5_K_S",
+    "Q5_K_M",
+    "Q5_1",
+    "Q6_K",
+    "Q8_0",
+    "F16",
+    "BF16",
+    "F32",
+)
+"""Canonical names, from the fewest bits per weight to the most (on a model whose rows are multiples of 256)."""
+
+ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
+"""Short names that llama-quantize takes too."""
+
+
+def canonical_level(name: str) -> str:
+    """Return llama.cpp's spelling of a level: ``q4_k_m`` and ``Q4_K`` are ``Q4_K_M``.
+
+    Raises `UsageError` that names the nearest level when there is no such one.
+    """
+    wanted = name.strip().upper().replace("-", "_")
+    level = ALIASES.get(wanted, wanted)
+    if level not in LEVELS:
+        hint = nearest(wanted, LEVELS) or f"; one of {', '.join(LEVELS)} is needed"
+        raise UsageError(f"no quantization level is called '{name}'{hint}")
+    return level
+
+
+def level_ftype(name: str) -> int:
+    """Return the number of a level in llama.cpp's ``llama_ftype`` (the value of ``general.file_type``)."""
+    import gguf
+
+    level = canonical_level(name)
+    prefix = "ALL_" if level == "F32" else "MOSTLY_"
+    return int(gguf.LlamaFileType[prefix + level])
