@@ -40,9 +40,7 @@ class _Repo:
 
     @property
     def revisions(self) -> tuple[str, ...]:
-        return (
-            ("main", "refs/convert/parquet", self.commit) if self.kind == "dataset" else ("main", self.commit)
-        )
+        return ("main", "refs/convert/parquet", self.commit) if self.kind == "dataset" else ("main", self.commit)
 
     @property
     def commit(self) -> str:
@@ -120,11 +118,7 @@ class HubServer:
 
     def find(self, kind: str, name: str) -> _Repo | None:
         folder = self.folder / f"{kind}s" / name
-        return (
-            _Repo(kind, name, folder)
-            if folder.is_dir() and folder.parent.parent.parent == self.folder
-            else None
-        )
+        return _Repo(kind, name, folder) if folder.is_dir() and folder.parent.parent.parent == self.folder else None
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -148,9 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._file(Path(unquote("/".join(parts[1:]))), {})
         elif parts[0] == "api" and len(parts) >= 4:
             query = {key: values[0] for key, values in parse_qs(url.query).items()}
-            self._api(
-                parts[1].removesuffix("s"), "/".join(parts[2:4]), [unquote(p) for p in parts[4:]], query
-            )
+            self._api(parts[1].removesuffix("s"), "/".join(parts[2:4]), [unquote(p) for p in parts[4:]], query)
         else:
             kind, rest = ("dataset", parts[1:]) if parts[0] == "datasets" else ("model", parts)
             if len(rest) >= 5 and rest[2] == "resolve":

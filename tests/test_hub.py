@@ -110,9 +110,7 @@ def test_a_connection_that_always_drops_is_one_line_and_resumed_later(
 
 def test_what_is_missing_is_named(server: HubServer) -> None:
     _fails(TaskError, "no such repository", "hf auth login", repo="someone/nothing")
-    _fails(
-        TaskError, "default/test, default/validation", "did you mean 'default/validation'?", split="validaton"
-    )
+    _fails(TaskError, "default/test, default/validation", "did you mean 'default/validation'?", split="validaton")
     with pytest.raises(TaskError, match="no such revision"):
         hub.dataset_files(DATASET, "default", "validation", revision="v9")
     with pytest.raises(TaskError, match="owner/name"):
@@ -149,9 +147,7 @@ def test_a_private_repository_needs_a_token(server: HubServer, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("status", [403, 500])
-def test_other_refusals_give_the_status(
-    server: HubServer, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
+def test_other_refusals_give_the_status(server: HubServer, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     server.broken[DATASET] = status
     _fails(TaskError, server.url)
@@ -179,9 +175,7 @@ def test_the_environment_alone_points_a_new_process_here(server: HubServer, tmp_
         f"print(json.dumps([str(p) for p in dataset_files({DATASET!r}, 'default', 'validation')]))"
     )
     environment = os.environ | server.environment(tmp_path / "second cache", TOKEN)
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     files = [Path(name) for name in json.loads(done.stdout)]
     assert [path.read_bytes() for path in files] == [b"first", LARGE]
     assert all(path.is_relative_to(tmp_path / "second cache") for path in files)

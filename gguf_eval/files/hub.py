@@ -89,23 +89,17 @@ def dataset_files(repo: str, config: str, split: str, *, revision: str = PARQUET
     """
     for what, name in (("config", config), ("split", split)):
         if not name or name != name.strip("/") or ".." in name.split("/"):
-            raise TaskError(
-                f"dataset '{repo}': a {what} name is needed, found {name!r}; name one of the dataset's"
-            )
+            raise TaskError(f"dataset '{repo}': a {what} name is needed, found {name!r}; name one of the dataset's")
     wanted = _Wanted(repo, "dataset", revision, TaskError)
     inside = f"{config}/{split}"
     folder = _snapshot(wanted, [f"{glob.escape(inside)}/*.parquet"])
     files = sorted((folder / inside).glob("*.parquet"))
     if not files:
-        raise TaskError(
-            f"{wanted.label}: no parquet files of split '{inside}'; {_splits_hint(wanted, folder, inside)}"
-        )
+        raise TaskError(f"{wanted.label}: no parquet files of split '{inside}'; {_splits_hint(wanted, folder, inside)}")
     return files
 
 
-def checkpoint_folder(
-    repo: str, *, revision: str | None = None, weights: bool = True
-) -> tuple[Path, HubSource]:
+def checkpoint_folder(repo: str, *, revision: str | None = None, weights: bool = True) -> tuple[Path, HubSource]:
     """Return a local folder with the checkpoint ``owner/name`` and its origin, fetching what the cache lacks.
 
     Only config, tokenizer, model card and safetensors come down; with ``weights=False`` all but the last,
@@ -146,9 +140,7 @@ def _explain(wanted: _Wanted, error: Exception) -> str:
     elif isinstance(error, errors.RevisionNotFoundError):
         explanation = f"no such revision; its branches and tags are listed at {wanted.url}"
         if wanted.revision == PARQUET_REVISION:
-            explanation = (
-                "the hub keeps no parquet copy of it; name a revision that holds one, or a local file"
-            )
+            explanation = "the hub keeps no parquet copy of it; name a revision that holds one, or a local file"
     elif isinstance(error, errors.RepositoryNotFoundError):
         explanation = f"no such repository at {endpoint()}, or a private one; check the spelling, or {log_in}"
     elif isinstance(error, errors.HFValidationError):
@@ -159,17 +151,13 @@ def _explain(wanted: _Wanted, error: Exception) -> str:
         status = error.response.status_code
         explanation = f"{endpoint()} answered HTTP {status}; run again later, what has come down is kept"
         if status in (401, 403):
-            explanation = (
-                f"{endpoint()} refused access (HTTP {status}); check the token's rights, or {log_in}"
-            )
+            explanation = f"{endpoint()} refused access (HTTP {status}); check the token's rights, or {log_in}"
     return explanation
 
 
 def _explain_cache_miss(error: Exception) -> str:
     if is_offline():
-        return (
-            "not (wholly) in the cache, and HF_HUB_OFFLINE forbids downloading; unset it once and run again"
-        )
+        return "not (wholly) in the cache, and HF_HUB_OFFLINE forbids downloading; unset it once and run again"
     return (
         f"not (wholly) in the cache, and {endpoint()} can't be reached{_reason(error.__cause__)}; "
         "check the network and run again"

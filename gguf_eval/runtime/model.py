@@ -14,17 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_eval.errors import EngineError
+from gguf_eval.machine import physical_cores
 from gguf_eval.runtime.bindings import library
 
 MAX_SEQUENCES = 256
 """llama.cpp's compiled limit of sequences in one context (LLAMA_MAX_SEQ)."""
-
-
-def default_threads() -> int:
-    """Physical cores, as llama.cpp's tools use by default: hyper-threads slow matrix products down."""
-    import psutil
-
-    return psutil.cpu_count(logical=False) or os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -39,7 +33,8 @@ class ContextSettings:
     """Most tokens computed at once."""
     max_sequences: int = 1
     threads: int | None = None
-    flash_attention: bool = True
+    flash_attention: int = -1
+    """1 on, 0 off, -1 what llama.cpp decides for the device."""
 
 
 class Model:
@@ -115,7 +110,7 @@ class Context:
         self._llama = library()
         self.model = model
         self.settings = settings
-        threads = settings.threads or default_threads()
+        threads = settings.threads or physical_cores()
         params = self._llama.llama_context_default_params()
         params.n_ctx = settings.n_ctx
         params.n_batch = settings.batch_size
@@ -123,7 +118,7 @@ class Context:
         params.n_seq_max = settings.max_sequences
         params.n_threads = threads
         params.n_threads_batch = threads
-        params.flash_attn_type = 1 if settings.flash_attention else 0
+        params.flash_attn_type = settings.flash_attention
         params.kv_unified = True
         params.no_perf = True
         self.handle = self._llama.llama_init_from_model(model.handle, params)

@@ -78,7 +78,9 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
         table = pyarrow.parquet.read_table(path, partitioning=None)
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).split("\n")[0]
-        raise TaskError(f"{path}: not a usable Parquet file ({reason}); delete it and run again to get it anew") from None
+        raise TaskError(
+            f"{path}: not a usable Parquet file ({reason}); delete it and run again to get it anew"
+        ) from None
     return list(table.to_pylist())
 
 

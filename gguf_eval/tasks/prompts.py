@@ -33,8 +33,8 @@ class Item:
 
 
 def make_item(item_id: str, contexts: tuple[str, ...], choices: tuple[str, ...], gold: int, delimiter: str) -> Item:
-    """Build an item; its hash is that of everything the model and the scoring see."""
-    content = json.dumps([contexts, choices, gold, delimiter], ensure_ascii=False)
+    """Build an item; its hash covers its id and everything the model and the scoring see."""
+    content = json.dumps([item_id, contexts, choices, gold, delimiter], ensure_ascii=False)
     return Item(item_id, contexts, choices, gold, delimiter, hashlib.sha256(content.encode()).hexdigest())
 
 
@@ -97,7 +97,7 @@ def _checked(where: str, item_id: str, contexts: tuple[str, ...], answers: Any, 
     if isinstance(gold, bool) or not isinstance(gold, int):
         raise TaskError(f"{where}: gold must be the right choice's index; found {gold!r}")
     if not 0 <= gold < len(answers):
-        raise TaskError(f"{where}: gold index {gold} is out of range for {len(answers)} choices (0 to {len(answers) - 1})")
+        raise TaskError(f"{where}: gold index {gold} is out of range; 0 to {len(answers) - 1} is needed")
     if len(contexts) > 1 and len(contexts) != len(answers):
         raise TaskError(f"{where}: {len(contexts)} contexts for {len(answers)} choices; one or as many are needed")
     return make_item(item_id, contexts, tuple(answers), gold, delimiter)

@@ -1,0 +1,184 @@
+"""Sums a study up: every figure a report shows is computed here, from stored outcomes and raw times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gguf_eval.analysis.comparison import Comparison, add_pairs, compare, count_pairs
+from gguf_eval.analysis.statistics import Estimate, mean_and_deviation, wilson
+from gguf_eval.study.records import Outcome, PointRecord, SpeedRecord, Status, StudyRecord, TaskRecord
+
+
+@dataclass(frozen=True)
+class TaskSummary:
+    """One point on one task."""
+
+    name: str
+    metric: str
+    estimate: Estimate | None
+    """The headline metric; None when no item could be scored."""
+    unscored: int
+    metrics: dict[str, Estimate]
+    """Every metric by name, the headline too."""
+    chance: float
+    """What guessing gets on these items."""
+    truncated: int
+    """Items whose prompt was cut to fit the context."""
+    comparison: Comparison | None
+
+
+@dataclass(frozen=True)
+class SpeedSummary:
+    """Mean and sample deviation of the repetitions' rates."""
+
+    tokens_per_second: float
+    stdev: float | None
+    repetitions: int
+
+
+@dataclass(frozen=True)
+class PointSummary:
+    """One row of the report."""
+
+    id: int
+    name: str
+    model: str
+    level: str
+    sha256: str | None
+    parameters: int
+    size_bytes: int
+    bits_per_weight: float
+    status: Status
+    error: str | None
+    log_path: str | None
+    origin: dict[str, Any]
+    is_reference: bool
+    peak_rss_bytes: int | None
+    speed: dict[str, SpeedSummary]
+    tasks: dict[str, TaskSummary]
+    overall: Comparison | None
+    """Against the reference over the items of all tasks together."""
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """What a report shows."""
+
+    path: str
+    created_at: str
+    command: str
+    environment: dict[str, Any]
+    task_names: tuple[str, ...]
+    points: tuple[PointSummary, ...]
+    """Grouped by model, the reference first, then from most bits to fewest."""
+
+
+def summarise(study: StudyRecord) -> StudySummary:
+    """Compute every figure of the report."""
+    points: list[PointSummary] = []
+    for model in dict.fromkeys(point.model for point in study.points):
+        members = [point for point in study.points if point.model == model]
+        points.extend(_summarise_model(members, study.tasks))
+    return StudySummary(
+        study.path,
+        study.created_at,
+        study.command,
+        study.environment,
+        tuple(t.name for t in study.tasks),
+        tuple(points),
+    )
+
+
+def choose_reference(points: list[PointRecord]) -> PointRecord | None:
+    """The point the others of the same model are compared with: the one of most bits that has answers."""
+    answered = [point for point in points if any(point.outcomes.values())]
+    return max(answered, key=lambda point: point.bits_per_weight, default=None)
+
+
+def _summarise_model(points: list[PointRecord], tasks: tuple[TaskRecord, ...]) -> list[PointSummary]:
+    reference = choose_reference(points)
+    others = [point for point in points if reference is not None and point.id != reference.id]
+    by_task: dict[str, dict[int, Comparison]] = {}
+    overall: dict[int, Comparison] = {}
+    if reference is not None:
+        base = {task.hash: _values(reference.outcomes.get(task.hash, {})) for task in tasks}
+        pairs = {
+            task.hash: {p.id: count_pairs(_values(p.outcomes.get(task.hash, {})), base[task.hash]) for p in others}
+            for task in tasks
+        }
+        by_task = {task_hash: compare(reference.level, counted) for task_hash, counted in pairs.items()}
+        totals = {point.id: add_pairs(counted[point.id] for counted in pairs.values()) for point in others}
+        overall = compare(reference.level, totals)
+    ordered = sorted(points, key=lambda p: (p is not reference, -p.bits_per_weight, -p.size_bytes))
+    return [_summarise_point(point, point is reference, tasks, by_task, overall) for point in ordered]
+
+
+def _values(outcomes: Mapping[str, Outcome]) -> dict[str, float | None]:
+    return {key: outcome.value for key, outcome in outcomes.items()}
+
+
+def _summarise_point(
+    point: PointRecord,
+    is_reference: bool,
+    tasks: tuple[TaskRecord, ...],
+    by_task: Mapping[str, Mapping[int, Comparison]],
+    overall: Mapping[int, Comparison],
+) -> PointSummary:
+    summaries = {}
+    for task in tasks:
+        comparison = by_task.get(task.hash, {}).get(point.id)
+        summary = _summarise_task(task, point.outcomes.get(task.hash, {}), comparison)
+        if summary is not None:
+            summaries[task.name] = summary
+    return PointSummary(
+        id=point.id,
+        name=point.name,
+        model=point.model,
+        level=point.level,
+        sha256=point.sha256,
+        parameters=point.parameters,
+        size_bytes=point.size_bytes,
+        bits_per_weight=point.bits_per_weight,
+        status=point.status,
+        error=point.error,
+        log_path=point.log_path,
+        origin=point.origin,
+        is_reference=is_reference,
+        peak_rss_bytes=point.memory.get("peak_rss"),
+        speed={record.test: _summarise_speed(record) for record in point.speed},
+        tasks=summaries,
+        overall=overall.get(point.id),
+    )
+
+
+def _summarise_task(
+    task: TaskRecord, outcomes: Mapping[str, Outcome], comparison: Comparison | None
+) -> TaskSummary | None:
+    scored = [outcome for outcome in outcomes.values() if outcome.value is not None]
+    unscored = len(outcomes) - len(scored)
+    metrics = {}
+    for metric in task.metrics:
+        estimate = wilson(sum(o.metrics[metric] for o in scored), len(scored), unscored=unscored)
+        if estimate is not None:
+            metrics[metric] = estimate
+    if not outcomes:
+        return None
+    chances = [1 / len(task.items[key].choices) for key in outcomes if key in task.items]
+    return TaskSummary(
+        name=task.name,
+        metric=task.metric,
+        estimate=metrics.get(task.metric),
+        unscored=unscored,
+        metrics=metrics,
+        chance=sum(chances) / len(chances),
+        truncated=sum(outcome.truncated_tokens > 0 for outcome in outcomes.values()),
+        comparison=comparison,
+    )
+
+
+def _summarise_speed(record: SpeedRecord) -> SpeedSummary:
+    rates = [record.tokens / seconds for seconds in record.seconds]
+    mean, deviation = mean_and_deviation(rates)
+    return SpeedSummary(mean, deviation, len(rates))

@@ -1,0 +1,116 @@
+"""Turns what the user asked for into points, checked before anything heavy is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gguf_eval.errors import UsageError
+from gguf_eval.files.cache import cache_dir, model_parts
+from gguf_eval.files.header import Header, read_header
+from gguf_eval.files.levels import canonical_level
+from gguf_eval.files.model_file import ModelFile, describe, model_name
+from gguf_eval.files.quantize import is_quantized, level_path, needs_making
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """Everything `run` was asked for."""
+
+    models: tuple[Path, ...]
+    study: Path
+    levels: tuple[str, ...] = ()
+    """Levels to make of every model; none means each model as it is."""
+    tasks: tuple[str, ...] = ("offline",)
+    limit: int | None = None
+    seed: int = 0
+    allow_requantize: bool = False
+    speed: bool = True
+    repetitions: int = 3
+    prompt_tokens: int = 512
+    generated_tokens: int = 128
+    ctx: int | None = None
+    """Longest request that is scored whole, and the context speed and memory are measured with."""
+    batch_size: int = 512
+    threads: int | None = None
+    gpu_layers: int = -1
+    cache: Path | None = None
+    mirror: Path | None = None
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class PlannedPoint:
+    """One model file to evaluate, made first where it is not there yet."""
+
+    model: str
+    level: str
+    path: Path
+    source: ModelFile
+    made: bool
+    """Whether the file is made from ``source``, or is ``source``."""
+    origin: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What people call the point."""
+        return f"{self.model} {self.level}"
+
+
+def plan_points(request: RunRequest) -> list[PlannedPoint]:
+    """Check every model and level; raises before anything is made or measured."""
+    levels = list(dict.fromkeys(canonical_level(level) for level in request.levels))
+    cache = cache_dir(request.cache)
+    headers = [(path, read_header(model_parts(path)[0])) for path in request.models]
+    for path, header in headers:
+        _check_requantize(path, header, levels, request.allow_requantize)
+    points: list[PlannedPoint] = []
+    for path, header in headers:
+        source = describe(path, cache=cache)
+        points.extend(_levels_of(source, header, levels, cache))
+    seen: set[Path] = set()
+    unique = [point for point in points if not (point.path in seen or seen.add(point.path))]  # type: ignore[func-returns-value]
+    return _distinct_names(unique)
+
+
+def _check_requantize(path: Path, header: Header, levels: Sequence[str], allowed: bool) -> None:
+    wanted = [level for level in levels if needs_making(header, level)]
+    if wanted and is_quantized(header) and not allowed:
+        raise UsageError(
+            f"{path}: making {', '.join(wanted)} needs F16, BF16 or F32 weights, these are {header.level}; "
+            "give the full-precision file, or --allow-requantize to compare all the same"
+        )
+
+
+def _levels_of(source: ModelFile, header: Header, levels: Sequence[str], cache: Path) -> list[PlannedPoint]:
+    model = model_name(source.path)
+    points = []
+    for level in levels or [source.level]:
+        made = needs_making(header, level)
+        path = level_path(source.sha256, level, model, cache=cache) if made else source.path
+        origin = {
+            "source_path": str(source.path),
+            "source_sha256": source.sha256,
+            "source_level": source.level,
+            "requantized": made and is_quantized(header),
+        }
+        points.append(PlannedPoint(model, level, path, source, made, origin))
+    return points
+
+
+def _distinct_names(points: list[PlannedPoint]) -> list[PlannedPoint]:
+    """Tell models of the same file name apart by the folder they are in."""
+    from dataclasses import replace
+
+    sources: dict[str, set[Path]] = {}
+    for point in points:
+        if point.made or len(points) > 1:
+            sources.setdefault(point.name, set()).add(point.source.path.resolve())
+    return [
+        replace(point, model=f"{point.source.path.resolve().parent.name}/{point.model}")
+        if len(sources.get(point.name, ())) > 1
+        else point
+        for point in points
+    ]

@@ -1,0 +1,105 @@
+"""Runs a job in a worker process of its own, and says why when it ends badly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gguf_eval.errors import EngineError
+from gguf_eval.study.jobs import Job, to_document
+
+_LOG_TAIL_BYTES = 8192
+_TELLING = ("GGML_ASSERT", "terminate called", "what():", "error", "failed", "Error")
+
+
+def run_in_worker(job: Job, log_path: Path, on_event: Callable[[dict[str, Any]], None]) -> None:
+    """Run ``job`` to its end; ``on_event`` gets every event but the last.
+
+    llama.cpp's log is appended to ``log_path``. Raises `EngineError` with the reason when the worker fails, crashes or
+    is killed. An exception in ``on_event``, KeyboardInterrupt included, ends the worker before it goes on.
+    """
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with log_path.open("ab") as log:
+        size_before = log.tell()
+        worker = _start(log)
+        finished, message = False, None
+        try:
+            assert worker.stdin is not None and worker.stdout is not None
+            try:
+                worker.stdin.write(json.dumps(to_document(job)).encode() + b"\n")
+                worker.stdin.flush()
+            except BrokenPipeError:
+                pass  # it died at once: its exit status says more
+            for line in worker.stdout:
+                event = _parsed(line)
+                if event is None:
+                    break  # killed while writing
+                if event["event"] == "error":
+                    message = event["message"]
+                elif event["event"] == "done":
+                    finished = True
+                else:
+                    on_event(event)
+            worker.stdin.close()
+            status = worker.wait()
+        except BaseException:
+            worker.kill()
+            worker.wait()
+            raise
+    if message:
+        raise EngineError(message)
+    if not finished:
+        raise EngineError(_reason(status, log_path, size_before))
+
+
+def _start(log: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "gguf_eval.study.worker"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    # A group of its own, so that Ctrl-C reaches the parent alone, which then ends the worker in order.
+    if sys.platform == "win32":
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment, creationflags=flags
+        )
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True
+    )
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        event: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return event
+
+
+def _reason(status: int, log_path: Path, start: int) -> str:
+    """One line: how the worker ended, and the line of its log that tells most."""
+    if status < 0:
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:
+            name = f"signal {-status}"
+        how = f"the worker was ended by {name}"
+        if name == "SIGKILL":
+            how += " (out of memory, perhaps)"
+    else:
+        how = f"the worker ended with exit code {status}"
+    line = _telling_line(log_path, start)
+    return f"{how}; its log: {log_path}" + (f" ({line})" if line else "")
+
+
+def _telling_line(log_path: Path, start: int) -> str:
+    with log_path.open("rb") as log:
+        end = log.seek(0, os.SEEK_END)
+        log.seek(max(start, end - _LOG_TAIL_BYTES))
+        lines = log.read().decode("utf-8", errors="replace").splitlines()
+    telling = [line.strip() for line in lines if any(word in line for word in _TELLING)]
+    return telling[-1][:200] if telling else ""

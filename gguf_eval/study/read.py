@@ -1,0 +1,129 @@
+"""Reads a study file into records. Needs no lock: a run may be writing meanwhile."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from gguf_eval.errors import StudyError
+from gguf_eval.study.records import ItemRecord, Outcome, PointRecord, SpeedRecord, Status, StudyRecord, TaskRecord
+from gguf_eval.study.store import check_version, is_unmade, sqlite_errors
+
+
+def read_study(path: Path) -> StudyRecord:
+    """Everything in the study file; raises `StudyError`."""
+    if not path.is_file():
+        raise StudyError(f"{path}: no such study; 'gguf-eval run' makes one")
+    with sqlite_errors(path):
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            check_version(connection, path)
+            connection.row_factory = sqlite3.Row
+            connection.execute("BEGIN")
+            tasks = _tasks(connection)
+            run = connection.execute("SELECT * FROM run ORDER BY id DESC LIMIT 1").fetchone()
+            first = connection.execute("SELECT started_at FROM run ORDER BY id LIMIT 1").fetchone()
+            points = tuple(
+                _point(connection, row, tasks)
+                for row in connection.execute("SELECT * FROM point LEFT JOIN model_file USING (sha256) ORDER BY id")
+            )
+        finally:
+            connection.close()
+    if run is None:
+        raise StudyError(f"{path}: the study is empty; 'gguf-eval run' fills it")
+    return StudyRecord(
+        str(path), first["started_at"], run["command"], json.loads(run["environment"]), tuple(tasks.values()), points
+    )
+
+
+def _tasks(connection: sqlite3.Connection) -> dict[str, TaskRecord]:
+    """The newest version of each task, by hash, in the order they were planned."""
+    newest: dict[str, sqlite3.Row] = {}
+    for row in connection.execute("SELECT rowid, * FROM task ORDER BY planned_run, rowid"):
+        newest[row["name"]] = row
+    tasks = {}
+    for row in sorted(newest.values(), key=lambda row: (row["planned_run"], row["rowid"])):
+        items = {
+            item["hash"]: _item(item)
+            for item in connection.execute("SELECT * FROM item WHERE task_hash = ?", (row["hash"],))
+        }
+        tasks[row["hash"]] = TaskRecord(
+            row["hash"], row["name"], row["title"], row["group"], row["version"], row["metric"],
+            tuple(json.loads(row["metrics"])), items,
+        )  # fmt: skip
+    return tasks
+
+
+def _item(row: sqlite3.Row) -> ItemRecord:
+    content = json.loads(row["content"])
+    return ItemRecord(row["hash"], row["id"], tuple(content["contexts"]), tuple(content["choices"]), row["gold"])
+
+
+def _point(connection: sqlite3.Connection, row: sqlite3.Row, tasks: dict[str, TaskRecord]) -> PointRecord:
+    planned = [r[0] for r in connection.execute("SELECT task_hash FROM point_task WHERE point_id = ?", (row["id"],))]
+    outcomes = {hash_: _outcomes(connection, row["id"], hash_) for hash_ in tasks if hash_ in planned}
+    speed, memory = _measurement(connection, row["id"])
+    status: Status = "complete"
+    if row["error"]:
+        status = "failed"
+    elif (row["plans_speed"] and not speed) or any(
+        len(outcomes[hash_]) < len(tasks[hash_].items) for hash_ in outcomes
+    ):
+        status = "partial"
+    return PointRecord(
+        id=row["id"],
+        name=row["name"],
+        model=row["model"],
+        level=row["level"],
+        sha256=None if is_unmade(row["sha256"]) else row["sha256"],
+        path=row["path"],
+        architecture=row["architecture"],
+        parameters=row["parameters"],
+        size_bytes=row["size_bytes"],
+        bits_per_weight=row["bits_per_weight"],
+        origin=json.loads(row["origin"]),
+        settings=json.loads(row["settings"]),
+        status=status,
+        error=row["error"],
+        log_path=row["log_path"],
+        speed=speed,
+        memory=memory,
+        outcomes=outcomes,
+    )
+
+
+def _outcomes(connection: sqlite3.Connection, point: int, task_hash: str) -> dict[str, Outcome]:
+    rows = connection.execute("SELECT * FROM outcome WHERE point_id = ? AND task_hash = ?", (point, task_hash))
+    return {
+        row["item_hash"]: Outcome(
+            row["item_hash"],
+            row["value"],
+            row["answer"],
+            json.loads(row["metrics"]),
+            tuple(json.loads(row["logprobs"])),
+            tuple(json.loads(row["token_counts"])),
+            row["truncated_tokens"],
+            row["unscored_reason"],
+        )
+        for row in rows
+    }
+
+
+def _measurement(connection: sqlite3.Connection, point: int) -> tuple[tuple[SpeedRecord, ...], dict[str, int]]:
+    """Speed and memory of the newest complete measurement."""
+    newest = connection.execute(
+        "SELECT id FROM measurement WHERE point_id = ? AND complete = 1 ORDER BY id DESC LIMIT 1", (point,)
+    ).fetchone()
+    if newest is None:
+        return (), {}
+    samples: dict[tuple[str, int], list[float]] = {}
+    query = "SELECT * FROM speed_sample WHERE measurement_id = ? ORDER BY repetition"
+    for row in connection.execute(query, (newest["id"],)):
+        samples.setdefault((row["test"], row["tokens"]), []).append(row["seconds"])
+    memory: dict[str, Any] = {
+        row["kind"]: row["bytes"]
+        for row in connection.execute("SELECT * FROM memory WHERE measurement_id = ?", (newest["id"],))
+    }
+    return tuple(SpeedRecord(test, tokens, tuple(seconds)) for (test, tokens), seconds in samples.items()), memory

@@ -1,0 +1,102 @@
+"""What a study keeps: plain records, in the words of the study file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["complete", "partial", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one point did on one item."""
+
+    item_hash: str
+    value: float | None
+    """The headline metric on this item: 1 right, 0 wrong; None where unscored."""
+    answer: int | None
+    """The choice the headline metric picks."""
+    metrics: dict[str, float]
+    """Every metric of the task, by name."""
+    logprobs: tuple[float, ...]
+    """Summed log-likelihood of each choice, in nats."""
+    token_counts: tuple[int, ...]
+    truncated_tokens: int = 0
+    unscored_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ItemRecord:
+    """One item as it was asked."""
+
+    hash: str
+    id: str
+    contexts: tuple[str, ...]
+    choices: tuple[str, ...]
+    gold: int
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """One task of the study, with the items that were planned."""
+
+    hash: str
+    name: str
+    title: str
+    group: str
+    version: int
+    metric: str
+    metrics: tuple[str, ...]
+    items: dict[str, ItemRecord]
+
+
+@dataclass(frozen=True)
+class SpeedRecord:
+    """Timed repetitions of one test, in seconds."""
+
+    test: str
+    tokens: int
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class PointRecord:
+    """One size-precision point and everything measured of it."""
+
+    id: int
+    name: str
+    model: str
+    """Points of the same model are compared with one reference."""
+    level: str
+    sha256: str | None
+    """None where the model file could not be made."""
+    path: str
+    architecture: str
+    parameters: int
+    size_bytes: int
+    bits_per_weight: float
+    origin: dict[str, Any]
+    """Where the file came from: source hash and level, whether its source was quantized already."""
+    settings: dict[str, Any]
+    status: Status
+    error: str | None
+    log_path: str | None
+    speed: tuple[SpeedRecord, ...] = ()
+    memory: dict[str, int] = field(default_factory=dict)
+    """Bytes by kind, for instance ``peak_rss``."""
+    outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
+    """By task hash, then by item hash."""
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """Everything in a study file."""
+
+    path: str
+    created_at: str
+    command: str
+    """The newest command that wrote to the study."""
+    environment: dict[str, Any]
+    tasks: tuple[TaskRecord, ...]
+    points: tuple[PointRecord, ...]

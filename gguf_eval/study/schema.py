@@ -1,0 +1,123 @@
+"""The study file's tables, and how an older file becomes a newer one."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+APPLICATION_ID = 0x67677566
+"""Marks the SQLite file as a study ("gguf" in ASCII)."""
+
+_VERSION_1 = """
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY,
+    started_at TEXT NOT NULL,
+    command TEXT NOT NULL,
+    environment TEXT NOT NULL            -- JSON: machine, Python, versions of the packages, llama.cpp build
+);
+CREATE TABLE model_file (
+    sha256 TEXT PRIMARY KEY,
+    path TEXT NOT NULL,
+    architecture TEXT NOT NULL,
+    parameters INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    level TEXT NOT NULL,
+    bits_per_weight REAL NOT NULL,
+    origin TEXT NOT NULL                 -- JSON: source_sha256, source_level, source_is_quantized
+);
+CREATE TABLE point (
+    id INTEGER PRIMARY KEY,
+    sha256 TEXT NOT NULL,                -- of the model file; made up where a level could not be made
+    settings TEXT NOT NULL,              -- JSON: what can change answers
+    name TEXT NOT NULL,
+    model TEXT NOT NULL,
+    plans_speed INTEGER NOT NULL DEFAULT 0,
+    error TEXT,
+    log_path TEXT,
+    UNIQUE (sha256, settings)
+);
+CREATE TABLE task (
+    hash TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    title TEXT NOT NULL,
+    "group" TEXT NOT NULL,
+    metric TEXT NOT NULL,
+    metrics TEXT NOT NULL,               -- JSON: names
+    planned_run INTEGER NOT NULL
+);
+CREATE TABLE item (
+    task_hash TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    id TEXT NOT NULL,
+    content TEXT NOT NULL,               -- JSON: contexts, choices
+    gold INTEGER NOT NULL,
+    PRIMARY KEY (task_hash, hash)
+) WITHOUT ROWID;
+CREATE TABLE point_task (
+    point_id INTEGER NOT NULL,
+    task_hash TEXT NOT NULL,
+    PRIMARY KEY (point_id, task_hash)
+) WITHOUT ROWID;
+CREATE TABLE outcome (
+    point_id INTEGER NOT NULL,
+    task_hash TEXT NOT NULL,
+    item_hash TEXT NOT NULL,
+    value REAL,
+    answer INTEGER,
+    metrics TEXT NOT NULL,               -- JSON: value by metric
+    logprobs TEXT NOT NULL,              -- JSON: nats by choice
+    token_counts TEXT NOT NULL,          -- JSON
+    truncated_tokens INTEGER NOT NULL,
+    unscored_reason TEXT,
+    PRIMARY KEY (point_id, task_hash, item_hash)
+) WITHOUT ROWID;
+CREATE TABLE measurement (
+    id INTEGER PRIMARY KEY,
+    point_id INTEGER NOT NULL,
+    conditions TEXT NOT NULL,            -- JSON: machine, build, threads, context
+    complete INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE speed_sample (
+    measurement_id INTEGER NOT NULL,
+    test TEXT NOT NULL,
+    repetition INTEGER NOT NULL,
+    tokens INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    PRIMARY KEY (measurement_id, test, repetition)
+) WITHOUT ROWID;
+CREATE TABLE memory (
+    measurement_id INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    method TEXT NOT NULL,
+    PRIMARY KEY (measurement_id, kind)
+) WITHOUT ROWID;
+"""
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    for statement in _VERSION_1.split(";\n"):
+        if statement.strip():
+            connection.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create,)
+"""Step i brings a file of version i to version i + 1."""
+
+SCHEMA_VERSION = len(MIGRATIONS)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the file to `SCHEMA_VERSION`, all steps in one transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        for step in MIGRATIONS[version:]:
+            step(connection)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,247 @@
+"""The study file: opened by one writer at a time, committed as results arrive, read as records."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import filelock
+
+from gguf_eval.errors import StudyError
+from gguf_eval.files.model_file import ModelFile
+from gguf_eval.study.records import Outcome
+from gguf_eval.study.schema import APPLICATION_ID, SCHEMA_VERSION, migrate
+from gguf_eval.tasks.prompts import Item
+from gguf_eval.tasks.spec import Task
+
+_UNMADE = "unmade "
+"""Begins what stands for the hash of a model file that could not be made."""
+
+
+def is_unmade(sha256: str) -> bool:
+    """Whether a point's hash stands for a model file that could not be made."""
+    return sha256.startswith(_UNMADE)
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+@contextlib.contextmanager
+def sqlite_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite raises into one line."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        text = str(error)
+        advice = "make room and run the same command again" if "full" in text else "check the file and its folder"
+        raise StudyError(f"{path}: the study file can't be used ({text}); {advice}") from None
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a database that is no study, or one written by a newer version of this program."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if application != APPLICATION_ID and (tables or version):
+        raise StudyError(f"{path}: this SQLite file is no study of gguf-eval; name another file with --study")
+    if version > SCHEMA_VERSION:
+        raise StudyError(
+            f"{path}: the study has schema {version}, this gguf-eval knows up to {SCHEMA_VERSION}; "
+            "update gguf-eval, or name another file with --study"
+        )
+
+
+class StudyWriter:
+    """An open study file that this process alone writes to. Use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Create or open ``path``; raises `StudyError` when it can't be written or another run holds it."""
+        self.path = path
+        self._lock = filelock.FileLock(f"{path}.lock")
+        if not path.parent.is_dir():
+            raise StudyError(f"{path.parent}: no such folder; make it or name another study with --study")
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise StudyError(
+                f"{path}: another run is writing to this study; wait for it, or name another with --study"
+            ) from None
+        except OSError as error:
+            raise StudyError(
+                f"{path}: a writable folder is needed ({error.strerror}); name another study with --study"
+            ) from None
+        try:
+            with sqlite_errors(path):
+                self._connection = sqlite3.connect(path, isolation_level=None)
+                check_version(self._connection, path)
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute("PRAGMA synchronous = NORMAL")
+                migrate(self._connection)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> StudyWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+        self._lock.release()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with sqlite_errors(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):  # a full disk has rolled back by itself
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def begin_run(self, command: str, environment: Mapping[str, Any]) -> int:
+        """Note that a run starts; return its number."""
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        with self._transaction() as connection:
+            row = connection.execute(
+                "INSERT INTO run (started_at, command, environment) VALUES (?, ?, ?) RETURNING id",
+                (now, command, canonical_json(environment)),
+            ).fetchone()
+        return int(row[0])
+
+    def save_environment(self, run: int, environment: Mapping[str, Any]) -> None:
+        """Replace what is known of a run's machine and build."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE run SET environment = ? WHERE id = ?", (canonical_json(environment), run))
+
+    def save_task(self, task: Task, items: Sequence[Item], run: int) -> None:
+        """Plan a task's items; items planned before stay."""
+        with self._transaction() as connection:
+            connection.execute(
+                'INSERT OR REPLACE INTO task (hash, name, version, title, "group", metric, metrics, planned_run) '
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (task.hash, task.name, task.version, task.title, task.group, task.metric,
+                 canonical_json(task.metrics), run),
+            )  # fmt: skip
+            connection.executemany(
+                "INSERT OR IGNORE INTO item (task_hash, hash, id, content, gold) VALUES (?, ?, ?, ?, ?)",
+                [
+                    (task.hash, item.hash, item.id,
+                     canonical_json({"contexts": item.contexts, "choices": item.choices}), item.gold)
+                    for item in items
+                ],
+            )  # fmt: skip
+
+    def save_point(
+        self, name: str, model: str, settings: Mapping[str, Any], file: ModelFile, origin: Mapping[str, Any]
+    ) -> int:
+        """Store a point and its model file; return its id, the same for the same content and settings."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO model_file VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (file.sha256, str(file.path), file.architecture, file.parameters, file.size_bytes, file.level,
+                 file.bits_per_weight, canonical_json(origin)),
+            )  # fmt: skip
+            row = connection.execute(
+                "INSERT INTO point (sha256, settings, name, model) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (sha256, settings) DO UPDATE SET name = excluded.name, model = excluded.model "
+                "RETURNING id",
+                (file.sha256, canonical_json(settings), name, model),
+            ).fetchone()
+        return int(row[0])
+
+    def save_unmade(self, name: str, model: str, level: str, source_sha256: str, error: str, log: Path) -> None:
+        """Store a point whose model file could not be made, with the reason."""
+        made_up = ModelFile(Path(), f"{_UNMADE}{level} of {source_sha256}", "", 0, 0, level, 0.0, None)
+        point = self.save_point(name, model, {}, made_up, {})
+        self.set_failure(point, error, log)
+
+    def forget_unmade(self, level: str, source_sha256: str) -> None:
+        """Drop the failed point of a level that could be made after all."""
+        with self._transaction() as connection:
+            key = (f"{_UNMADE}{level} of {source_sha256}",)
+            connection.execute("DELETE FROM point WHERE sha256 = ?", key)
+            connection.execute("DELETE FROM model_file WHERE sha256 = ?", key)
+
+    def plan_point(self, point: int, task_hashes: Iterable[str], *, speed: bool) -> None:
+        """Note which tasks a point is to answer, and whether its speed is wanted."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE point SET plans_speed = max(plans_speed, ?) WHERE id = ?", (speed, point))
+            connection.executemany(
+                "INSERT OR IGNORE INTO point_task VALUES (?, ?)", [(point, task_hash) for task_hash in task_hashes]
+            )
+
+    def set_failure(self, point: int, error: str | None, log_path: Path | None) -> None:
+        """Store why a point failed, or None when it did not."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE point SET error = ?, log_path = ? WHERE id = ?",
+                (error, str(log_path) if log_path else None, point),
+            )
+
+    def answered(self, point: int, task_hash: str) -> set[str]:
+        """Hashes of the items this point has an outcome for."""
+        with sqlite_errors(self.path):
+            rows = self._connection.execute(
+                "SELECT item_hash FROM outcome WHERE point_id = ? AND task_hash = ?", (point, task_hash)
+            )
+            return {row[0] for row in rows}
+
+    def save_outcomes(self, point: int, task_hash: str, outcomes: Sequence[Outcome]) -> None:
+        """Store outcomes; they are on the disk's way when this returns."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (point, task_hash, o.item_hash, o.value, o.answer, canonical_json(o.metrics),
+                     json.dumps([round(value, 6) for value in o.logprobs]), json.dumps(o.token_counts),
+                     o.truncated_tokens, o.unscored_reason)
+                    for o in outcomes
+                ],
+            )  # fmt: skip
+
+    def has_measurement(self, point: int, conditions: Mapping[str, Any]) -> bool:
+        """Whether speed and memory were measured completely under these conditions."""
+        with sqlite_errors(self.path):
+            row = self._connection.execute(
+                "SELECT 1 FROM measurement WHERE point_id = ? AND conditions = ? AND complete = 1",
+                (point, canonical_json(conditions)),
+            ).fetchone()
+        return row is not None
+
+    def begin_measurement(self, point: int, conditions: Mapping[str, Any]) -> int:
+        """Start a measurement; return its number."""
+        with self._transaction() as connection:
+            row = connection.execute(
+                "INSERT INTO measurement (point_id, conditions) VALUES (?, ?) RETURNING id",
+                (point, canonical_json(conditions)),
+            ).fetchone()
+        return int(row[0])
+
+    def save_speed_sample(self, measurement: int, test: str, repetition: int, tokens: int, seconds: float) -> None:
+        """Store one timed repetition."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO speed_sample VALUES (?, ?, ?, ?, ?)",
+                (measurement, test, repetition, tokens, seconds),
+            )
+
+    def finish_measurement(self, measurement: int, memory: Mapping[str, tuple[int, str]]) -> None:
+        """Store memory as kind -> (bytes, method) and mark the measurement complete."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO memory VALUES (?, ?, ?, ?)",
+                [(measurement, kind, size, method) for kind, (size, method) in memory.items()],
+            )
+            connection.execute("UPDATE measurement SET complete = 1 WHERE id = ?", (measurement,))
