@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+import typer.exceptions
 
 from gguf_eval.errors import GgufEvalError, UsageError
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="gguf-eval",
     help="Which size, at which quantization level, should I run on this machine, and what do I lose?",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -36,6 +36,12 @@ Tasks = Annotated[str, typer.Option("--tasks", "-t", help="Tasks, suites or task
 Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Items of each task: a random subset.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads [default: physical cores].")]
 Study = Annotated[Path | None, typer.Option("--study", help="The study file [default: MODEL.study.sqlite].")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
@@ -138,7 +144,11 @@ def _run(request: RunRequest, json_output: bool) -> None:
     from gguf_eval.study.run import run_study
 
     observer = ConsoleObserver(Console(stderr=True))
-    complete = run_study(request, observer)
+    try:
+        complete = run_study(request, observer)
+    except KeyboardInterrupt:
+        print("gguf-eval: interrupted; everything so far is saved: run the same command to go on", file=sys.stderr)
+        raise typer.Exit(130) from None
     _print_summary(summarise(read_study(request.study)), json_output)
     observer.note(f"study: {request.study}")
     if not complete:
@@ -180,12 +190,11 @@ def main() -> None:
     if hasattr(signal, "SIGTERM"):
         signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        print("gguf-eval: interrupted; everything so far is saved: run the same command to go on", file=sys.stderr)
-        sys.exit(130)
+        # Without its standalone mode typer returns the code of typer.Exit and raises everything else.
+        sys.exit(app(standalone_mode=False) or 0)
+    except typer.exceptions.TyperException as error:
+        print(f"gguf-eval: {error.format_message()} ('gguf-eval --help' lists what there is)", file=sys.stderr)
+        sys.exit(UsageError.exit_code)
     except GgufEvalError as error:
         print(f"gguf-eval: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -98,7 +98,8 @@ class Scorer:
         self.model = model
         self.max_tokens = max_tokens or model.trained_context
         self.batch_size = batch_size
-        self.max_sequences = max_sequences
+        # llama.cpp reserves a row of logits for every sequence, and a batch can't hold more rows than tokens.
+        self.max_sequences = min(max_sequences, batch_size)
         self.threads = threads
         self.stats = ScoringStats()
 

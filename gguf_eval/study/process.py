@@ -14,8 +14,10 @@ from typing import Any
 from gguf_eval.errors import EngineError
 from gguf_eval.study.jobs import Job, to_document
 
-_LOG_TAIL_BYTES = 8192
-_TELLING = ("GGML_ASSERT", "terminate called", "what():", "error", "failed", "Error")
+_LOG_TAIL_BYTES = 1 << 18
+"""Enough to reach over the stack trace that follows a failed assertion."""
+_TELLING = ("GGML_ASSERT", "what():", "Error:", "error:", "failed")
+"""Marks of a line that tells why, the most telling first."""
 
 
 def run_in_worker(job: Job, log_path: Path, on_event: Callable[[dict[str, Any]], None]) -> None:
@@ -101,5 +103,8 @@ def _telling_line(log_path: Path, start: int) -> str:
         end = log.seek(0, os.SEEK_END)
         log.seek(max(start, end - _LOG_TAIL_BYTES))
         lines = log.read().decode("utf-8", errors="replace").splitlines()
-    telling = [line.strip() for line in lines if any(word in line for word in _TELLING)]
-    return telling[-1][:200] if telling else ""
+    for mark in _TELLING:
+        telling = [line.strip() for line in lines if mark in line]
+        if telling:
+            return telling[-1][-200:]
+    return ""
