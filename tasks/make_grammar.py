@@ -380,9 +380,7 @@ def agreement() -> list[tuple[str, str]]:
 def attractor() -> list[tuple[str, str]]:
     """A noun of the other number stands between the subject and its verb."""
     pairs = []
-    for i, (head, link, other, singular, plural, rest) in enumerate(
-        shuffled(ATTRACTORS, "attractor")
-    ):
+    for i, (head, link, other, singular, plural, rest) in enumerate(shuffled(ATTRACTORS, "attractor")):
         heads = head + "s"
         others = {"child": "children"}.get(other, other + "s")
         if i % 2:
@@ -406,9 +404,7 @@ def determiner() -> list[tuple[str, str]]:
     names = shuffled(NAMES, "determiner/name")
     frames = shuffled(NOUN_FRAMES, "determiner/noun")
     pairs = []
-    for name, (word, is_plural), (verb, adjective, one, many, rest) in zip(
-        names, DETERMINERS, frames, strict=True
-    ):
+    for name, (word, is_plural), (verb, adjective, one, many, rest) in zip(names, DETERMINERS, frames, strict=True):
         phrase = f"{word} {adjective}".strip()
         right, wrong = (many, one) if is_plural else (one, many)
         pairs.append(split(f"{name} {verb} {phrase} [{right}|{wrong}] {rest}."))

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from quantize_fixtures import write_model
 
 COMMAND = [sys.executable, "-m", "gguf_eval"]
@@ -37,7 +36,12 @@ def place(tmp_path: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 def write_task(folder: Path, items: int, **changes: str) -> Path:
     rows = [
-        {"id": f"item-{i}", "question": f"What comes after {i}", "options": [f"{i + 1}", f"{i * 7}", "no"], "right": i % 3}
+        {
+            "id": f"item-{i}",
+            "question": f"What comes after {i}",
+            "options": [f"{i + 1}", f"{i * 7}", "no"],
+            "right": i % 3,
+        }
         for i in range(items)
     ]
     (folder / "count.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -60,7 +64,9 @@ FAST = ("-t", "count.toml", "--no-speed", "--threads", "1")
 
 
 def test_run_reports_and_resumes_without_work(place: Path) -> None:
-    first = gguf_eval("run", "tiny.gguf", "-q", "F32,Q8_0", *FAST[:2], "-r", "1", "--threads", "1", "-c", "128", "--json")
+    first = gguf_eval(
+        "run", "tiny.gguf", "-q", "F32,Q8_0", *FAST[:2], "-r", "1", "--threads", "1", "-c", "128", "--json"
+    )
     assert first.returncode == 0, first.stderr
     document = json.loads(first.stdout)
     assert document["schema"] == 1

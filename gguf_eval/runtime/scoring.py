@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from gguf_eval.machine import physical_cores
 from gguf_eval.runtime.model import MAX_SEQUENCES, Context, ContextSettings, Model
 from gguf_eval.runtime.prefix import Batch, build_trie, plan_batches
 
@@ -100,7 +102,7 @@ class Scorer:
         self.batch_size = batch_size
         # llama.cpp reserves a row of logits for every sequence, and a batch can't hold more rows than tokens.
         self.max_sequences = min(max_sequences, batch_size)
-        self.threads = threads
+        self.threads = threads or physical_cores()
         self.stats = ScoringStats()
 
     def score(self, requests: Sequence[Request]) -> list[Score]:
@@ -143,7 +145,7 @@ class Scorer:
     def _decode_all(self, encoded: dict[int, _Encoded]) -> Iterator[dict[int, Score]]:
         indices, entries = list(encoded), list(encoded.values())
         trie, paths = build_trie([entry.inputs for entry in entries])
-        reads = _Reads(paths, [entry.targets for entry in entries])
+        reads = _Reads(paths, [entry.targets for entry in entries], self.threads)
         self.stats.unique_tokens += trie.size
         self.stats.total_tokens += sum(len(entry.inputs) for entry in entries)
         cells = max(len(entry.inputs) for entry in entries) + self.batch_size
@@ -190,6 +192,7 @@ class _Reads:
         counts = np.array([len(wanted) for wanted in targets])
         nodes = np.concatenate([path[-len(t) :] for path, t in zip(paths, targets, strict=True)])
         order = np.argsort(nodes, kind="stable")
+        self._threads = threads
         self._ends = np.cumsum(counts)
         self._nodes = nodes[order]
         self._targets = np.concatenate(targets)[order]
@@ -213,7 +216,7 @@ class _Reads:
         """Keep what ``logits`` (rows in batch order) says; return the places of requests that are now complete."""
         span = self._span(batch)
         _, rows = np.unique(self._nodes[span], return_inverse=True)
-        maximum, log_total = row_statistics(logits)
+        maximum, log_total = row_statistics(logits, self._threads)
         chosen = logits[rows, self._targets[span]]
         slots, owners = self._slots[span], self._owners[span]
         self._logprobs[slots] = (chosen - maximum[rows]) - log_total[rows]
@@ -230,16 +233,26 @@ class _Reads:
 
 
 def row_statistics(
-    logits: npt.NDArray[np.float32],
+    logits: npt.NDArray[np.float32], threads: int = 1
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """For each row its maximum m and log(sum(exp(x - m))), in float32; log-softmax is x - m - that."""
     maximum = np.empty(len(logits), np.float32)
     total = np.empty(len(logits), np.float32)
-    scratch = np.empty((_ROWS_AT_ONCE, logits.shape[1]), np.float32)
-    for start in range(0, len(logits), _ROWS_AT_ONCE):
-        block = logits[start : start + _ROWS_AT_ONCE]
-        part = slice(start, start + len(block))
-        maximum[part] = block.max(axis=1)
-        shifted = np.subtract(block, maximum[part, None], out=scratch[: len(block)])
-        total[part] = np.exp(shifted, out=shifted).sum(axis=1)
+
+    def reduce(rows: range) -> None:
+        scratch = np.empty((_ROWS_AT_ONCE, logits.shape[1]), np.float32)
+        for start in range(rows.start, rows.stop, _ROWS_AT_ONCE):
+            part = slice(start, min(start + _ROWS_AT_ONCE, rows.stop))
+            block = logits[part]
+            maximum[part] = block.max(axis=1)
+            shifted = np.subtract(block, maximum[part, None], out=scratch[: len(block)])
+            total[part] = np.exp(shifted, out=shifted).sum(axis=1)
+
+    bounds = np.linspace(0, len(logits), threads + 1).astype(int).tolist()
+    shares = [range(low, high) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    if threads == 1:
+        reduce(shares[0])
+    else:  # numpy works outside the interpreter's lock
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(reduce, shares))
     return maximum, np.log(total)
