@@ -86,7 +86,7 @@ def test_run_reports_and_resumes_without_work(place: Path) -> None:
     assert document["points"][0]["is_reference"]
     assert document["points"][0]["comparison"] is None
     assert document["points"][1]["comparison"]["reference"] == "F32"
-    second = gguf_eval("run", "tiny.gguf", "-q", "F32,Q8_0", *FAST[:2], "-r", "1", "--threads", "1", "-c", "128")
+    second = gguf_eval(*command)
     assert second.returncode == 0
     assert "making" not in second.stderr
     assert "count:" not in second.stderr
@@ -199,7 +199,7 @@ def outcomes(study: Path) -> int:
 
 def start_long_run(place: Path) -> tuple[subprocess.Popen[str], Path]:
     """A run slow enough to be stopped half-way: many items, small batches."""
-    write_task(place, items=3000)
+    write_task(place, items=1500)
     process = subprocess.Popen(
         [*COMMAND, "run", "tiny.gguf", *FAST, "-b", "64"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -223,11 +223,11 @@ def test_interrupted_run_keeps_what_it_has(place: Path, signal_name: str) -> Non
     assert process.returncode == 130
     assert "interrupted; everything so far is saved" in stderr
     kept = outcomes(study)
-    assert 30 <= kept < 3000
+    assert 30 <= kept < 1500
     resumed = gguf_eval("run", "tiny.gguf", *FAST, "-b", "64", "--json")
     assert resumed.returncode == 0
-    assert f"{3000 - kept} in" in resumed.stderr
-    assert json.loads(resumed.stdout)["points"][0]["tasks"]["count"]["n"] == 3000
+    assert f"{1500 - kept} in" in resumed.stderr
+    assert json.loads(resumed.stdout)["points"][0]["tasks"]["count"]["n"] == 1500
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
@@ -246,12 +246,12 @@ def test_killed_parent_loses_nothing_and_leaves_no_worker(place: Path) -> None:
     assert kept >= 30
     resumed = gguf_eval("run", "tiny.gguf", *FAST, "-b", "64")
     assert resumed.returncode == 0
-    assert f"{3000 - kept} in" in resumed.stderr
+    assert f"{1500 - kept} in" in resumed.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
 def test_killed_worker_is_a_failed_point_and_the_others_go_on(place: Path) -> None:
-    write_task(place, items=3000)
+    write_task(place, items=1500)
     process = subprocess.Popen(
         [*COMMAND, "run", "tiny.gguf", "-q", "F32,Q8_0", *FAST, "-b", "64", "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

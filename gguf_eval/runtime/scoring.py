@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -187,7 +188,9 @@ class Scorer:
 class _Reads:
     """Which logits of which trie node answer which request, and what was read so far."""
 
-    def __init__(self, paths: Sequence[npt.NDArray[np.int32]], targets: Sequence[npt.NDArray[np.int32]]) -> None:
+    def __init__(
+        self, paths: Sequence[npt.NDArray[np.int32]], targets: Sequence[npt.NDArray[np.int32]], threads: int
+    ) -> None:
         """``paths``: the trie node of each input position of a request; the last ones predict its targets."""
         counts = np.array([len(wanted) for wanted in targets])
         nodes = np.concatenate([path[-len(t) :] for path, t in zip(paths, targets, strict=True)])
@@ -249,7 +252,7 @@ def row_statistics(
             total[part] = np.exp(shifted, out=shifted).sum(axis=1)
 
     bounds = np.linspace(0, len(logits), threads + 1).astype(int).tolist()
-    shares = [range(low, high) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    shares = [range(low, high) for low, high in itertools.pairwise(bounds)]
     if threads == 1:
         reduce(shares[0])
     else:  # numpy works outside the interpreter's lock
