@@ -64,9 +64,8 @@ FAST = ("-t", "count.toml", "--no-speed", "--threads", "1")
 
 
 def test_run_reports_and_resumes_without_work(place: Path) -> None:
-    first = gguf_eval(
-        "run", "tiny.gguf", "-q", "F32,Q8_0", *FAST[:2], "-r", "1", "--threads", "1", "-c", "128", "--json"
-    )
+    command = ("run", "tiny.gguf", "-q", "F32,Q8_0", "-t", "count.toml", "-r", "1", "--threads", "1", "-c", "128")
+    first = gguf_eval(*command, "--json")
     assert first.returncode == 0, first.stderr
     document = json.loads(first.stdout)
     assert document["schema"] == 1

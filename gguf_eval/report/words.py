@@ -101,6 +101,9 @@ def _finding(compared: Comparison) -> str:
         return f"as good: {evidence}"
     if compared.verdict == "better":
         return f"better: {evidence}"
+    if compared.difference.low < 0:
+        possible = f"{abs(compared.difference.low) * 100:.1f}"
+        return f"no loss could be shown, though up to {possible} points stay possible: {evidence}"
     return f"no loss could be shown: {evidence}"
 
 

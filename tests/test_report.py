@@ -1,0 +1,92 @@
+"""Reports from hand-made studies: exact text at two widths, and every figure in the JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from gguf_eval.analysis.summary import StudySummary, summarise
+from gguf_eval.report.export import to_document
+from gguf_eval.report.terminal import print_report
+from gguf_eval.study.records import ItemRecord, Outcome, PointRecord, SpeedRecord, StudyRecord, TaskRecord
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def outcome(number: int, right: bool | None) -> Outcome:
+    if right is None:
+        return Outcome(f"item{number}", None, None, {}, (), (1, 1), 0, "broken")
+    value = float(right)
+    return Outcome(f"item{number}", value, 0 if right else 1, {"acc": value}, (-1.0, -2.0), (1, 1))
+
+
+def point(number: int, level: str, bits: float, right: list[bool | None], **changes: object) -> PointRecord:
+    made = PointRecord(
+        id=number, name=f"Llama [7B] {level}", model="Llama [7B]", level=level, sha256=f"{number:064d}",
+        path=f"/models/{level}.gguf", architecture="llama", parameters=7_000_000_000,
+        size_bytes=int(7e9 * bits / 8), bits_per_weight=bits,
+        origin={"source_level": "F16", "requantized": False}, settings={}, status="complete", error=None,
+        log_path=None,
+        speed=(
+            SpeedRecord("pp512", 512, (512 / 100, 512 / 110, 512 / 90)),
+            SpeedRecord("tg128", 128, (128 * bits / 100,) * 3),
+        ),
+        memory={"peak_rss": int(7e9 * bits / 8 + 500_000_000)},
+        outcomes={"t": {o.item_hash: o for o in (outcome(i, r) for i, r in enumerate(right))}},
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+@pytest.fixture
+def study() -> StudySummary:
+    items = {f"item{i}": ItemRecord(f"item{i}", str(i), ("c",), ("a", "b"), 0) for i in range(200)}
+    task = TaskRecord("t", "[bold]quiz", "Quiz", "understanding", 1, "acc", ("acc",), items)
+    reference = [i % 5 != 0 for i in range(200)]
+    small_loss: list[bool | None] = [right and i % 40 != 1 for i, right in enumerate(reference)]
+    small_loss[0] = None
+    big_loss = [right and i % 3 != 1 for i, right in enumerate(reference)]
+    points = (
+        point(1, "Q4_K_M", 4.83, small_loss),
+        point(2, "F16", 16.0, list(reference)),
+        point(3, "Q2_K", 2.96, list(big_loss)),
+        point(4, "Q8_0", 8.5, [], status="failed", error="the worker was ended by SIGKILL", speed=(), memory={}),
+    )
+    environment = {"machine": {"processor": "A [fast] processor", "physical_cores": 8}}
+    return summarise(StudyRecord("s.sqlite", "2026-01-01", "gguf-eval run", environment, (task,), points))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_terminal_text(study: StudySummary, width: int) -> None:
+    output = io.StringIO()
+    print_report(study, Console(file=output, width=width, highlight=False, force_terminal=False))
+    text = "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
+    assert text == (GOLDEN / f"report-{width}.txt").read_text(encoding="utf-8")
+
+
+def test_every_line_of_the_tables_fits(study: StudySummary) -> None:
+    for width in (60, 80, 100, 200):
+        output = io.StringIO()
+        print_report(study, Console(file=output, width=width, highlight=False, force_terminal=True, no_color=True))
+        assert max(map(len, output.getvalue().splitlines())) <= max(width, 79)
+
+
+def test_json_has_every_figure(study: StudySummary) -> None:
+    document = json.loads(json.dumps(to_document(study), allow_nan=False))
+    assert document["schema"] == 1
+    by_level = {entry["level"]: entry for entry in document["points"]}
+    assert list(by_level) == ["F16", "Q8_0", "Q4_K_M", "Q2_K"]
+    quiz = by_level["Q4_K_M"]["tasks"]["[bold]quiz"]
+    assert (quiz["n"], quiz["unscored"], quiz["chance"]) == (199, 1, 0.5)
+    comparison = by_level["Q4_K_M"]["comparison"]
+    assert (comparison["n"], comparison["lost"], comparison["gained"], comparison["left_out"]) == (199, 5, 0, 1)
+    assert comparison["difference"] == pytest.approx(-5 / 199)
+    assert by_level["Q2_K"]["comparison"]["verdict"] == "worse"
+    assert by_level["Q8_0"]["status"] == "failed"
+    assert by_level["Q8_0"]["error"] == "the worker was ended by SIGKILL"
+    assert by_level["F16"]["speed"]["pp512"]["tokens_per_second"] == pytest.approx(100)
+    assert by_level["F16"]["speed"]["pp512"]["stdev"] == pytest.approx(10)
