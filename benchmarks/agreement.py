@@ -4,8 +4,9 @@
 
 ORACLE_DIR holds one JSON file a task, as lm-evaluation-harness 0.4.13 gave it for the first rows of the same split on a
 checkpoint with the same weights (transformers, float32, CPU): {"task", "samples": [{"doc_id", "arguments": [[context,
-continuation], ...], "resps": [[log-likelihood, is_greedy], ...], "target"}]}. MIRROR_DIR is a local copy of the hub's
-Parquet files. The result is written to benchmarks/results/agreement.json.
+continuation], ...], "resps": [[log-likelihood, is_greedy], ...], "target", "tokens"}]}, the last from
+`agreement_tokens.py`. MIRROR_DIR is a local copy of the hub's Parquet files. Choices that the two tokenizers split
+differently are counted and left out of the differences. The result is written to benchmarks/results/agreement.json.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from gguf_eval.runtime.bindings import build_info
 from gguf_eval.runtime.model import Model
-from gguf_eval.runtime.scoring import Request, Scorer
+from gguf_eval.runtime.scoring import Request, Scorer, encode_pair
 from gguf_eval.tasks.catalog import find_tasks
 from gguf_eval.tasks.datasets import mirror, read_rows
 from gguf_eval.tasks.metrics import ChoiceScores, picks
@@ -44,6 +45,8 @@ def main() -> None:
         "median_nats": float(np.median(values)),
         "p99_nats": float(np.quantile(values, 0.99)),
         "maximum_nats": float(values.max()),
+        "over_0.05_nats": int((values > 0.05).sum()),
+        "choices_tokenized_differently": sum(t["choices_tokenized_differently"] for t in tasks.values()),
         "items": sum(t["items"] for t in tasks.values()),
         "same_answers": sum(t["same_answers"] for t in tasks.values()),
         "prompts_equal": all(t["prompts_equal"] == t["items"] for t in tasks.values()),
@@ -67,7 +70,7 @@ def compare_task(oracle: dict, model: Model, mirror_folder: Path) -> tuple[dict,
     samples = sorted(oracle["samples"], key=lambda sample: sample["doc_id"])
     items = [render(sample["doc_id"], rows[sample["doc_id"]]) for sample in samples]
     scores = iter(Scorer(model).score([Request(*item.pair(i)) for item in items for i in range(len(item.choices))]))
-    equal = same = ours_right = theirs_right = 0
+    equal = same = ours_right = theirs_right = split_differently = 0
     differences: list[float] = []
     for item, sample in zip(items, samples, strict=True):
         pairs = [tuple(pair) for pair in sample["arguments"]]
@@ -75,7 +78,12 @@ def compare_task(oracle: dict, model: Model, mirror_folder: Path) -> tuple[dict,
         parts = [next(scores) for _ in item.choices]
         theirs = [float(response[0]) for response in sample["resps"]]
         ours = [part.logprob for part in parts]
-        differences.extend(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+        for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            context, continuation = encode_pair(model, *item.pair(index))
+            if context + continuation == sample["tokens"][index]:
+                differences.append(abs(a - b))
+            else:
+                split_differently += 1
         tokens = [len(part.token_logprobs) for part in parts]
         mine = answer(task.metric, item, ours, tokens)
         other = answer(task.metric, item, theirs, tokens)
@@ -91,6 +99,7 @@ def compare_task(oracle: dict, model: Model, mirror_folder: Path) -> tuple[dict,
         "right_reference": theirs_right,
         "median_nats": float(np.median(differences)),
         "maximum_nats": max(differences),
+        "choices_tokenized_differently": split_differently,
     }
     return result, differences
 
