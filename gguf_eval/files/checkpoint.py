@@ -43,9 +43,7 @@ def describe(reference: str) -> Description:
     if not folder.is_dir():
         match = _REPOSITORY.fullmatch(reference)
         if match is None:
-            raise UsageError(
-                f"{reference}: no such folder; give a checkpoint folder, or a repository as owner/name"
-            )
+            raise UsageError(f"{reference}: no such folder; give a checkpoint folder, or a repository as owner/name")
         folder, source = hub.checkpoint_folder(match["repo"], revision=match["revision"], weights=False)
     config = read_json(folder / "config.json")
     if config is None:
@@ -69,9 +67,7 @@ def locate_weights(description: Description, *, headers_only: bool = False) -> d
     if index is None and not (folder / "model.safetensors").is_file():
         found = ""
         if pickles := sorted(path.name for path in folder.glob("*.bin")):
-            found = (
-                f", found {pickles[0]}: a pickle file, which is not read because loading it runs code from it"
-            )
+            found = f", found {pickles[0]}: a pickle file, which is not read because loading it runs code from it"
         elif consolidated := sorted(path.name for path in folder.glob("consolidated*")):
             found = f", found {consolidated[0]} in another layout"
         raise ModelFileError(
@@ -92,7 +88,5 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path}: not valid JSON ({error}); download it again") from None
     if not isinstance(value, dict):
-        raise ModelFileError(
-            f"{path}: a JSON object is needed, found a {type(value).__name__}; download it again"
-        )
+        raise ModelFileError(f"{path}: a JSON object is needed, found a {type(value).__name__}; download it again")
     return value

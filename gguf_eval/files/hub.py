@@ -156,9 +156,7 @@ def _explain(wanted: _Wanted, error: Exception) -> str:
     log_in = "log in with `hf auth login` or set HF_TOKEN"
     explanation = f"the download failed{_reason(error)}; run again, what has come down is kept"
     if isinstance(error, errors.NotASafetensorsRepoError):
-        explanation = (
-            "it has no safetensors; use a revision or copy of it that has (pickle files are not read)"
-        )
+        explanation = "it has no safetensors; use a revision or copy of it that has (pickle files are not read)"
     elif isinstance(error, errors.GatedRepoError):
         explanation = f"its licence must be accepted first: do so at {wanted.url}, then {log_in}"
     elif isinstance(error, errors.RevisionNotFoundError):

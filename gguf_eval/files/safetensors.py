@@ -10,9 +10,10 @@ import json
 import math
 import mmap
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from gguf_eval.errors import ModelFileError
 
@@ -109,7 +110,7 @@ def _entry(path: Path, name: str, entry: Any, data_offset: int) -> tuple[str, in
     return name, start, end, tensor
 
 
-def _are_sizes(value: Any) -> bool:
+def _are_sizes(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
 
 
@@ -125,7 +126,7 @@ def _damaged(path: Path, found: str) -> ModelFileError:
 
 
 class MappedFiles:
-    """Memory maps of the files that tensors lie in, one at a time open for reading."""
+    """Read-only memory maps of the files that tensors lie in, made when first asked for."""
 
     def __init__(self) -> None:
         self._maps: dict[Path, mmap.mmap] = {}
@@ -135,7 +136,8 @@ class MappedFiles:
 
     def __exit__(self, *_: object) -> None:
         for mapped in self._maps.values():
-            mapped.close()
+            with suppress(BufferError):  # an array still in use, after an error: it closes with that
+                mapped.close()
 
     def of(self, path: Path) -> mmap.mmap:
         """Return the map of ``path``."""
@@ -167,14 +169,10 @@ def read_shards(folder: Path, index: Mapping[str, Any] | None) -> dict[str, Stor
         raise ModelFileError(f"{where}: a 'weight_map' of tensor to file is needed; download it again")
     for name in set(weight_map.values()):
         if name != Path(name).name or "\\" in name or name in ("", ".", ".."):
-            raise ModelFileError(
-                f"{where}: shard '{name}' lies outside the folder; don't use this checkpoint"
-            )
+            raise ModelFileError(f"{where}: shard '{name}' lies outside the folder; don't use this checkpoint")
     missing = sorted(name for name in set(weight_map.values()) if not (folder / name).is_file())
     if missing:
-        raise ModelFileError(
-            f"{folder}: shard {', '.join(missing)} is missing; download the checkpoint again"
-        )
+        raise ModelFileError(f"{folder}: shard {', '.join(missing)} is missing; download the checkpoint again")
     tensors: dict[str, StoredTensor] = {}
     for name in sorted(set(weight_map.values())):
         table = read_table(folder / name)

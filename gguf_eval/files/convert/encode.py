@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+Array = NDArray[Any]
 Bits = NDArray[np.uint16]
 Floats = NDArray[np.float32]
 _Q8_BLOCK, _Q8_BLOCK_BYTES = 32, 34
 
-SOURCE_TYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+SOURCE_TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 """Element types that can be read, with numpy's type of their bytes (bfloat16 as its bits)."""
 
 
-def widen(values: NDArray[np.generic], source: str) -> Floats:
+def widen(values: Array, source: str) -> Floats:
     """Return ``values`` of the element type ``source`` as float32."""
     if source == "BF16":
-        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        bits: NDArray[np.uint32] = values.astype(np.uint32) << np.uint32(16)
+        return bits.view(np.float32)
     return values.astype(np.float32, copy=False)
 
 
-def encode(values: NDArray[np.generic], source: str, target: str) -> NDArray[np.generic]:
+def encode(values: Array, source: str, target: str) -> Array:
     """Return contiguous ``values`` (element type ``source``) in the storage type ``target``.
 
     Targets: F32, F16, BF16 (rounded to the nearest, ties to even), Q8_0 (blocks of 32 of the last axis: a half and
@@ -38,7 +42,7 @@ def encode(values: NDArray[np.generic], source: str, target: str) -> NDArray[np.
         return to_q8_0(widen(values, source))
 
 
-def quiet(values: NDArray[np.generic]) -> NDArray[np.generic]:
+def quiet(values: Array) -> Array:
     """Set the quiet bit of every NaN among bfloat16 ``values``, as a pass through float32 does."""
     bits = values.view(np.uint16)
     nan = (bits & 0x7FFF) > 0x7F80
@@ -48,7 +52,9 @@ def quiet(values: NDArray[np.generic]) -> NDArray[np.generic]:
 def to_bfloat16(values: Floats) -> Bits:
     """Round float32 to bfloat16 bits."""
     bits = values.view(np.uint32)
-    rounded = (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)
+    rounded: NDArray[np.uint32] = (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(
+        16
+    )
     nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
     if nan.any():
         rounded = np.where(nan, (bits >> np.uint32(16)) | np.uint32(0x40), rounded)
@@ -72,7 +78,7 @@ def to_q8_0(values: Floats) -> NDArray[np.uint8]:
     return out
 
 
-def has_special(values: NDArray[np.generic], source: str) -> bool:
+def has_special(values: Array, source: str) -> bool:
     """Tell whether contiguous ``values`` of the element type ``source`` hold a NaN or an infinity.
 
     Looks at exponent bits, which is several times faster than asking for each value.

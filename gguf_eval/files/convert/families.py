@@ -90,13 +90,9 @@ def read_hyperparameters(config: Mapping[str, Any]) -> Hyperparameters:
     }
     if values.get("quantization_config"):
         method = dict(values["quantization_config"]).get("quant_method", "an unknown method")
-        raise _unusable(
-            f"full-precision weights are needed, these are quantized ({method}); use the original"
-        )
+        raise _unusable(f"full-precision weights are needed, these are quantized ({method}); use the original")
     if (activation := values.get("hidden_act", "silu")) not in _SILU:
-        raise _unusable(
-            f"hidden_act 'silu' is needed, found '{activation}'; llama.cpp has no other for this family"
-        )
+        raise _unusable(f"hidden_act 'silu' is needed, found '{activation}'; llama.cpp has no other for this family")
     embedding, heads = _count(values, "hidden_size"), _count(values, "num_attention_heads")
     kv_heads = _count(values, "num_key_value_heads") if "num_key_value_heads" in values else heads
     if "head_dim" not in values and embedding % heads:
@@ -242,6 +238,4 @@ def _experts(hyper: Hyperparameters, source: str, target: str) -> Iterator[Expec
         ("w3", "ffn_up_exps", (inner, n)),
     ):
         for expert in range(hyper.experts):
-            yield Expected(
-                f"{prefix}.experts.{expert}.{part}.weight", shape, f"{target}{name}.weight", expert=expert
-            )
+            yield Expected(f"{prefix}.experts.{expert}.{part}.weight", shape, f"{target}{name}.weight", expert=expert)

@@ -59,5 +59,7 @@ def _array(values: Sequence[Any]) -> bytes:
     kind = gguf.GGUFValueType.get_type(values[0])
     start = struct.pack("<IQ", kind, len(values))
     if kind.name == "STRING":
-        return start + b"".join(map(_string, values))
+        texts = [text.encode() for text in values]
+        sizes = np.array([len(text) for text in texts], "<u8").tobytes()
+        return start + b"".join(part for i, text in enumerate(texts) for part in (sizes[8 * i : 8 * i + 8], text))
     return start + np.asarray(values, dtype=_ARRAYS[kind.name]).tobytes()

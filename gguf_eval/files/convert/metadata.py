@@ -33,7 +33,7 @@ _SAMPLING = {
     "mirostat_tau": "sampling_mirostat_tau",
     "mirostat_eta": "sampling_mirostat_eta",
 }
-_ID_KINDS = ("bos", "eos", "eot", "eom", "unk", "sep", "pad", "mask", "prefix", "suffix", "middle")
+_ID_KINDS = ("bos", "eos", "eot", "eom", "unk", "sep", "pad", "mask")
 _ADDED_KINDS = ("bos", "eos", "sep")
 
 
@@ -71,9 +71,7 @@ def _add_general(writer: Any, description: Description, tensors: Sequence[Planne
         warnings.append(f"README.md: its front matter can't be read ({str(error).splitlines()[0]}); left out")
         card = {}
     name = description.folder.with_name(description.name)
-    data = gguf.Metadata.apply_metadata_heuristic(
-        gguf.Metadata(), card, dict(description.config), name, total
-    )
+    data = gguf.Metadata.apply_metadata_heuristic(gguf.Metadata(), card, dict(description.config), name, total)
     try:
         settings = read_json(description.folder / "generation_config.json") or {}
     except ModelFileError as error:
@@ -152,19 +150,15 @@ def _add_tokenizer(writer: Any, vocabulary: Vocabulary) -> None:
     writer.add_token_types(vocabulary.types)
     writer.add_token_merges(vocabulary.merges)
     special = vocabulary.special
-    _add_ids(writer, special.ids)
+    for kind, token_id in special.ids.items():
+        if kind in _ID_KINDS:
+            getattr(writer, f"add_{kind}_token_id")(token_id)
     for kind, value in special.added.items():
         if kind in _ADDED_KINDS:
             getattr(writer, f"add_add_{kind}_token")(value)
     if special.chat_template:
         writer.add_chat_template(special.chat_template)
-    if vocabulary.infill is not None:
-        _add_ids(writer, vocabulary.infill.ids)
+    if vocabulary.infill_end is not None:
+        writer.add_eot_token_id(vocabulary.infill_end)
     if len(vocabulary.tokens) == GRANITE_VOCABULARY:
         writer.add_add_bos_token(False)
-
-
-def _add_ids(writer: Any, ids: Mapping[str, int]) -> None:
-    for kind, token_id in ids.items():
-        if kind in _ID_KINDS:
-            getattr(writer, f"add_{kind}_token_id")(token_id)

@@ -142,9 +142,7 @@ def _plan_tensors(
     if hyper.rope.kind == "llama3":
         factors = rope_factors(hyper).tobytes()
         planned.append(
-            PlannedTensor(
-                "rope_freqs.weight", (hyper.head_dimension // 2,), "F32", len(factors), (), computed=factors
-            )
+            PlannedTensor("rope_freqs.weight", (hyper.head_dimension // 2,), "F32", len(factors), (), computed=factors)
         )
     experts: dict[int, dict[tuple[str, int], StoredTensor]] = {}
     for entry, tensor in matched:
@@ -187,7 +185,5 @@ def _plan_tensor(
 
 def _warnings(hyper: Hyperparameters) -> list[str]:
     if hyper.rope.kind == "dynamic":
-        return [
-            "rope scaling 'dynamic' is left out, llama.cpp has none: beyond the trained context it will differ"
-        ]
+        return ["rope scaling 'dynamic' is left out, llama.cpp has none: beyond the trained context it will differ"]
     return []

@@ -63,7 +63,7 @@ def _flatten(entry: Any) -> list[Mapping[str, Any]]:
     if not isinstance(entry, dict):
         return []
     if entry.get("type") == "Sequence":
-        inner = entry.get("pretokenizers", entry.get("normalizers", []))
+        inner = entry.get("pretokenizers") or entry.get("normalizers") or []
         return [step for part in inner for step in _flatten(part)]
     return [entry]
 

@@ -31,11 +31,17 @@ class SpecialTokens:
 
 
 def read_special_tokens(
-    folder: Path, config: Mapping[str, Any], vocabulary: int | None, kinds: Iterable[str] = TYPES
+    folder: Path,
+    tokenizer: Mapping[str, Any] | None,
+    config: Mapping[str, Any],
+    vocabulary: int | None,
+    kinds: Iterable[str] = TYPES,
 ) -> SpecialTokens:
-    """Read the files in ``folder``; ids from ``vocabulary`` on are left out. Raises `ModelFileError`."""
+    """Read the files in ``folder``; ``tokenizer`` is the content of its tokenizer.json.
+
+    Ids from ``vocabulary`` on are left out. Raises `ModelFileError`.
+    """
     found, kinds = SpecialTokens(), list(kinds)
-    tokenizer = read_json(folder / "tokenizer.json")
     settings = read_json(folder / "tokenizer_config.json")
     if tokenizer is not None:
         _PostProcessor(settings, kinds, found.added).read(tokenizer)
@@ -65,9 +71,7 @@ def _keep(found: SpecialTokens, kind: str, token_id: Any, vocabulary: int | None
     if not isinstance(token_id, int) or kind in found.ids:
         return
     if token_id < 0:
-        raise ModelFileError(
-            f"the id of the {kind} token must not be negative, found {token_id}; mend config.json"
-        )
+        raise ModelFileError(f"the id of the {kind} token must not be negative, found {token_id}; mend config.json")
     if vocabulary is None or token_id < vocabulary:
         found.ids[kind] = token_id
 
@@ -79,9 +83,7 @@ def _chat_template(folder: Path, settings: Mapping[str, Any]) -> Template | None
         alternative = jinja.read_text(encoding="utf-8")
         if more := sorted((folder / "additional_chat_templates").glob("*.jinja")):
             alternative = [{"name": "default", "template": alternative}]
-            alternative += [
-                {"name": path.stem, "template": path.read_text(encoding="utf-8")} for path in more
-            ]
+            alternative += [{"name": path.stem, "template": path.read_text(encoding="utf-8")} for path in more]
     elif (listed := read_json(folder / "chat_template.json")) is not None:
         alternative = listed.get("chat_template")
     template = settings.get("chat_template", alternative)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from gguf_eval.errors import ModelFileError
 from gguf_eval.files.checkpoint import read_json
 from gguf_eval.files.convert import pretokenizers, sentencepiece
-from gguf_eval.files.convert.sentencepiece import BYTE, CONTROL, NORMAL, UNUSED, USER_DEFINED
+from gguf_eval.files.convert.sentencepiece import CONTROL, NORMAL, UNUSED, USER_DEFINED
 from gguf_eval.files.convert.special_tokens import TYPES, SpecialTokens, content, read_special_tokens
 
 _ADDED_SCORE, _PADDING_SCORE = -1000.0, -10000.0
 _CODE_LLAMA_VOCABULARY = 32016
-_CODE_LLAMA_IDS = {"prefix": 32007, "suffix": 32008, "middle": 32009, "eot": 32010}
+_CODE_LLAMA_INFILL_END = 32010
 GRANITE_VOCABULARY = 49152
 """By this size llama.cpp's converter tells granite models, for which add_bos_token is off."""
 
@@ -36,8 +37,8 @@ class Vocabulary:
     merges: list[str]
     """For BPE only."""
     special: SpecialTokens
-    infill: SpecialTokens | None
-    """Code Llama's infill tokens."""
+    infill_end: int | None
+    """The token that ends Code Llama's infilling."""
     add_space_prefix: bool | None
 
 
@@ -61,30 +62,23 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> Vocab
         tokens, types = _bpe(tokenizer, settings, size)
         merges = _merges(tokenizer)
     else:
-        raise ModelFileError(
-            f"{folder}: tokenizer.model or tokenizer.json is needed; neither is there: copy it in"
-        )
-    special = read_special_tokens(folder, config, len(tokens) if scores is not None else None)
-    infill = None
+        raise ModelFileError(f"{folder}: tokenizer.model or tokenizer.json is needed; neither is there: copy it in")
+    special = read_special_tokens(folder, tokenizer, config, len(tokens) if scores is not None else None)
+    infill_end = None
     if size == _CODE_LLAMA_VOCABULARY:
-        infill = read_special_tokens(folder, config, None, _CODE_LLAMA_IDS)
-        for kind, token_id in _CODE_LLAMA_IDS.items():
-            infill.ids.setdefault(kind, token_id)
+        found = read_special_tokens(folder, tokenizer, config, None, ("eot",))
+        infill_end = found.ids.get("eot", _CODE_LLAMA_INFILL_END)
     space = settings.get("add_prefix_space")
     return Vocabulary(
-        name, pre, tokens, types, scores, merges, special, infill, space if isinstance(space, bool) else None
+        name, pre, tokens, types, scores, merges, special, infill_end, space if isinstance(space, bool) else None
     )
 
 
-def _sentencepiece(
-    path: Path, settings: Mapping[str, Any], size: int
-) -> tuple[list[str], list[float], list[int]]:
+def _sentencepiece(path: Path, settings: Mapping[str, Any], size: int) -> tuple[list[str], list[float], list[int]]:
     try:
         pieces = sentencepiece.read_pieces(path.read_bytes())
     except ValueError as error:
-        raise ModelFileError(
-            f"{path}: not a usable SentencePiece model ({error}); download it again"
-        ) from None
+        raise ModelFileError(f"{path}: not a usable SentencePiece model ({error}); download it again") from None
     _check_size(path, len(pieces), size)
     tokens = [piece.text for piece in pieces] + [f"[PAD{i}]" for i in range(len(pieces), size)]
     scores = [piece.score for piece in pieces] + [_PADDING_SCORE] * (size - len(pieces))
@@ -107,9 +101,7 @@ def _sentencepiece(
 def _added_tokens_decoder(settings: Mapping[str, Any]) -> Iterable[tuple[int, dict[str, Any]]]:
     for key, entry in settings.get("added_tokens_decoder", {}).items():
         if not str(key).isdecimal() or content(entry) is None:
-            raise ModelFileError(
-                f"tokenizer_config.json: added_tokens_decoder has the unusable entry {key!r}"
-            )
+            raise ModelFileError(f"tokenizer_config.json: added_tokens_decoder has the unusable entry {key!r}")
         yield int(key), entry
 
 
@@ -155,7 +147,13 @@ def _merges(tokenizer: Mapping[str, Any]) -> list[str]:
     if not isinstance(merges, list) or not merges:
         raise ModelFileError("tokenizer.json: a list of merges is needed; download it again")
     space = chr(ord(" ") + 256)
-    return [m if isinstance(m, str) else " ".join(part.replace(" ", space) for part in m) for m in merges]
+    if isinstance(merges[0], str):
+        return merges
+    joined = [f"{left} {right}" for left, right in merges]
+    for place, text in enumerate(joined):
+        if text.count(" ") > 1:
+            joined[place] = " ".join(part.replace(" ", space) for part in merges[place])
+    return joined
 
 
 def _looks_special(text: str) -> bool:
@@ -168,6 +166,7 @@ def _looks_special(text: str) -> bool:
     )
 
 
+@cache
 def _byte_alphabet() -> dict[str, int]:
     """Map each character of the byte-level alphabet to its byte: printable Latin-1 itself, others from 256 up."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gguf_eval.errors import ModelFileError, UsageError
 from gguf_eval.files.convert import header
-from gguf_eval.files.convert.encode import SOURCE_TYPES, encode, has_special
+from gguf_eval.files.convert.encode import SOURCE_TYPES, Array, encode, has_special
 from gguf_eval.files.convert.plan import ConversionPlan, PlannedTensor, plan_conversion
 from gguf_eval.files.safetensors import MappedFiles, StoredTensor
 
@@ -44,7 +43,7 @@ class Conversion:
 class _Chunk:
     """Encoded bytes and what was noticed on the way."""
 
-    data: NDArray[np.generic]
+    data: Array
     not_finite: bool
     overflowed: bool
     """Finite weights became infinite in the new type."""
@@ -66,9 +65,7 @@ def convert(
     return write(plan_conversion(reference, out_type), output, strict=strict, progress=progress)
 
 
-def write(
-    plan: ConversionPlan, output: Path, *, strict: bool = False, progress: Progress | None = None
-) -> Conversion:
+def write(plan: ConversionPlan, output: Path, *, strict: bool = False, progress: Progress | None = None) -> Conversion:
     """Write the model file of ``plan`` to ``output``."""
     _check_room(output, plan.size_bytes)
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
@@ -76,14 +73,10 @@ def write(
         with partial.open("wb", buffering=0) as file:
             found = _write_all(plan, file, progress)
         if strict and found:
-            raise ModelFileError(
-                f"{'; '.join(found)}; get the checkpoint again, or convert without strictness"
-            )
+            raise ModelFileError(f"{'; '.join(found)}; get the checkpoint again, or convert without strictness")
         partial.replace(output)
     except OSError as error:
-        raise ModelFileError(
-            f"{output}: can't be written ({error.strerror}); check folder and disk"
-        ) from error
+        raise ModelFileError(f"{output}: can't be written ({error.strerror}); check folder and disk") from error
     finally:
         partial.unlink(missing_ok=True)
     return Conversion(output, plan.size_bytes, plan.out_type, len(plan.tensors), (*plan.warnings, *found))
@@ -97,9 +90,7 @@ def _check_room(output: Path, needed: int) -> None:
         raise UsageError(f"{output}: a file name is needed, this is a folder; add a name")
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise ModelFileError(
-            f"{output}: {needed:,} bytes are needed, {free:,} are free in {folder}; make room"
-        )
+        raise ModelFileError(f"{output}: {needed:,} bytes are needed, {free:,} are free in {folder}; make room")
 
 
 def _write_all(plan: ConversionPlan, file: Any, progress: Progress | None) -> list[str]:
@@ -139,10 +130,10 @@ def _name(what: str, names: list[str]) -> list[str]:
     return [f"{what} {', '.join(names[:_SHOWN])}{more}"]
 
 
-def _write_bytes(file: Any, data: bytes | NDArray[np.generic]) -> None:
+def _write_bytes(file: Any, data: bytes | Array) -> None:
     """Write all of ``data``; an unbuffered file may take less than it is given."""
-    view = memoryview(data).cast("B") if len(data) else memoryview(b"")
-    while len(view):
+    view = memoryview(data) if isinstance(data, bytes) else data.reshape(-1).view(np.uint8).data
+    while view:
         view = view[file.write(view) :]
 
 
@@ -170,19 +161,19 @@ def _jobs(tensor: PlannedTensor, maps: MappedFiles) -> Iterator[Callable[[], _Ch
             yield lambda part=part, kind=kind: _encode_chunk(part, kind, tensor.type_name)  # type: ignore[misc]
 
 
-def _view(source: StoredTensor, maps: MappedFiles, heads: int) -> NDArray[np.generic]:
+def _view(source: StoredTensor, maps: MappedFiles, heads: int) -> Array:
     """Return the mapped weights, rows first; with ``heads`` the rows of each head are put in llama.cpp's order.
 
     There the two halves of a head, which rotary embedding pairs, are interleaved.
     """
-    values = np.frombuffer(maps.of(source.file), SOURCE_TYPES[source.dtype], source.elements, source.offset)
-    if not heads:
-        return values.reshape(source.shape if len(source.shape) > 1 else (1, -1))
-    rows = source.shape[0] // heads
-    return values.reshape(heads, 2, rows // 2, *source.shape[1:]).swapaxes(1, 2)
+    flat: Array = np.frombuffer(maps.of(source.file), SOURCE_TYPES[source.dtype], source.elements, source.offset)
+    values: Array = flat.reshape(source.shape if len(source.shape) > 1 else (1, -1))
+    if heads:
+        values = flat.reshape(heads, 2, source.shape[0] // heads // 2, *source.shape[1:]).swapaxes(1, 2)
+    return values
 
 
-def _encode_chunk(part: NDArray[np.generic], source: str, target: str) -> _Chunk:
+def _encode_chunk(part: Array, source: str, target: str) -> _Chunk:
     part = np.ascontiguousarray(part)
     data = np.ascontiguousarray(encode(part, source, target))
     not_finite = has_special(part, source)
