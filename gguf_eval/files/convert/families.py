@@ -41,6 +41,7 @@ _COMMON = {"vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32, "n
 _ALIASES = {"LLaMAForCausalLM": "LlamaForCausalLM"}
 _MODEL_TYPES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "mixtral": "MixtralForCausalLM"}
 _SILU = ("silu", "swish")
+_MAX_COUNT, _MAX_VOCABULARY = 1 << 30, 1 << 24
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ def read_hyperparameters(config: Mapping[str, Any]) -> Hyperparameters:
         **FAMILIES[family],
         **{key: value for key, value in config.items() if value is not None},
     }
-    if values.get("quantization_config"):
-        method = dict(values["quantization_config"]).get("quant_method", "an unknown method")
+    if quantized := values.get("quantization_config"):
+        method = quantized.get("quant_method", "method not named") if isinstance(quantized, dict) else quantized
         raise _unusable(f"full-precision weights are needed, these are quantized ({method}); use the original")
     if (activation := values.get("hidden_act", "silu")) not in _SILU:
         raise _unusable(f"hidden_act 'silu' is needed, found '{activation}'; llama.cpp has no other for this family")
@@ -105,7 +106,7 @@ def read_hyperparameters(config: Mapping[str, Any]) -> Hyperparameters:
     mixture = family == "MixtralForCausalLM"
     return Hyperparameters(
         family=family,
-        vocabulary=_count(values, "vocab_size"),
+        vocabulary=_count(values, "vocab_size", _MAX_VOCABULARY),
         embedding=embedding,
         feed_forward=_count(values, "intermediate_size"),
         layers=_count(values, "num_hidden_layers"),
@@ -128,14 +129,14 @@ def _family(config: Mapping[str, Any]) -> str:
     listed = config.get("architectures")
     known = ", ".join(FAMILIES)
     if not listed:
-        if config.get("model_type") in _MODEL_TYPES:
-            return _MODEL_TYPES[config["model_type"]]
+        if known_type := _MODEL_TYPES.get(str(config.get("model_type"))):
+            return known_type
         raise _unusable(f"'architectures' is needed ({known})")
-    name = listed[0] if isinstance(listed, list) else listed
+    name = str(listed[0] if isinstance(listed, list) else listed)
     name = _ALIASES.get(name, name)
     if name not in FAMILIES:
-        raise _unusable(f"architecture '{name}' is not known; known: {known}{nearest(str(name), FAMILIES)}")
-    return str(name)
+        raise _unusable(f"architecture '{name}' is not known; known: {known}{nearest(name, FAMILIES)}")
+    return name
 
 
 def _rope(values: Mapping[str, Any], config: Mapping[str, Any]) -> Rope:
@@ -155,13 +156,16 @@ def _rope(values: Mapping[str, Any], config: Mapping[str, Any]) -> Rope:
         raise _unusable(f"rope scaling '{kind}' is not known; known: linear, llama3, yarn, dynamic")
     if kind in ("linear", "llama3", "yarn"):
         _number(entries, "factor")
+    for key in ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings"):
+        if key in entries:
+            _number(entries, key)
     return Rope(_number({"rope_theta": theta}, "rope_theta"), kind, entries)
 
 
-def _count(values: Mapping[str, Any], key: str) -> int:
+def _count(values: Mapping[str, Any], key: str, limit: int = _MAX_COUNT) -> int:
     value = values[key]
-    if type(value) is not int or value <= 0:
-        raise _unusable(f"{key} must be a positive whole number, found {value!r}")
+    if type(value) is not int or not 0 < value <= limit:
+        raise _unusable(f"{key} must be a whole number from 1 to {limit:,}, found {value!r}")
     return value
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gguf_eval.errors import ModelFileError
+
 if TYPE_CHECKING:
     from gguf_eval.files.convert.plan import PlannedTensor
 
@@ -28,7 +30,12 @@ def pack(metadata: Mapping[str, Any], tensors: Sequence[PlannedTensor]) -> bytes
 
     parts = [b"GGUF", struct.pack("<IQQ", _VERSION, len(tensors), len(metadata))]
     for key, value in metadata.items():
-        parts += [_string(key), struct.pack("<I", value.type), _value(value.type.name, value.value)]
+        try:
+            parts += [_string(key), struct.pack("<I", value.type), _value(value.type.name, value.value)]
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError, struct.error):
+            raise ModelFileError(
+                f"{key}: {value.type.name.lower()} is needed, found {str(value.value)[:40]!r}; mend its config"
+            ) from None
     offset = 0
     for tensor in tensors:
         kind = gguf.GGMLQuantizationType[tensor.type_name]

@@ -18,20 +18,22 @@ if TYPE_CHECKING:
     from gguf_eval.files.convert.plan import PlannedTensor
 
 _FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16", "Q8_0": "MOSTLY_Q8_0"}
-_SAMPLING = {
-    "sequence": "sampling_sequence",
-    "top_k": "sampling_top_k",
-    "top_p": "sampling_top_p",
-    "min_p": "sampling_min_p",
-    "xtc_probability": "sampling_xtc_probability",
-    "xtc_threshold": "sampling_xtc_threshold",
-    "temperature": "sampling_temp",
-    "penalty_last_n": "sampling_penalty_last_n",
-    "repetition_penalty": "sampling_penalty_repeat",
-    "penalty_repeat": "sampling_penalty_repeat",
-    "mirostat": "sampling_mirostat",
-    "mirostat_tau": "sampling_mirostat_tau",
-    "mirostat_eta": "sampling_mirostat_eta",
+_NUMBER = (int, float)
+_SAMPLING: Mapping[str, tuple[str, tuple[type, ...]]] = {
+    # key of generation_config.json -> gguf's name, types that can be stored
+    "sequence": ("sampling_sequence", (str,)),
+    "top_k": ("sampling_top_k", (int,)),
+    "top_p": ("sampling_top_p", _NUMBER),
+    "min_p": ("sampling_min_p", _NUMBER),
+    "xtc_probability": ("sampling_xtc_probability", _NUMBER),
+    "xtc_threshold": ("sampling_xtc_threshold", _NUMBER),
+    "temperature": ("sampling_temp", _NUMBER),
+    "penalty_last_n": ("sampling_penalty_last_n", (int,)),
+    "repetition_penalty": ("sampling_penalty_repeat", _NUMBER),
+    "penalty_repeat": ("sampling_penalty_repeat", _NUMBER),
+    "mirostat": ("sampling_mirostat", (int,)),
+    "mirostat_tau": ("sampling_mirostat_tau", _NUMBER),
+    "mirostat_eta": ("sampling_mirostat_eta", _NUMBER),
 }
 _ID_KINDS = ("bos", "eos", "eot", "eom", "unk", "sep", "pad", "mask")
 _ADDED_KINDS = ("bos", "eos", "sep")
@@ -65,20 +67,20 @@ def _add_general(writer: Any, description: Description, tensors: Sequence[Planne
 
     warnings = []
     total, shared, expert, experts = _count_parameters(tensors)
+    name = description.folder.with_name(description.name)
     try:
         card = gguf.Metadata.load_model_card(description.folder)
-    except Exception as error:
-        warnings.append(f"README.md: its front matter can't be read ({str(error).splitlines()[0]}); left out")
-        card = {}
-    name = description.folder.with_name(description.name)
-    data = gguf.Metadata.apply_metadata_heuristic(gguf.Metadata(), card, dict(description.config), name, total)
+        data = gguf.Metadata.apply_metadata_heuristic(gguf.Metadata(), card, dict(description.config), name, total)
+    except Exception as error:  # whatever a hand-written card holds, the weights are good without it
+        warnings.append(f"README.md: the model card can't be used ({str(error).partition(chr(10))[0]}); left out")
+        data = gguf.Metadata.apply_metadata_heuristic(gguf.Metadata(), {}, {}, name, total)
     try:
         settings = read_json(description.folder / "generation_config.json") or {}
     except ModelFileError as error:
         warnings.append(f"{error}; left out")
         settings = {}
-    for key, attribute in _SAMPLING.items():
-        if key in settings:
+    for key, (attribute, kinds) in _SAMPLING.items():
+        if isinstance(settings.get(key), kinds) and not isinstance(settings[key], bool):
             setattr(data, attribute, settings[key])
     if description.source is not None:
         owner = description.source.repo.partition("/")[0]

@@ -42,6 +42,8 @@ def _piece(data: bytes) -> Piece:
             score = value
         elif field == 3 and isinstance(value, int):
             kind = value
+    if not NORMAL <= kind <= BYTE:
+        raise ValueError(f"a piece has the unknown type {kind}")
     return Piece(text, score, kind)
 
 

@@ -44,6 +44,17 @@ class Vocabulary:
 
 def read_vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> Vocabulary:
     """Read the tokenizer in ``folder`` for an embedding of ``size`` rows. Raises `ModelFileError`."""
+    try:
+        vocabulary = _read(folder, config, size)
+        "".join((*vocabulary.tokens, *vocabulary.merges)).encode()
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"{folder}: its tokenizer files are damaged ({type(error).__name__}: {error}); download them again"
+        ) from error
+    return vocabulary
+
+
+def _read(folder: Path, config: Mapping[str, Any], size: int) -> Vocabulary:
     settings = read_json(folder / "tokenizer_config.json") or {}
     model, tokenizer = folder / "tokenizer.model", read_json(folder / "tokenizer.json")
     if model.is_file():

@@ -65,6 +65,14 @@ def convert(
     return write(plan_conversion(reference, out_type), output, strict=strict, progress=progress)
 
 
+def output_path(plan: ConversionPlan, output: Path | None) -> Path:
+    """Return where the model file of ``plan`` goes: ``output``, or ``NAME-TYPE.gguf`` in that or the current folder."""
+    name = f"{plan.name}-{plan.out_type}.gguf"
+    if output is None:
+        return Path(name)
+    return output / name if output.is_dir() else output
+
+
 def write(plan: ConversionPlan, output: Path, *, strict: bool = False, progress: Progress | None = None) -> Conversion:
     """Write the model file of ``plan`` to ``output``."""
     _check_room(output, plan.size_bytes)
