@@ -507,25 +507,26 @@ def smollm2_file() -> Path:
     return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
 
 
-def smollm2_checkpoint(folder: Path) -> Path:
-    """Write SmolLM2-135M-Instruct as a checkpoint: the weights of its Q4_1 model file, as half precision."""
-    from gguf import GGUFReader, dequantize
+def smollm2_checkpoint(folder: Path, half: Path) -> Path:
+    """Write SmolLM2-135M-Instruct as a checkpoint: the weights of its model file in half precision, ``half``."""
+    from gguf_eval.files.header import read_header
 
     folder.mkdir(parents=True, exist_ok=True)
-    reader = GGUFReader(smollm2_file())
-    heads = {part: reader.fields[f"llama.attention.{key}"].contents() for part, key in
-             (("attn_q", "head_count"), ("attn_k", "head_count_kv"))}  # fmt: skip
+    header = read_header(half)
+    heads = {"attn_q": 9, "attn_k": 3}
     tensors: Tensors = {}
-    for tensor in reader.tensors:
-        values = np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32).astype("<f2")
+    for tensor in header.tensors:
+        offset, shape = header.data_offset + tensor.offset, tuple(reversed(tensor.shape))
+        stored = {"F16": "<f2", "F32": "<f4"}[tensor.type_name]
+        values = np.fromfile(half, stored, tensor.elements, offset=offset).reshape(shape).astype("<f2")
         if tensor.name in ("token_embd.weight", "output_norm.weight"):
             name = {"t": "model.embed_tokens.weight", "o": "model.norm.weight"}[tensor.name[0]]
         else:
             _, layer, part, _ = tensor.name.split(".")
             name = f"model.layers.{layer}.{_PARTS[part]}.weight"
             if part in heads:
-                values = values.reshape(heads[part], -1, 2, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
-        tensors[name] = ("F16", values.shape, values.tobytes())
+                values = values.reshape(heads[part], -1, 2, shape[1]).swapaxes(1, 2).reshape(shape)
+        tensors[name] = ("F16", shape, values.tobytes())
     safetensors(folder / "model.safetensors", tensors)
     config = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": 576,
