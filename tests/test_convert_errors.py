@@ -111,7 +111,7 @@ CASES = {
     "unreadable element type": (
         ONE, _header(lambda h: h[NORM].update(dtype="I16")), "stored as I16; F32, F16, BF16 can be read",
     ),
-    "missing shard": (THREE, _remove(SHARD), f"shard {SHARD} is missing"),
+    "missing shard": (THREE, _remove(SHARD), f"shard '{SHARD}' is missing"),
     "shard outside": (THREE, _weight_map(lambda m: m.update({NORM: "../evil.safetensors"})), "outside the folder"),
     "shard absolute": (THREE, _weight_map(lambda m: m.update({NORM: "/etc/passwd"})), "outside the folder"),
     "shard by backslash": (THREE, _weight_map(lambda m: m.update({NORM: "..\\evil"})), "outside the folder"),
@@ -131,7 +131,7 @@ CASES = {
         "'GemmaForCausalLM' is not known; known: LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM",
     ),
     "no architecture": (ONE, _edit("config.json", architectures=..., model_type=...), "'architectures' is needed"),
-    "quantized": (ONE, _edit("config.json", quantization_config={"quant_method": "gptq"}), r"quantized \(gptq\)"),
+    "quantized": (ONE, _edit("config.json", quantization_config={"quant_method": "gptq"}), r"quantized \('gptq'\)"),
     "other activation": (ONE, _edit("config.json", hidden_act="gelu"), "'silu' is needed, found 'gelu'"),
     "odd heads": (ONE, _edit("config.json", num_attention_heads=5), "multiple of num_attention_heads 5"),
     "unknown rope": (ONE, _edit("config.json", rope_scaling={"type": "magic"}), "rope scaling 'magic'"),

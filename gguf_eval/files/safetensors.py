@@ -93,6 +93,8 @@ def parse_table(path: Path, header: bytes, size: int) -> dict[str, StoredTensor]
 
 
 def _entry(path: Path, name: str, entry: Any, data_offset: int) -> tuple[str, int, int, StoredTensor]:
+    if not name.isprintable():  # names are shown, and such a one could make a line of its own
+        raise _damaged(path, f"a tensor's name is {name!r}")
     if not isinstance(entry, dict):
         raise _damaged(path, f"tensor '{name}' has no description")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
@@ -169,8 +171,8 @@ def read_shards(folder: Path, index: Mapping[str, Any] | None) -> dict[str, Stor
         raise ModelFileError(f"{where}: a 'weight_map' of tensor to file is needed; download it again")
     for name in set(weight_map.values()):
         if name != Path(name).name or "\\" in name or name in ("", ".", ".."):
-            raise ModelFileError(f"{where}: shard '{name}' lies outside the folder; don't use this checkpoint")
-    missing = sorted(name for name in set(weight_map.values()) if not (folder / name).is_file())
+            raise ModelFileError(f"{where}: shard {name!r} lies outside the folder; don't use this checkpoint")
+    missing = sorted(repr(name) for name in set(weight_map.values()) if not (folder / name).is_file())
     if missing:
         raise ModelFileError(f"{folder}: shard {', '.join(missing)} is missing; download the checkpoint again")
     tensors: dict[str, StoredTensor] = {}
@@ -186,7 +188,7 @@ def read_shards(folder: Path, index: Mapping[str, Any] | None) -> dict[str, Stor
     absent = sorted(set(weight_map) - set(tensors))
     if absent:
         raise ModelFileError(
-            f"{folder / weight_map[absent[0]]}: tensor '{absent[0]}' is listed in the index and not in the file "
+            f"{folder / weight_map[absent[0]]}: tensor {absent[0]!r} is listed in the index and not in the file "
             f"({len(absent)} such); download it again"
         )
     return tensors

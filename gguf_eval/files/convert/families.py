@@ -91,9 +91,9 @@ def read_hyperparameters(config: Mapping[str, Any]) -> Hyperparameters:
     }
     if quantized := values.get("quantization_config"):
         method = quantized.get("quant_method", "method not named") if isinstance(quantized, dict) else quantized
-        raise _unusable(f"full-precision weights are needed, these are quantized ({method}); use the original")
+        raise _unusable(f"full-precision weights are needed, these are quantized ({method!r}); use the original")
     if (activation := values.get("hidden_act", "silu")) not in _SILU:
-        raise _unusable(f"hidden_act 'silu' is needed, found '{activation}'; llama.cpp has no other for this family")
+        raise _unusable(f"hidden_act 'silu' is needed, found {activation!r}; llama.cpp has no other for this family")
     embedding, heads = _count(values, "hidden_size"), _count(values, "num_attention_heads")
     kv_heads = _count(values, "num_key_value_heads") if "num_key_value_heads" in values else heads
     if "head_dim" not in values and embedding % heads:
@@ -135,7 +135,7 @@ def _family(config: Mapping[str, Any]) -> str:
     name = str(listed[0] if isinstance(listed, list) else listed)
     name = _ALIASES.get(name, name)
     if name not in FAMILIES:
-        raise _unusable(f"architecture '{name}' is not known; known: {known}{nearest(name, FAMILIES)}")
+        raise _unusable(f"architecture {name!r} is not known; known: {known}{nearest(name, FAMILIES)}")
     return name
 
 
@@ -153,7 +153,7 @@ def _rope(values: Mapping[str, Any], config: Mapping[str, Any]) -> Rope:
             "original_max_position_embeddings", values["max_position_embeddings"]
         )
     if kind not in ("default", "linear", "llama3", "yarn", "dynamic"):
-        raise _unusable(f"rope scaling '{kind}' is not known; known: linear, llama3, yarn, dynamic")
+        raise _unusable(f"rope scaling {kind!r} is not known; known: linear, llama3, yarn, dynamic")
     if kind in ("linear", "llama3", "yarn"):
         _number(entries, "factor")
     for key in ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings"):

@@ -87,7 +87,10 @@ def _chat_template(folder: Path, settings: Mapping[str, Any]) -> Template | None
     elif (listed := read_json(folder / "chat_template.json")) is not None:
         alternative = listed.get("chat_template")
     template = settings.get("chat_template", alternative)
-    return template if isinstance(template, (str, list)) else None
+    if isinstance(template, list):
+        named = [entry for entry in template if isinstance(entry, dict)]
+        return [entry for entry in named if all(isinstance(entry.get(key), str) for key in ("name", "template"))]
+    return template if isinstance(template, str) else None
 
 
 class _PostProcessor:

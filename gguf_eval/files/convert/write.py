@@ -22,7 +22,7 @@ from gguf_eval.files.safetensors import MappedFiles, StoredTensor
 Progress = Callable[[int, int], None]
 """Called with the bytes written so far and in all."""
 
-_CHUNK_ELEMENTS = 1 << 19
+_CHUNK_ELEMENTS = 1 << 20
 _WORKERS = 2
 _AHEAD = 2 * _WORKERS  # chunks that may wait to be written
 _SHOWN = 8
@@ -140,7 +140,7 @@ def _name(what: str, names: list[str]) -> list[str]:
 
 def _write_bytes(file: Any, data: bytes | Array) -> None:
     """Write all of ``data``; an unbuffered file may take less than it is given."""
-    view = memoryview(data) if isinstance(data, bytes) else data.reshape(-1).view(np.uint8).data
+    view = memoryview(data) if isinstance(data, bytes) else data.view(np.uint8).data
     while view:
         view = view[file.write(view) :]
 
@@ -182,8 +182,6 @@ def _view(source: StoredTensor, maps: MappedFiles, heads: int) -> Array:
 
 
 def _encode_chunk(part: Array, source: str, target: str) -> _Chunk:
-    part = np.ascontiguousarray(part)
-    data = np.ascontiguousarray(encode(part, source, target))
-    not_finite = has_special(part, source)
+    data, not_finite = encode(np.ascontiguousarray(part), source, target)
     overflowed = target == "F16" != source and not not_finite and has_special(data, "F16")
     return _Chunk(data, not_finite, overflowed)
