@@ -48,7 +48,9 @@ def main() -> None:
             print(name, file=sys.stderr)
     versions = {"transformers": transformers.__version__, "llama-cpp-python": llama_cpp.parent.parent.name}
     target = ROOT / "tests" / "data" / "convert_oracle.json"
-    target.write_text(json.dumps({"made_with": versions, "checkpoints": found}, ensure_ascii=False, indent=0) + "\n")
+    rows = [f"{json.dumps(name)}: {json.dumps(entry, ensure_ascii=False)}" for name, entry in found.items()]
+    text = ",\n".join(rows)
+    target.write_text(f'{{"made_with": {json.dumps(versions)},\n"checkpoints": {{\n{text}\n}}}}\n', encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from checkpoints import SPECS, llama_two, make, smollm2_checkpoint, smollm2_file, tiny
+from checkpoints import SPECS, make, smollm2_checkpoint, tiny
 from hub_server import TOKEN, HubServer
 from model_digest import digest
+from tokenizer_files import llama_two, smollm2_file
 from typer.testing import CliRunner
 
 from gguf_eval.cli import app

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import SPECS, bpe_tokenizer, make, safetensors, split_steps, tiny, weights
+from checkpoints import SPECS, make, safetensors, tiny, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizer_files import bpe_tokenizer, split_steps
 
 from gguf_eval.errors import GgufEvalError, ModelFileError, UsageError
 from gguf_eval.files.convert.plan import plan_conversion
