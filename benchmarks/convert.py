@@ -5,7 +5,7 @@
 CHECKPOINT is a small real checkpoint (SmolLM2-135M as half precision: 269 MB). With ``--upstream`` the converter of
 that llama.cpp tree is run on it with that Python (which needs torch and transformers), turn by turn with ours, and
 the two files compared. Then synthetic sharded checkpoints of 0.75 and 3 GB are converted to every out type: seconds
-beside those of copying the same checkpoint, and peak resident memory. Every run is a process of its own; memory is
+beside those of copying the same checkpoint (both until the bytes are on the disk), processor time, and peak resident memory. Every run is a process of its own; memory is
 read from /proc (Linux), without and with the pages of the mapped input. Figures go to benchmarks/results/convert.json.
 """
 
@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -38,8 +39,12 @@ Json = dict[str, Any]
 
 
 def run(command: list[str]) -> Json:
-    """Run a process; returns its seconds and its peak resident memory in bytes: anonymous, and with mapped files."""
+    """Run a process; returns its seconds, those of processor time, and its peak resident memory in bytes.
+
+    Memory is given without and with the pages of mapped files.
+    """
     peak = {"anonymous_bytes": 0, "resident_bytes": 0}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
@@ -63,7 +68,9 @@ def run(command: list[str]) -> Json:
     watcher.join()
     if process.returncode:
         sys.exit(f"{' '.join(command)}\n{errors.decode()}")
-    return {"seconds": round(seconds, 3), **peak}
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": round(seconds, 3), "cpu_seconds": round(processor, 3), **peak}
 
 
 def ours(checkpoint: Path, out: Path, out_type: str) -> list[str]:
@@ -74,7 +81,8 @@ def best(runs: list[Json]) -> Json:
     """All seconds, their minimum, and the highest memory."""
     seconds = [entry["seconds"] for entry in runs]
     highest = {key: max(entry[key] for entry in runs) for key in ("anonymous_bytes", "resident_bytes")}
-    return {"seconds": seconds, "best_seconds": min(seconds), **highest}
+    cpu = min(entry["cpu_seconds"] for entry in runs)
+    return {"seconds": seconds, "best_seconds": min(seconds), "cpu_seconds": cpu, **highest}
 
 
 def sha256(path: Path) -> str:
@@ -106,15 +114,24 @@ def synthetic(folder: Path, layers: int) -> Path:
 
 
 def copy_seconds(folder: Path, target: Path) -> float:
-    """Seconds to copy the checkpoint's weights within the file system, read and write (no reflink)."""
+    """Seconds to copy the checkpoint's weights within the file system and see them on the disk."""
     start = time.perf_counter()
     with target.open("wb") as out:
         for path in sorted(folder.glob("*.safetensors")):
             with path.open("rb") as file:
                 shutil.copyfileobj(file, out, 1 << 20)
+        os.fsync(out.fileno())
     seconds = time.perf_counter() - start
     target.unlink()
     return round(seconds, 3)
+
+
+def synced(entry: Json, path: Path) -> Json:
+    """Add the time until the file is on the disk."""
+    start = time.perf_counter()
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+    return entry | {"seconds": round(entry["seconds"] + time.perf_counter() - start, 3)}
 
 
 def by_size(scratch: Path) -> list[Json]:
@@ -124,12 +141,12 @@ def by_size(scratch: Path) -> list[Json]:
         if not folder.is_dir():
             synthetic(folder, layers)
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        for out_type in ("auto", "f16", "q8_0", "f32"):
+        for out_type in ("auto", "f16", "q8_0"):
             out = scratch / "out.gguf"
             copies, runs = [], []
             for _ in range(SIZE_REPEATS):
                 copies.append(copy_seconds(folder, scratch / "copy"))
-                runs.append(run(ours(folder, out, out_type)))
+                runs.append(synced(run(ours(folder, out, out_type)), out))
             row = {"input_bytes": size, "out_type": out_type, "output_bytes": out.stat().st_size, **best(runs)}
             row["copy_seconds"] = copies
             moved = size + row["output_bytes"]
@@ -152,6 +169,7 @@ def main() -> None:
     arguments.scratch.mkdir(parents=True, exist_ok=True)
     target = ROOT / "benchmarks" / "results" / "convert.json"
     result: Json = json.loads(target.read_text()) if target.is_file() else {}
+    result["load_average"] = os.getloadavg()
     result["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, numpy {np.__version__}"
     if arguments.upstream and arguments.part != "size":
         python, llama_cpp = arguments.upstream
