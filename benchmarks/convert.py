@@ -4,9 +4,10 @@
 
 CHECKPOINT is a small real checkpoint (SmolLM2-135M as half precision: 269 MB). With ``--upstream`` the converter of
 that llama.cpp tree is run on it with that Python (which needs torch and transformers), turn by turn with ours, and
-the two files compared. Then synthetic sharded checkpoints of 0.75 and 3 GB are converted to every out type: seconds
-beside those of copying the same checkpoint (both until the bytes are on the disk), processor time, and peak resident memory. Every run is a process of its own; memory is
-read from /proc (Linux), without and with the pages of the mapped input. Figures go to benchmarks/results/convert.json.
+the two files compared. Then synthetic sharded checkpoints of 0.75 and 3 GB are converted: seconds beside those of
+copying the same checkpoint (both until the bytes are on the disk), processor time, and peak resident memory. Every
+run is a process of its own; memory is read from /proc (Linux), without and with the pages of the mapped input.
+Figures go to benchmarks/results/convert.json.
 """
 
 from __future__ import annotations

@@ -146,6 +146,7 @@ CASES = {
     "tokenizer settings not JSON": (ONE, _write("tokenizer_config.json", "{"), "tokenizer_config.json: not valid"),
     "tokenizer larger": (tiny(vocabulary=200), lambda folder: None, "tokens, the embedding has 200 rows"),
     "added tokens beyond": (ONE, _write("added_tokens.json", '{"<x>": 9999}'), "10,000 tokens"),
+    "negative id": (ONE, _write("added_tokens.json", '{"<x>": -1}'), "a token's id is -1"),
     "unknown pre-tokenizer": (
         ONE, lambda f: ((f / "tokenizer.model").unlink(), (f / "tokenizer.json").write_text(json.dumps(UNKNOWN_STEPS))),
         r"not one of llama-bpe, smollm, tekken, found Split/\\p\{L\}\+ \+ ByteLevel/bytes",

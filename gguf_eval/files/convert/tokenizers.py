@@ -63,7 +63,7 @@ def _read(folder: Path, config: Mapping[str, Any], size: int) -> Vocabulary:
     elif tokenizer is not None:
         if tokenizer.get("model", {}).get("type") != "BPE":
             kind = tokenizer.get("model", {}).get("type")
-            raise ModelFileError(f"{folder / 'tokenizer.json'}: a BPE tokenizer is needed, found {kind}")
+            raise ModelFileError(f"{folder / 'tokenizer.json'}: a BPE tokenizer is needed, found {kind!r}")
         if tokenizer["model"].get("byte_fallback"):
             raise ModelFileError(
                 f"{folder}: tokenizer.model is needed: tokenizer.json holds a SentencePiece vocabulary without its "
@@ -120,7 +120,8 @@ def _bpe(tokenizer: Mapping[str, Any], settings: Mapping[str, Any], size: int) -
     where = Path("tokenizer.json")
     vocabulary = dict(tokenizer["model"].get("vocab", {}))
     added = _added(tokenizer, settings, vocabulary)
-    _check_size(where, max((*vocabulary.values(), *added), default=-1) + 1, size)
+    for token_id in (min(vocabulary.values()), max((*vocabulary.values(), *added))):
+        _check_size(where, token_id + 1, size)
     tokens, types = [f"[PAD{i}]" for i in range(size)], [UNUSED] * size
     for text, token_id in vocabulary.items():
         tokens[token_id], types[token_id] = text, NORMAL
@@ -200,6 +201,8 @@ def _decode_bytes(text: str) -> str:
 
 
 def _check_size(where: Path, needed: int, size: int) -> None:
+    if needed < 1:
+        raise ModelFileError(f"{where}: a token's id is {needed - 1}; download it again")
     if needed > size:
         raise ModelFileError(
             f"{where}: {needed:,} tokens, the embedding has {size:,} rows (vocab_size); "
