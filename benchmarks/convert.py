@@ -35,7 +35,7 @@ from checkpoints import Spec, make  # noqa: E402
 from checkpoints import tiny as tiny_spec  # noqa: E402
 
 REPEATS = 3
-SIZE_REPEATS = 2
+SIZE_REPEATS = 1
 Json = dict[str, Any]
 
 
