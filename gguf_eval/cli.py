@@ -185,6 +185,46 @@ def _gpu_layers(text: str) -> int:
     raise UsageError(f"--gpu-layers needs 'all' or a number of layers; found '{text}'")
 
 
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="A checkpoint folder, or a hub repository: owner/name or owner/name@revision.")
+    ],
+    *,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The model file to write, or a folder for it.")
+    ] = None,
+    outtype: Annotated[str, typer.Option(help="auto (the weights' own 16-bit type), f32, f16, bf16 or q8_0.")] = "auto",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse NaN or infinite weights instead of warning.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be written (a hub model's weights stay there).")
+    ] = False,
+    json_output: Json = False,
+) -> None:
+    """Make a model file (GGUF) from a Llama, Mistral or Mixtral checkpoint."""
+    from gguf_eval.files.convert.plan import plan_conversion
+    from gguf_eval.files.convert.write import output_path, write
+    from gguf_eval.report import conversion as show
+
+    plan = plan_conversion(source, outtype, headers_only=dry_run)
+    if dry_run:
+        _warn(plan.warnings)
+        typer.echo(show.plan_json(plan) if json_output else show.format_plan(plan))
+        return
+    path = output_path(plan, output)
+    with show.byte_progress(path.name) as progress:
+        result = write(plan, path, strict=strict, progress=progress)
+    _warn(result.warnings)
+    typer.echo(show.conversion_json(result) if json_output else show.format_conversion(result))
+
+
+def _warn(warnings: tuple[str, ...]) -> None:
+    for warning in warnings:
+        typer.echo(f"gguf-eval: warning: {warning}", err=True)
+
+
 def main() -> None:
     """Run the program; errors that are the user's to mend become one line and an exit code."""
     if hasattr(signal, "SIGTERM"):

@@ -216,23 +216,24 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, relative: Path, headers: dict[str, str]) -> None:
         file = self.server_hub.folder / relative
         size = file.stat().st_size
-        start, status = 0, 200
+        start, end, status = 0, size, 200
         if asked := self.headers.get("Range"):
-            start, status = int(asked.removeprefix("bytes=").partition("-")[0]), 206
-            headers = headers | {"Content-Range": f"bytes {start}-{size - 1}/{size}"}
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            start, end, status = int(first), min(int(last or size) + 1, size), 206
+            headers = headers | {"Content-Range": f"bytes {start}-{end - 1}/{size}"}
         if start >= size > 0:
             self._error(416, None, {"Content-Range": f"bytes */{size}"})
             return
-        self._head(status, {"ETag": f'"{_etag(file)}"', "Accept-Ranges": "bytes"} | headers, size - start)
+        self._head(status, {"ETag": f'"{_etag(file)}"', "Accept-Ranges": "bytes"} | headers, end - start)
         if self.command == "HEAD":
             return
         drops = self.server_hub.drop_after.get(file.name)
-        end = min(size, start + drops.pop(0)) if drops else size
+        stop = min(end, start + drops.pop(0)) if drops else end
         with file.open("rb") as source:
             source.seek(start)
-            while start < end:
-                start += self.wfile.write(source.read(min(_CHUNK, end - start)))
-        if end < size:
+            while start < stop:
+                start += self.wfile.write(source.read(min(_CHUNK, stop - start)))
+        if stop < end:
             self.wfile.flush()
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_eval.errors import GgufEvalError, ModelFileError, TaskError, nearest
+from gguf_eval.files.safetensors import StoredTensor
 
 PARQUET_REVISION = "refs/convert/parquet"
 """The branch on which the hub keeps every dataset as ``<config>/<split>/<number>.parquet``."""
@@ -111,6 +112,25 @@ def checkpoint_folder(repo: str, *, revision: str | None = None, weights: bool =
     return folder, HubSource(repo, folder.name, wanted.url)
 
 
+def tensor_table(source: HubSource) -> dict[str, StoredTensor]:
+    """Return the tensors of a hub checkpoint by name from the heads of its files; the weights are not fetched.
+
+    Their offsets are those within the data of each file. Raises `ModelFileError`.
+    """
+    from huggingface_hub import HfApi
+
+    wanted = _Wanted(source.repo, "model", source.commit, ModelFileError)
+    try:
+        table = HfApi(endpoint=endpoint()).get_safetensors_metadata(source.repo, revision=source.commit)
+    except Exception as error:
+        raise ModelFileError(f"{wanted.label}: {_explain(wanted, error)}") from error
+    return {
+        name: StoredTensor(name, tensor.dtype, tuple(tensor.shape), Path(file), tensor.data_offsets[0])
+        for file in sorted(table.files_metadata)
+        for name, tensor in sorted(table.files_metadata[file].tensors.items())
+    }
+
+
 def _snapshot(wanted: _Wanted, patterns: list[str]) -> Path:
     from huggingface_hub import constants, snapshot_download
 
@@ -135,7 +155,9 @@ def _explain(wanted: _Wanted, error: Exception) -> str:
 
     log_in = "log in with `hf auth login` or set HF_TOKEN"
     explanation = f"the download failed{_reason(error)}; run again, what has come down is kept"
-    if isinstance(error, errors.GatedRepoError):
+    if isinstance(error, errors.NotASafetensorsRepoError):
+        explanation = "it has no safetensors; use a revision or copy of it that has (pickle files are not read)"
+    elif isinstance(error, errors.GatedRepoError):
         explanation = f"its licence must be accepted first: do so at {wanted.url}, then {log_in}"
     elif isinstance(error, errors.RevisionNotFoundError):
         explanation = f"no such revision; its branches and tags are listed at {wanted.url}"

@@ -1,0 +1,1 @@
+"""Converts a checkpoint to a model file: plan first, then write tensor by tensor."""
