@@ -17,5 +17,7 @@ tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])
 for path in Path(sys.argv[1]).glob("*.json"):
     oracle = json.loads(path.read_text())
     for sample in oracle["samples"]:
-        sample["tokens"] = [tokenizer(context + continuation).input_ids for context, continuation in sample["arguments"]]
+        sample["tokens"] = [
+            tokenizer(context + continuation).input_ids for context, continuation in sample["arguments"]
+        ]
     path.write_text(json.dumps(oracle))

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,8 +40,12 @@ Study = Annotated[Path | None, typer.Option("--study", help="The study file [def
 
 
 @app.callback(invoke_without_command=True)
-def _root(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
+def _root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        print(f"gguf-eval {installed_version('gguf-eval')}")
+    elif context.invoked_subcommand is None:
         print(context.get_help())
 
 

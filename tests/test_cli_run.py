@@ -102,6 +102,18 @@ def test_more_items_keep_the_answers_there_are(place: Path) -> None:
     assert json.loads(more.stdout)["points"][0]["tasks"]["count"]["n"] == 25
 
 
+def test_prompts_longer_than_the_context_are_cut_counted_and_reported(place: Path) -> None:
+    write_task(place, 5, context="{{ 'long ' * 20 }}{{ question }}:")
+    result = gguf_eval("run", "tiny.gguf", *FAST, "-c", "16", "--json")
+    assert json.loads(result.stdout)["points"][0]["tasks"]["count"]["truncated"] == 5
+    assert "up to 5 cut to fit the context" in gguf_eval("report", "tiny.study.sqlite").stdout
+    write_task(place, 5, context="{{ question }}:", delimiter=" " + "x" * 30)
+    result = gguf_eval("run", "tiny.gguf", *FAST, "-c", "16", "--json", "--study", "other.sqlite")
+    task = json.loads(result.stdout)["points"][0]["tasks"]["count"]
+    assert (task["value"], task["n"], task["unscored"]) == (None, 0, 5)
+    assert "up to 5 unscored" in gguf_eval("report", "other.sqlite").stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "code"),
     [

@@ -1,0 +1,76 @@
+"""`run` on datasets: through a local hub with the real client, and on real rows where they are at hand."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hub_server import HubServer
+from quantize_fixtures import write_model
+from test_cli_run import gguf_eval
+
+SHARED = Path(os.environ.get("GGUF_EVAL_SHARED", Path(__file__).parents[2] / "shared"))
+
+ROWS = [
+    {"premise": f"The glass number {i} fell.", "choice1": "It broke.", "choice2": "It sang.", "question": question,
+     "idx": i, "label": i % 2}
+    for i, question in enumerate(["cause", "effect"] * 6)
+]  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GGUF_EVAL_CACHE", str(tmp_path / "cache"))
+    write_model(tmp_path / "tiny.gguf")
+    return tmp_path
+
+
+def test_a_task_from_the_hub(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = place / "files" / "datasets" / "aps" / "super_glue" / "copa" / "validation"
+    split.mkdir(parents=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS[:7]), split / "0000.parquet")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS[7:]), split / "0001.parquet")
+    arguments = ("run", "tiny.gguf", "-t", "copa", "--no-speed", "--json")
+    with HubServer(place / "files") as hub:
+        for name, value in hub.environment(place / "hub-cache").items():
+            monkeypatch.setenv(name, value)
+        result = gguf_eval(*arguments)
+        assert result.returncode == 0, result.stderr
+        task = json.loads(result.stdout)["points"][0]["tasks"]["copa"]
+        assert (task["n"], task["chance"]) == (12, 0.5)
+    gone = gguf_eval(*arguments, "--study", "gone.sqlite")  # the hub is down: what has come down is enough
+    assert gone.returncode == 0, gone.stderr
+    lost = gguf_eval("run", "tiny.gguf", "-t", "piqa", "--no-speed")
+    assert lost.returncode == 1
+    assert "ybisk/piqa" in lost.stderr
+    assert len(lost.stderr.strip().splitlines()) == 1
+
+
+def test_a_parquet_file_cut_short(place: Path) -> None:
+    split = place / "mirror" / "datasets" / "aps" / "super_glue" / "copa" / "validation"
+    split.mkdir(parents=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), split / "0000.parquet")
+    whole = (split / "0000.parquet").read_bytes()
+    (split / "0000.parquet").write_bytes(whole[: len(whole) // 2])
+    result = gguf_eval("run", "tiny.gguf", "-t", "copa", "--no-speed", "--mirror", "mirror")
+    assert result.returncode == 1
+    assert "not a usable Parquet file" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(not (SHARED / "hub").is_dir(), reason="no dataset rows at hand (set GGUF_EVAL_SHARED)")
+def test_every_hub_task_on_real_rows(place: Path) -> None:
+    result = gguf_eval(
+        "run", "tiny.gguf", "-t", "commonsense", "-n", "3", "--no-speed", "--mirror", str(SHARED / "hub"), "--json"
+    )
+    assert result.returncode == 0, result.stderr
+    tasks = json.loads(result.stdout)["points"][0]["tasks"]
+    assert len(tasks) == 10
+    # The tiny model's context is 256 bytes: some endings do not fit, and are counted.
+    assert {task["n"] + task["unscored"] for task in tasks.values()} == {3}
