@@ -11,7 +11,7 @@ import numpy as np
 from gguf_eval.errors import ModelFileError
 
 if TYPE_CHECKING:
-    from gguf_eval.files.convert.plan import PlannedTensor
+    from gguf_eval.files.convert.tensor import PlannedTensor
 
 ALIGNMENT_BYTES = 32
 _VERSION = 3

@@ -15,7 +15,7 @@ from gguf_eval.files.convert.families import ARCHITECTURE, Hyperparameters
 from gguf_eval.files.convert.tokenizers import GRANITE_VOCABULARY, Vocabulary
 
 if TYPE_CHECKING:
-    from gguf_eval.files.convert.plan import PlannedTensor
+    from gguf_eval.files.convert.tensor import PlannedTensor
 
 _FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16", "Q8_0": "MOSTLY_Q8_0"}
 _NUMBER = (int, float)

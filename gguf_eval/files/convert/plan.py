@@ -14,6 +14,7 @@ from gguf_eval.files.convert.encode import SOURCE_TYPES
 from gguf_eval.files.convert.families import Expected, Hyperparameters, expected_tensors, read_hyperparameters
 from gguf_eval.files.convert.metadata import collect_metadata
 from gguf_eval.files.convert.rope import rope_factors
+from gguf_eval.files.convert.tensor import PlannedTensor
 from gguf_eval.files.convert.tokenizers import read_vocabulary
 from gguf_eval.files.safetensors import StoredTensor
 
@@ -21,23 +22,6 @@ OUT_TYPES = ("auto", "f32", "f16", "bf16", "q8_0")
 _IGNORED = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
 _ALWAYS_F32 = ("_norm.weight", ".ffn_gate_inp.weight")
 _SHOWN = 3
-
-
-@dataclass(frozen=True)
-class PlannedTensor:
-    """One tensor of the model file and where its weights come from."""
-
-    name: str
-    shape: tuple[int, ...]
-    """In PyTorch's order: the contiguous dimension last."""
-    type_name: str
-    """ggml's name of the storage type."""
-    size_bytes: int
-    sources: tuple[StoredTensor, ...]
-    """Stacked in this order where there are several; empty where `computed` holds the weights."""
-    heads: int = 0
-    """Over how many heads the rows are permuted; 0 for none."""
-    computed: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import numpy as np
 from gguf_eval.errors import ModelFileError, UsageError
 from gguf_eval.files.convert import header
 from gguf_eval.files.convert.encode import SOURCE_TYPES, Array, encode, has_special
-from gguf_eval.files.convert.plan import ConversionPlan, PlannedTensor, plan_conversion
+from gguf_eval.files.convert.plan import ConversionPlan, plan_conversion
+from gguf_eval.files.convert.tensor import PlannedTensor
 from gguf_eval.files.safetensors import MappedFiles, StoredTensor
 
 Progress = Callable[[int, int], None]
