@@ -67,7 +67,15 @@ def make_imatrix(
     collector = Collector(with_output=with_output)
     partial = output.with_name(output.name + ".partial")
     with ExitStack() as stack:
-        context, tokens, bos = _open(stack, model, text, chunk_tokens, threads, gpu_layers, collector)
+        context, tokens, bos = _open(
+            stack,
+            model,
+            text,
+            collector,
+            chunk_tokens=chunk_tokens,
+            threads=threads or physical_cores(),
+            gpu_layers=gpu_layers,
+        )
         available = len(tokens) // chunk_tokens
         if available < 2:
             raise UsageError(
@@ -106,13 +114,7 @@ def unused_experts(imatrix: Imatrix) -> dict[str, int]:
 
 
 def _open(
-    stack: ExitStack,
-    model: Path,
-    text: str,
-    chunk_tokens: int,
-    threads: int | None,
-    gpu_layers: int,
-    collector: Collector,
+    stack: ExitStack, model: Path, text: str, collector: Collector, *, chunk_tokens: int, threads: int, gpu_layers: int
 ) -> tuple[Any, NDArray[np.int32], int | None]:
     """Load the model; return the context, the tokens of the text and the beginning-of-sequence token, if it is used."""
     import llama_cpp
@@ -130,7 +132,7 @@ def _open(
     params.n_ctx = params.n_batch = chunk_tokens
     params.n_ubatch = min(_UBATCH_TOKENS, chunk_tokens)
     params.n_seq_max = 1
-    params.n_threads = params.n_threads_batch = threads or physical_cores()
+    params.n_threads = params.n_threads_batch = threads
     params.cb_eval = collector.callback
     context = llama_cpp.llama_init_from_model(loaded, params)
     if not context:

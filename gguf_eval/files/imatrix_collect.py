@@ -167,7 +167,7 @@ class Collector:
                     sums[(i3 % weight.ne[3]) * weight.ne[2] + i2 % weight.ne[2]] += by_slice[i3, i2]
             # llama.cpp keeps one count for all matrices of a tensor and averages over it.
             return sums.reshape(1, -1), np.array([values.size // values.shape[-1] // matrices])
-        return sums, np.array([values.size // values.shape[-1]])
+        return sums, np.array([flat.shape[0]])
 
     def _expert_squares(
         self, weight: GgmlTensor, rows: GgmlTensor, chosen: GgmlTensor
@@ -198,9 +198,9 @@ class Collector:
         else:
             buffer = (ctypes.c_char * size)()
             self._library.ggml_backend_tensor_get(address, buffer, 0, size)
-        return np.ndarray(
-            tuple(reversed(tensor.ne)), dtype or np.dtype("<f4"), buffer, strides=tuple(reversed(tensor.nb))
-        )
+        shape, strides = tuple(reversed(tensor.ne)), tuple(reversed(tensor.nb))
+        values: NDArray[Any] = np.ndarray(shape, dtype or np.dtype("<f4"), buffer, strides=strides)
+        return values
 
     def _check_layout(self, node: GgmlTensor) -> None:
         for address in (ctypes.addressof(node), node.src[0], node.src[1]):

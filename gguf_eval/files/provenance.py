@@ -20,6 +20,7 @@ SAME_ORIGIN = tuple(PREFIX + key for key in ("source_sha256", "recipe_sha256", "
 def origin(
     recipe: Recipe,
     source_sha256: str,
+    source_level: str,
     *,
     imatrix_sha256: str | None = None,
     imatrix_dataset: str | None = None,
@@ -31,6 +32,7 @@ def origin(
         PREFIX + "recipe": recipe.name,
         PREFIX + "recipe_sha256": recipe.sha256,
         PREFIX + "source_sha256": source_sha256,
+        PREFIX + "source_level": source_level,
     }
     if imatrix_sha256 is not None:
         found[PREFIX + "imatrix_sha256"] = imatrix_sha256

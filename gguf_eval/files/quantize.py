@@ -183,9 +183,11 @@ def is_made(source: Source, output: Path, level: str | Recipe) -> bool:
 def _metadata(source: Source, recipe: Recipe) -> dict[str, int | str]:
     """Return the keys to set: our own, and those that llama-quantize writes for an importance matrix."""
     if source.imatrix is None:
-        return origin(recipe, source.sha256)
+        return origin(recipe, source.sha256, source.headers[0].level)
     dataset = ", ".join(source.imatrix.datasets)
-    found = origin(recipe, source.sha256, imatrix_sha256=source.imatrix_sha256, imatrix_dataset=dataset)
+    found = origin(
+        recipe, source.sha256, source.headers[0].level, imatrix_sha256=source.imatrix_sha256, imatrix_dataset=dataset
+    )
     found["quantize.imatrix.file"] = source.imatrix_path.name if source.imatrix_path else ""
     if source.imatrix.datasets:
         found["quantize.imatrix.dataset"] = source.imatrix.datasets[0]

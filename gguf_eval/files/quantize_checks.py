@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_SPARE_BYTES = 16 << 20
+SPARE_BYTES = 16 << 20
 """Disk left free beside the file: a full disk breaks more than this program."""
 _NEED_IMATRIX = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS")
 _ABORT_WITHOUT_IMATRIX = ("IQ1_S", "IQ2_XXS", "IQ2_XS")
@@ -77,8 +77,8 @@ def check_recipe(source: Source, recipe: Recipe) -> None:
             )
 
 
-def check_importance(source: Source, recipe: Recipe, planned: Plan) -> None:
-    """Refuse a level that llama.cpp will not make, or would abort on, without an importance matrix for a tensor."""
+def lacks_importance(source: Source, recipe: Recipe, planned: Plan) -> list[str]:
+    """Return tensors that llama.cpp will not make, or would abort on, without an importance matrix for them."""
     lacking = []
     for name, kind in planned.types.items():
         if name in source.importance:
@@ -89,6 +89,12 @@ def check_importance(source: Source, recipe: Recipe, planned: Plan) -> None:
             needed = kind in _NEED_IMATRIX or (kind == "Q2_K" and recipe.level == "Q2_K_S")
         if needed:
             lacking.append(name)
+    return lacking
+
+
+def check_importance(source: Source, recipe: Recipe, planned: Plan) -> None:
+    """Refuse a level that needs an importance matrix, or one with more tensors, before llama.cpp does half way."""
+    lacking = lacks_importance(source, recipe, planned)
     if (lacking or planned.needs_imatrix) and source.imatrix is None:
         raise UsageError(
             f"{recipe.name} needs an importance matrix, none was given; make one with gguf-eval imatrix, or take Q2_K"
@@ -103,7 +109,7 @@ def check_importance(source: Source, recipe: Recipe, planned: Plan) -> None:
 def check_disk(output: Path, planned: Plan) -> None:
     """Refuse to start what will not fit on the disk."""
     free = shutil.disk_usage(output.parent).free
-    if free < planned.file_bytes + _SPARE_BYTES:
+    if free < planned.file_bytes + SPARE_BYTES:
         raise UsageError(
             f"{output.parent}: {planned.file_bytes / 1e6:,.1f} MB of disk are needed for {output.name}, "
             f"{free / 1e6:,.1f} MB are free; free some, or choose another folder with -o"
