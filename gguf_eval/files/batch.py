@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_eval.errors import UsageError
-from gguf_eval.files.levels import LEVELS
+from gguf_eval.files.model_file import model_name
 from gguf_eval.files.plan import Plan
 from gguf_eval.files.quantize import is_made, make, needs_making, open_source, plan
 from gguf_eval.files.quantize_checks import SPARE_BYTES, Source, check_importance, check_request, lacks_importance
@@ -45,13 +44,6 @@ class Step:
     plan: Plan
     unmatched_patterns: tuple[str, ...] = ()
     seconds: float = 0.0
-
-
-def level_stem(source: Path) -> str:
-    """Return a model's name without its part number and level: ``SmolLM2-F16.gguf`` is ``SmolLM2``."""
-    stem = re.sub(r"-\d{5}-of-\d{5}$", "", source.name.removesuffix(".gguf"))
-    levels = "|".join(sorted(map(re.escape, (*LEVELS, "FP16", "FP32")), key=len, reverse=True))
-    return re.sub(rf"[-._]({levels})$", "", stem, flags=re.IGNORECASE) or stem
 
 
 def plan_all(request: Request, report: Callable[[Any], None] | None = None) -> list[Step]:
@@ -99,7 +91,7 @@ def _source(request: Request, recipe: Recipe, opened: dict[Path | None, Source])
 
 
 def _planned(request: Request, recipe: Recipe, source: Source) -> Step:
-    path = request.folder / f"{level_stem(request.source)}-{recipe.name}.gguf"
+    path = request.folder / f"{model_name(request.source)}-{recipe.name}.gguf"
     planned = plan(source, recipe)
     unmatched = recipe.unmatched_patterns(planned.types)
 

@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CHUNK_TOKENS = 512
 _UBATCH_TOKENS = 512
 _STATE, _DONE = PREFIX + "tokens_sha256", PREFIX + "chunks_done"
 
@@ -41,68 +41,72 @@ def read_text(path: Path) -> str:
         raise UsageError(f"{path}: a text file in UTF-8 is needed ({error})") from None
 
 
-def make_imatrix(
-    model: Path,
-    text: str,
-    output: Path,
-    *,
-    dataset: str,
-    chunks: int | None = None,
-    chunk_tokens: int = CHUNK_TOKENS,
-    with_output: bool = False,
-    threads: int | None = None,
-    gpu_layers: int = 0,
-    save_every: int = 10,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Imatrix:
-    """Run ``text`` through the model and write the importance matrix to ``output``; return it.
+@dataclass(frozen=True)
+class ImatrixRequest:
+    """What importance matrix to make."""
 
-    ``chunks`` bounds how much of the text is used, ``dataset`` is the name it goes by in the file. Every ``save_every``
-    chunks the sums go to ``<output>.partial``: a run that was interrupted goes on from there, with the same model and
-    text. ``on_progress`` is told chunks done and chunks in all. ``gpu_layers`` is -1 for all. Raises `UsageError`,
+    model: Path
+    text: str
+    dataset: str
+    """The name that the text goes by in the file."""
+    output: Path
+    chunks: int | None = None
+    """Chunks to use at most; None for all of the text."""
+    chunk_tokens: int = 512
+    with_output: bool = False
+    """Collect for ``output.weight`` too."""
+    threads: int | None = None
+    """None for the physical cores."""
+    gpu_layers: int = 0
+    """-1 for all."""
+    save_every: int = 10
+    """Chunks between two savings of what there is so far; 0 for none."""
+
+
+def make_imatrix(request: ImatrixRequest, on_progress: Callable[[tuple[int, int]], None] | None = None) -> Imatrix:
+    """Run a text through a model, write its importance matrix and return it.
+
+    Every few chunks the sums go to ``<output>.partial``: a run that was interrupted goes on from there, with the same
+    model, text and settings. ``on_progress`` is told chunks done and chunks in all. Raises `UsageError`,
     `ModelFileError` or `EngineError`.
     """
-    read_header(model)
-    sha256 = model_sha256(model)
-    collector = Collector(with_output=with_output)
-    partial = output.with_name(output.name + ".partial")
+    read_header(request.model)
+    sha256 = model_sha256(request.model)
+    collector = Collector(with_output=request.with_output)
+    partial = request.output.with_name(request.output.name + ".partial")
+    size = request.chunk_tokens
     with ExitStack() as stack:
-        context, tokens, bos = _open(
-            stack,
-            model,
-            text,
-            collector,
-            chunk_tokens=chunk_tokens,
-            threads=threads or physical_cores(),
-            gpu_layers=gpu_layers,
-        )
-        available = len(tokens) // chunk_tokens
+        context, tokens, bos = _open(stack, request, collector)
+        available = len(tokens) // size
         if available < 2:
             raise UsageError(
-                f"{dataset}: {2 * chunk_tokens:,} tokens are needed, the text has {len(tokens):,}; give a longer text"
+                f"{request.dataset}: {2 * size:,} tokens are needed, the text has {len(tokens):,}; give a longer text"
             )
-        total = available if chunks is None else min(chunks, available)
-        settings = f"{sha256} {chunk_tokens} {with_output} {bos}"
+        total = available if request.chunks is None else min(request.chunks, available)
+        settings = f"{sha256} {size} {request.with_output} {bos}"
 
-        def written(done: int) -> Imatrix:
-            state = _state(settings, tokens[: done * chunk_tokens])
-            extra = {_STATE: state, _DONE: str(done), PREFIX + "model_sha256": sha256}
-            extra[PREFIX + "version"] = package_version("gguf-eval")
-            return Imatrix(collector.entries(), (dataset,), done, chunk_tokens, extra)
+        def so_far(done: int) -> Imatrix:
+            extra = {
+                _STATE: _state(settings, tokens[: done * size]),
+                _DONE: str(done),
+                PREFIX + "model_sha256": sha256,
+                PREFIX + "version": package_version("gguf-eval"),
+            }
+            return Imatrix(collector.entries(), (request.dataset,), done, size, extra)
 
-        done = _resume(partial, collector, lambda count: _state(settings, tokens[: count * chunk_tokens]), total)
+        done = _resume(partial, collector, lambda count: _state(settings, tokens[: count * size]), total)
         while done < total:
-            chunk = tokens[done * chunk_tokens : (done + 1) * chunk_tokens].copy()
+            chunk = tokens[done * size : (done + 1) * size].copy()
             if bos is not None:
                 chunk[0] = bos
             _run_chunk(context, chunk, collector)
             done += 1
             if on_progress is not None:
-                on_progress(done, total)
-            if save_every and done % save_every == 0 and done < total:
-                write_imatrix(partial, written(done))
-        imatrix = written(done)
-    write_imatrix(output, imatrix)
+                on_progress((done, total))
+            if request.save_every and done % request.save_every == 0 and done < total:
+                write_imatrix(partial, so_far(done))
+        imatrix = so_far(done)
+    write_imatrix(request.output, imatrix)
     partial.unlink(missing_ok=True)
     return imatrix
 
@@ -113,30 +117,30 @@ def unused_experts(imatrix: Imatrix) -> dict[str, int]:
     return {name: count for name, count in unused.items() if count}
 
 
-def _open(
-    stack: ExitStack, model: Path, text: str, collector: Collector, *, chunk_tokens: int, threads: int, gpu_layers: int
-) -> tuple[Any, NDArray[np.int32], int | None]:
+def _open(stack: ExitStack, request: ImatrixRequest, collector: Collector) -> tuple[Any, NDArray[np.int32], int | None]:
     """Load the model; return the context, the tokens of the text and the beginning-of-sequence token, if it is used."""
     import llama_cpp
 
     llama_cpp.llama_backend_init()
     model_params = llama_cpp.llama_model_default_params()
-    model_params.n_gpu_layers = gpu_layers
-    loaded = llama_cpp.llama_model_load_from_file(native_path(model), model_params)
+    model_params.n_gpu_layers = request.gpu_layers
+    loaded = llama_cpp.llama_model_load_from_file(native_path(request.model), model_params)
     if not loaded:
-        raise EngineError(f"{model}: llama.cpp could not load it; its log says why")
+        raise EngineError(f"{request.model}: llama.cpp could not load it; its log says why")
     stack.callback(llama_cpp.llama_model_free, loaded)
     vocabulary = llama_cpp.llama_model_get_vocab(loaded)
-    tokens = _tokenize(vocabulary, text)
+    tokens = _tokenize(vocabulary, request.text)
     params = llama_cpp.llama_context_default_params()
-    params.n_ctx = params.n_batch = chunk_tokens
-    params.n_ubatch = min(_UBATCH_TOKENS, chunk_tokens)
+    params.n_ctx = params.n_batch = request.chunk_tokens
+    params.n_ubatch = min(_UBATCH_TOKENS, request.chunk_tokens)
     params.n_seq_max = 1
-    params.n_threads = params.n_threads_batch = threads
+    params.n_threads = params.n_threads_batch = request.threads or physical_cores()
     params.cb_eval = collector.callback
     context = llama_cpp.llama_init_from_model(loaded, params)
     if not context:
-        raise EngineError(f"{model}: llama.cpp could not make a context of {chunk_tokens} tokens; its log says why")
+        raise EngineError(
+            f"{request.model}: llama.cpp could not make a context of {request.chunk_tokens} tokens; its log says why"
+        )
     stack.callback(llama_cpp.llama_free, context)
     bos = llama_cpp.llama_vocab_bos(vocabulary) if llama_cpp.llama_vocab_get_add_bos(vocabulary) else None
     return context, tokens, bos

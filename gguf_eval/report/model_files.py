@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 from gguf_eval.files.batch import Step
 from gguf_eval.files.footprint import Footprint
 from gguf_eval.files.header import Header
+from gguf_eval.files.imatrix import unused_experts
+from gguf_eval.files.imatrix_file import Imatrix
 from gguf_eval.files.provenance import PREFIX
 from gguf_eval.files.recipes import Recipe
 
@@ -128,6 +133,73 @@ def recipes_text(recipes: Mapping[str, Recipe], ladders: Mapping[str, Sequence[s
     rows = [(name, recipe.note) for name, recipe in recipes.items()]
     steps = [(name, " ".join(names)) for name, names in ladders.items()]
     return table(("recipe", "note"), rows) + "\n\n" + table(("ladder", "recipes"), steps)
+
+
+class StepLines:
+    """Writes a line to a stream when a level begins and when it is done."""
+
+    def __init__(self, stream: TextIO, plan_only: bool) -> None:
+        self._stream, self._plan_only = stream, plan_only
+
+    def __call__(self, step: Step) -> None:
+        """Tell of one step."""
+        for pattern in step.unmatched_patterns if step.status != "made" else ():
+            self._stream.write(f"{step.recipe.name}: warning: no tensor matches '{pattern}'\n")
+        if not self._plan_only:
+            seconds = f" in {step.seconds:.1f} s" if step.status == "made" else ""
+            self._stream.write(f"{step.recipe.name}: {step.status}{seconds}, {megabytes(step.plan.file_bytes)}\n")
+        self._stream.flush()
+
+
+class ChunkLine:
+    """Writes how many chunks are done and how long the rest will take, over itself where the stream is a terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._started, self._first = stream, time.monotonic(), 0
+
+    def __call__(self, progress: tuple[int, int]) -> None:
+        """Tell of chunks done and chunks in all."""
+        done, total = progress
+        if not self._first:
+            # The first chunk also waits for the model to load: the rate is taken from there.
+            self._started, self._first = time.monotonic(), done
+        elapsed, counted = time.monotonic() - self._started, done - self._first
+        rest = f", {elapsed / counted * (total - done):.0f} s to go" if counted else ""
+        text = f"chunk {done} of {total}{rest}"
+        if self._stream.isatty():
+            self._stream.write(f"\r{text:<60}" + ("\n" if done == total else ""))
+        elif done in (1, total) or done % 10 == 0:
+            self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+def imatrix_json(path: Path, imatrix: Imatrix) -> dict[str, Any]:
+    """Return a finished importance matrix as a JSON document, without its values."""
+    return {
+        "path": str(path),
+        "tensors": len(imatrix.entries),
+        "chunks": imatrix.chunk_count,
+        "chunk_tokens": imatrix.chunk_size,
+        "datasets": list(imatrix.datasets),
+        "unused_experts": unused_experts(imatrix),
+    }
+
+
+def imatrix_text(path: Path, imatrix: Imatrix) -> str:
+    """Return one line on a finished importance matrix, and one for every stack with experts that saw nothing."""
+    lines = [
+        f"{path}: {len(imatrix.entries)} tensors from {imatrix.chunk_count} chunks of {imatrix.chunk_size} tokens "
+        f"of {', '.join(imatrix.datasets)}"
+    ]
+    for name, count in unused_experts(imatrix).items():
+        lines.append(f"{name}: {count} experts saw no token: take a longer text")
+    return "\n".join(lines)
+
+
+def disk_free(folder: Path) -> int:
+    """Return the bytes free where a folder is, or will be."""
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    return shutil.disk_usage(existing).free
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
