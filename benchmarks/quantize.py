@@ -8,8 +8,8 @@
 
 `equal`: tensor bytes of every level, with and without an importance matrix, and with tensor types set by pattern.
 `imatrix`: the values of the importance matrix. `speed`: wall time of the standard ladder and of an imatrix,
-both tools in turn. `quality`: mean KL divergence from F16 on held-out text of low levels, with and without the importance
-matrix from the calibration text that ships. `memory`: the memory that `inspect` predicts against llama.cpp's load log.
+both tools in turn. `quality`: mean KL divergence from F16 on held-out text of low levels, with and without the
+importance matrix of the calibration text that ships. `memory`: what `inspect` predicts against the load log.
 
 BIN holds llama-quantize, llama-imatrix and llama-perplexity, built from the llama.cpp that llama-cpp-python carries.
 Results go to benchmarks/results/quantize_<what>.json.

@@ -238,9 +238,7 @@ def test_a_matrix_that_lacks_a_tensor_is_refused_before_the_work(tiny: Path, tmp
     assert not (tmp_path / "out.gguf").exists()
 
 
-@pytest.mark.parametrize(
-    ("kind", "level"), [("dense", "Q2_K_S"), ("experts", "IQ2_XXS")]
-)
+@pytest.mark.parametrize(("kind", "level"), [("dense", "Q2_K_S"), ("experts", "IQ2_XXS")])
 def test_low_levels_are_made_with_a_matrix(tiny: Path, experts: Path, tmp_path: Path, level: str, kind: str) -> None:
     model = tiny if kind == "dense" else experts
     matrix = tmp_path / "m.gguf"

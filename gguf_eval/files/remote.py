@@ -32,26 +32,45 @@ def is_hub_file(reference: str) -> bool:
     return len(parts) >= 3 and all(parts) and parts[0] not in (".", "..") and reference.lower().endswith(".gguf")
 
 
-def _remote_header(path: str) -> tuple[Header, int]:
-    from huggingface_hub import HfFileSystem
-
-    system = HfFileSystem(endpoint=endpoint())
+def _remote_header(reference: str) -> tuple[Header, int]:
+    owner, name, *inside = reference.split("/")
+    repo, file = f"{owner}/{name}", "/".join(inside)
     try:
-        size = int(system.info(path)["size"])
-        data, wanted = b"", _FIRST_BYTES
+        data, size = _read_range(repo, file, 0, _FIRST_BYTES)
         while True:
-            data += system.cat_file(path, start=len(data), end=min(wanted, size))
             try:
                 return parse_header(data), size
             except Truncated:
                 if len(data) >= min(size, _MOST_BYTES):
-                    raise ModelFileError(f"{path}: the header does not end within {len(data):,} bytes") from None
-                wanted *= 2
-    except FileNotFoundError:
-        raise ModelFileError(
-            f"{path}: no such local file, and none on {endpoint()}; give owner/name/file.gguf"
-        ) from None
+                    raise ModelFileError(f"{reference}: the header does not end within {len(data):,} bytes") from None
+            data += _read_range(repo, file, len(data), 2 * len(data))[0]
     except ValueError as error:
-        raise ModelFileError(f"{path}: not a usable GGUF: {error}") from None
-    except OSError as error:
-        raise ModelFileError(f"{path}: {endpoint()} can't be read ({error}); check the network and HF_TOKEN") from None
+        raise ModelFileError(f"{reference}: not a usable GGUF: {error}") from None
+
+
+def _read_range(repo: str, file: str, start: int, end: int) -> tuple[bytes, int]:
+    """Return bytes ``start`` to ``end`` of a file on the hub, and the file's size."""
+    from huggingface_hub import errors, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    url = hf_hub_url(repo, file, endpoint=endpoint())
+    label = f"{repo}/{file}"
+    try:
+        response = get_session().get(url, headers={**build_hf_headers(), "Range": f"bytes={start}-{end - 1}"})
+        hf_raise_for_status(response)
+    except errors.GatedRepoError:
+        raise ModelFileError(f"{label}: its licence must be accepted on its page first, and HF_TOKEN set") from None
+    except errors.EntryNotFoundError:
+        raise ModelFileError(f"{label}: {repo} has no such file; see its file list at {endpoint()}/{repo}") from None
+    except errors.RepositoryNotFoundError:
+        raise ModelFileError(
+            f"{label}: no such local file, and no repository {repo} at {endpoint()}, or a private one; "
+            "check the spelling, or set HF_TOKEN"
+        ) from None
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise ModelFileError(
+            f"{label}: {endpoint()} can't be read ({reason}); check the network and HF_TOKEN"
+        ) from None
+    size = response.headers.get("Content-Range", "").rpartition("/")[2]
+    return response.content[: end - start], int(size) if size.isdigit() else len(response.content)
