@@ -91,7 +91,9 @@ def refuse(folder: Path, report: Callable[[Any], None]) -> None:
 
 def test_a_crash_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     seen: list[str] = []
-    with pytest.raises(EngineError, match=r"llama.cpp ended its process \(.*\): ggml.c:1: GGML_ASSERT\(false\) failed"):
+    with pytest.raises(
+        EngineError, match=r"the process that runs llama.cpp ended \(.*\): ggml.c:1: GGML_ASSERT\(false\) failed"
+    ):
         run_isolated(crash, tmp_path, log=tmp_path / "log", folder=tmp_path, on_progress=seen.append)
     assert seen == ["begun"]
     assert [path.name for path in tmp_path.iterdir()] == ["log"]

@@ -14,12 +14,11 @@ import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from gguf_eval.errors import EngineError, GgufEvalError
 from gguf_eval.files.cache import remove_unfinished
 
-P = ParamSpec("P")
 R = TypeVar("R")
 Report = Callable[[Any], None]
 

@@ -51,7 +51,7 @@ def _remote_header(reference: str) -> tuple[Header, int]:
 def _read_range(repo: str, file: str, start: int, end: int) -> tuple[bytes, int]:
     """Return bytes ``start`` to ``end`` of a file on the hub, and the file's size."""
     from huggingface_hub import errors, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
     url = hf_hub_url(repo, file, endpoint=endpoint())
     label = f"{repo}/{file}"
