@@ -74,7 +74,14 @@ def make_all(request: Request, report: Callable[[Any], None] | None = None) -> l
         if step.status == "to make":
             started = time.monotonic()
             source = _source(request, step.recipe, sources)
-            make(source, step.path, step.recipe, allow_requantize=request.allow_requantize, threads=request.threads)
+            make(
+                source,
+                step.path,
+                step.recipe,
+                allow_requantize=request.allow_requantize,
+                threads=request.threads,
+                planned=step.plan,
+            )
             seconds = time.monotonic() - started
             step = Step(step.recipe, step.path, "made", step.plan, step.unmatched_patterns, seconds)
             if report is not None:

@@ -52,7 +52,7 @@ def run_isolated(
     except EOFError:
         process.join()
         raise EngineError(
-            f"llama.cpp ended its process ({_exit_reason(process.exitcode)}): {_last_line(log)}"
+            f"the process that runs llama.cpp ended ({_exit_reason(process.exitcode)}): {_last_line(log)}"
         ) from None
     finally:
         if process.is_alive():

@@ -138,12 +138,18 @@ def quantize(
 
 
 def make(
-    source: Source, output: Path, level: str | Recipe, *, allow_requantize: bool = False, threads: int | None = None
+    source: Source,
+    output: Path,
+    level: str | Recipe,
+    *,
+    allow_requantize: bool = False,
+    threads: int | None = None,
+    planned: Plan | None = None,
 ) -> Plan:
-    """Do what `quantize` says from a source that was opened before, and return the plan it followed."""
+    """Do what `quantize` says from a source, and by a plan, made before; return the plan that was followed."""
     recipe = as_recipe(level)
     check_request(source, output, allow_requantize)
-    planned = plan(source, recipe)
+    planned = planned or plan(source, recipe)
     check_importance(source, recipe, planned)
     unfinished = unfinished_path(output)
     try:
