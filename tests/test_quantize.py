@@ -50,7 +50,7 @@ def test_levels_are_llama_cpps() -> None:
 
 def test_level_names() -> None:
     assert canonical_level("q4_k_m") == canonical_level(" Q4-K-M ") == canonical_level("q4_k") == "Q4_K_M"
-    with pytest.raises(UsageError, match="'q4_km'; did you mean 'Q4_K_M'?"):
+    with pytest.raises(UsageError, match=r"'q4_km'; did you mean 'Q4_K_M'?"):
         canonical_level("q4_km")
     with pytest.raises(UsageError, match="IQ1_S"):
         canonical_level("zzzzz")
@@ -113,7 +113,7 @@ def test_split_model_hash_covers_every_part(tmp_path: Path) -> None:
     parts[1].write_bytes(b"changed")
     assert model_sha256(parts[0]) != before
     parts[1].unlink()
-    with pytest.raises(ModelFileError, match="m-00002-of-00002.gguf: no such file; all 2 parts"):
+    with pytest.raises(ModelFileError, match=r"m-00002-of-00002.gguf: no such file; all 2 parts"):
         model_sha256(parts[0])
 
 
@@ -259,15 +259,15 @@ def test_source_that_changes_meanwhile(tiny: Path, tmp_path: Path, monkeypatch: 
     from gguf_eval.files import quantize as module
 
     source = Path(shutil.copy(tiny, tmp_path / "source.gguf"))
-    run = module._run
+    run = module.call_quantize
 
-    def run_and_touch(*arguments: object) -> str | None:
-        failure = run(*arguments)  # type: ignore[arg-type]
+    def run_and_touch(*arguments: object, **settings: object) -> object:
+        result = run(*arguments, **settings)
         os.utime(source, (1, 1))
-        return failure
+        return result
 
-    monkeypatch.setattr(module, "_run", run_and_touch)
-    with pytest.raises(ModelFileError, match="changed while it was quantized"):
+    monkeypatch.setattr(module, "call_quantize", run_and_touch)
+    with pytest.raises(ModelFileError, match="changed while it was in use"):
         quantize(source, tmp_path / "out.gguf", "Q4_0")
     assert list(tmp_path.glob("*out*")) == []
 

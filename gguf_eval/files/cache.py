@@ -17,6 +17,7 @@ CACHE_VARIABLE = "GGUF_EVAL_CACHE"
 _BLOCK_BYTES = 1 << 20
 _SETTLED_SECONDS = 2.0
 """A file changed more recently than this can change again under the same time stamp (FAT counts in 2 s)."""
+_UNFINISHED = ".part"
 _PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 
 
@@ -106,7 +107,7 @@ def unfinished_path(output: Path) -> Path:
     """
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{output.name}.{os.getpid()}-", suffix=_UNFINISHED, dir=output.parent)
     except OSError as error:
         raise UsageError(
             f"{output.parent}: a writable folder is needed ({error.strerror}); choose another with -o"
@@ -130,6 +131,12 @@ def finish(unfinished: Path, output: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def remove_unfinished(folder: Path, pid: int) -> None:
+    """Remove what a process that is gone had begun to write in a folder."""
+    for path in folder.glob(f".*.{pid}-*{_UNFINISHED}"):
+        path.unlink(missing_ok=True)
 
 
 def identity(path: Path) -> tuple[int, ...]:

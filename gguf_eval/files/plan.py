@@ -54,6 +54,13 @@ class Plan:
     """Size of the finished file."""
     bits_per_weight: float
 
+    def type_counts(self) -> dict[str, int]:
+        """Return the number of tensors of each storage type, most frequent first."""
+        counts: dict[str, int] = {}
+        for kind in self.types.values():
+            counts[kind] = counts.get(kind, 0) + 1
+        return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
 
 def read_plan(log: str, headers: tuple[Header, ...], metadata_bytes: int) -> Plan:
     """Read the log of a dry run over the model with these headers (one for each part).

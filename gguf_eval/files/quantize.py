@@ -1,4 +1,4 @@
-"""Makes a model file of a quantization level from one of higher precision, through llama.cpp.
+"""Makes model files of lower precision from one of higher precision, through llama.cpp.
 
 llama.cpp's log goes where the process has sent it: a caller that wants it elsewhere redirects standard error. It aborts
 the process on a failed assertion, so that callers with more than one thing to do run this in a worker process.
@@ -6,30 +6,39 @@ the process on a failed assertion, so that callers with more than one thing to d
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from gguf_eval.errors import EngineError, ModelFileError, UsageError
-from gguf_eval.files.cache import finish, identity, unfinished_path
+from gguf_eval.errors import EngineError, ModelFileError
+from gguf_eval.files.cache import file_sha256, finish, identity, model_sha256, unfinished_path
 from gguf_eval.files.header import Header, read_header
-from gguf_eval.files.levels import canonical_level, level_ftype
+from gguf_eval.files.imatrix_file import check_fits, read_imatrix
+from gguf_eval.files.levels import canonical_level
 from gguf_eval.files.plan import Plan, is_quantized, planned_metadata_bytes, read_headers, read_plan
+from gguf_eval.files.provenance import library_version, origin, same_origin
+from gguf_eval.files.quantize_call import call_quantize, clipped
+from gguf_eval.files.quantize_checks import (
+    Source,
+    check_disk,
+    check_importance,
+    check_recipe,
+    check_request,
+    check_result,
+    explained,
+)
+from gguf_eval.files.recipes import Recipe, as_recipe
 
 __all__ = [
+    "Source",
+    "is_made",
     "is_quantized",
     "level_path",
     "library_version",
+    "make",
     "needs_making",
+    "open_source",
     "physical_cores",
     "plan",
     "quantize",
@@ -37,46 +46,32 @@ __all__ = [
 
 _KEY_FORMAT = 1
 """Part of every cache key: raise it when the same inputs begin to give other bytes."""
-_SPARE_BYTES = 16 << 20
-"""Disk left free beside the file: a full disk breaks more than this program."""
 
 
-def needs_making(header: Header, level: str) -> bool:
-    """Return whether a file with this header has to be quantized to be one of ``level``."""
+def needs_making(header: Header, level: str | Recipe) -> bool:
+    """Return whether a file with this header has to be quantized to be what ``level`` asks for."""
+    if isinstance(level, Recipe):
+        return not level.is_plain or header.level != level.level
     return header.level != canonical_level(level)
 
 
-def level_path(source_sha256: str, level: str, stem: str, *, cache: Path) -> Path:
+def level_path(
+    source_sha256: str, level: str | Recipe, stem: str, *, cache: Path, imatrix_sha256: str | None = None
+) -> Path:
     """Return where the model file of ``level`` made from the source with this content is kept in the cache folder.
 
-    The key covers the source, the level and the build of llama.cpp; ``stem`` is for the reader's eye.
+    The key covers the source, the recipe, the importance matrix and the build of llama.cpp; ``stem`` is for the eye.
     """
-    name = canonical_level(level)
-    key = {"format": _KEY_FORMAT, "source": source_sha256, "level": name, "library": library_version()}
+    recipe = as_recipe(level)
+    key = {
+        "format": _KEY_FORMAT,
+        "source": source_sha256,
+        "recipe": recipe.sha256,
+        "imatrix": imatrix_sha256,
+        "library": library_version(),
+    }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return cache / "models" / f"{stem}-{name}-{digest[:16]}.gguf"
-
-
-@lru_cache(maxsize=1)
-def library_version() -> str:
-    """Return the version of llama-cpp-python and a hash of its shared libraries, without loading them.
-
-    The version alone does not tell which llama.cpp, or which processor's instructions, a build was made with.
-    """
-    try:
-        package = version("llama-cpp-python")
-    except PackageNotFoundError:
-        package = "unknown"
-    spec = find_spec("llama_cpp")
-    folders = [Path(folder) / "lib" for folder in (spec.submodule_search_locations or [])] if spec else []
-    digest = hashlib.sha256()
-    for folder in folders:
-        for library in sorted(
-            {path.resolve() for path in folder.glob("*") if path.suffix in (".so", ".dylib", ".dll")}
-        ):
-            if "ggml" in library.name or "llama" in library.name:
-                digest.update(library.name.encode() + library.read_bytes())
-    return f"{package}+{digest.hexdigest()[:12]}"
+    return cache / "models" / f"{stem}-{recipe.name}-{digest[:16]}.gguf"
 
 
 def physical_cores() -> int:
@@ -87,154 +82,129 @@ def physical_cores() -> int:
     return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
 
 
-def plan(source: Path, level: str) -> Plan:
+def open_source(path: Path, *, imatrix: Path | None = None, cache: Path | None = None) -> Source:
+    """Read and hash a GGUF (any part of a split one) and the importance matrix that is to be used with it.
+
+    Raises `ModelFileError` when either can't be used, or when they don't belong together.
+    """
+    before = _identity(path)
+    headers = read_headers(path)
+    sha256 = model_sha256(path, cache=cache)
+    if imatrix is None:
+        return Source(path, headers, sha256, before)
+    content = read_imatrix(imatrix)
+    check_fits(imatrix, content, [tensor for header in headers for tensor in header.tensors])
+    means = {name: entry.means() for name, entry in content.entries.items()}
+    return Source(path, headers, sha256, before, content, imatrix, file_sha256(imatrix, cache=cache), means)
+
+
+def plan(source: Path | Source, level: str | Recipe) -> Plan:
     """Return tensor types, fallbacks and exact size of the file that `quantize` would make; nothing is written."""
-    return _plan(source, read_headers(source), canonical_level(level))
+    opened = source if isinstance(source, Source) else open_source(source)
+    recipe = as_recipe(level)
+    check_recipe(opened, recipe)
+    result = call_quantize(opened.path, None, recipe, threads=1, importance=opened.importance)
+    if result.failure is not None:
+        raise EngineError(f"{opened.path}: llama.cpp can't quantize it: {result.failure}")
+    added = [
+        (key, clipped(value) if isinstance(value, str) else value) for key, value in _metadata(opened, recipe).items()
+    ]
+    return read_plan(result.log, opened.headers, planned_metadata_bytes(opened.path, opened.headers[0], added))
 
 
 def quantize(
-    source: Path, output: Path, level: str, *, allow_requantize: bool = False, threads: int | None = None
+    source: Path,
+    output: Path,
+    level: str | Recipe,
+    *,
+    allow_requantize: bool = False,
+    threads: int | None = None,
+    imatrix: Path | None = None,
 ) -> None:
-    """Make the model file ``output`` of a quantization level from the GGUF ``source`` (any part of a split one).
+    """Make the model file ``output`` of a level or recipe from the GGUF ``source`` (any part of a split one).
 
     It is written under a temporary name in the same folder, checked, forced to the disk and renamed, so that
-    ``output`` is complete or absent. ``threads`` defaults to the physical cores. Raises `UsageError`,
-    `ModelFileError` or `EngineError`.
+    ``output`` is complete or absent. ``threads`` defaults to the physical cores; ``imatrix`` goes before the recipe's
+    own importance matrix. Raises `UsageError`, `ModelFileError` or `EngineError`.
     """
-    name = canonical_level(level)
-    headers = read_headers(source)
-    _check_source(source, output, headers, name, allow_requantize)
-    planned = _plan(source, headers, name)
-    if planned.needs_imatrix:
-        raise UsageError(
-            f"{name} needs an importance matrix, none was given; make one with gguf-eval imatrix, or take Q2_K"
-        )
-    before = identity(source)
-    unfinished = unfinished_path(output)
-    try:
-        _check_disk(output, planned)
-        params = _params(name, threads)
-        failure = _run(source, unfinished, params)
-        if failure is not None:
-            raise EngineError(_explained(failure, source, unfinished, output, planned))
-        if identity(source) != before:
-            raise ModelFileError(
-                f"{source}: the file changed while it was quantized; wait until it is complete, then try again"
-            )
-        _check_result(unfinished, output, planned)
-        finish(unfinished, output)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _check_source(source: Path, output: Path, headers: tuple[Header, ...], level: str, allow_requantize: bool) -> None:
-    if output.exists() and output.resolve() == source.resolve():
-        raise UsageError(f"{output}: the output would replace its own source; choose another name")
-    if output.is_dir():
-        raise UsageError(f"{output}: a file name is needed, this is a folder")
-    if not allow_requantize and any(is_quantized(header) for header in headers):
-        raise UsageError(
-            f"{source}: quantizing needs F32, F16 or BF16 weights, these are {headers[0].level}: precision "
-            "is lost already; use the original, or allow it with --allow-requantize"
-        )
-
-
-def _check_disk(output: Path, planned: Plan) -> None:
-    free = shutil.disk_usage(output.parent).free
-    if free < planned.file_bytes + _SPARE_BYTES:
-        raise UsageError(
-            f"{output.parent}: {planned.file_bytes / 1e6:,.1f} MB of disk are needed for {output.name}, "
-            f"{free / 1e6:,.1f} MB are free; free some, or choose another folder with -o"
-        )
-
-
-def _check_result(unfinished: Path, output: Path, planned: Plan) -> None:
-    """Refuse a file that is shorter than its own table says: llama.cpp does not check every write."""
-    try:
-        read_header(unfinished)
-    except ModelFileError:
-        raise EngineError(_short_of_disk(unfinished, output, planned)) from None
-
-
-def _explained(failure: str, source: Path, unfinished: Path, output: Path, planned: Plan) -> str:
-    if "ios" in failure and "clear" in failure:  # C++ streams say no more than "basic_ios::clear: iostream error"
-        return _short_of_disk(unfinished, output, planned)
-    return f"{source}: llama.cpp could not quantize it: {failure}"
-
-
-def _short_of_disk(unfinished: Path, output: Path, planned: Plan) -> str:
-    free = shutil.disk_usage(output.parent).free
-    return (
-        f"{output}: {planned.file_bytes:,} bytes were to be written, {unfinished.stat().st_size:,} were and {free:,} "
-        "are free; is the disk full or a quota reached? Free some, or choose another folder with -o"
+    recipe = as_recipe(level)
+    make(
+        open_source(source, imatrix=imatrix or recipe.imatrix),
+        output,
+        recipe,
+        allow_requantize=allow_requantize,
+        threads=threads,
     )
 
 
-def _plan(source: Path, headers: tuple[Header, ...], level: str) -> Plan:
-    params = _params(level, threads=1)
-    params.dry_run = True
-    with _engine_log(forward=False) as log:
-        failure = _call(source, None, params)
-    if failure:
-        raise EngineError(f"{source}: llama.cpp can't quantize it: {_reason(log)}")
-    return read_plan("".join(log), headers, planned_metadata_bytes(source, headers[0], ()))
-
-
-def _params(level: str, threads: int | None) -> Any:
-    import llama_cpp
-
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = level_ftype(level)
-    params.nthread = threads or physical_cores()
-    params.allow_requantize = True  # refused or allowed in _check_source, before any work
-    return params
-
-
-def _run(source: Path, unfinished: Path, params: Any) -> str | None:
-    """Quantize; return llama.cpp's reason when it fails."""
-    with _engine_log(forward=True) as log:
-        failure = _call(source, unfinished, params)
-    return _reason(log) if failure else None
-
-
-def _call(source: Path, output: Path | None, params: Any) -> bool:
-    import llama_cpp
-
-    target = _native(output) if output is not None else b""
-    return bool(llama_cpp.llama_model_quantize(_native(source), target, ctypes.byref(params)))
-
-
-def _native(path: Path) -> bytes:
-    """Encode a path as llama.cpp's ``fopen`` wants it: UTF-8 on Windows, the system's bytes elsewhere."""
-    return str(path).encode("utf-8") if os.name == "nt" else os.fsencode(path)
-
-
-def _reason(log: list[str]) -> str:
-    marker = "failed to quantize: "
-    for line in reversed("".join(log).splitlines()):
-        if marker in line:
-            return line.split(marker, 1)[1].strip()
-    return "it gives no reason"
-
-
-@contextmanager
-def _engine_log(*, forward: bool) -> Iterator[list[str]]:
-    """Collect what llama.cpp logs inside the block and, with ``forward``, let it go on to where it went before."""
-    import llama_cpp
-
-    previous = llama_cpp.llama_log_callback()
-    user_data = ctypes.c_void_p()
-    llama_cpp.llama_log_get(ctypes.byref(previous), ctypes.byref(user_data))
-    log: list[str] = []
-
-    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-    def collect(severity: int, text: bytes, data: object) -> None:
-        log.append(text.decode("utf-8", errors="replace"))
-        if forward and previous:
-            previous(severity, text, data)
-
-    llama_cpp.llama_log_set(collect, user_data)
+def make(
+    source: Source,
+    output: Path,
+    level: str | Recipe,
+    *,
+    allow_requantize: bool = False,
+    threads: int | None = None,
+    planned: Plan | None = None,
+) -> Plan:
+    """Do what `quantize` says from a source, and by a plan, made before; return the plan that was followed."""
+    recipe = as_recipe(level)
+    check_request(source, output, allow_requantize)
+    planned = planned or plan(source, recipe)
+    check_importance(source, recipe, planned)
+    unfinished = unfinished_path(output)
     try:
-        yield log
+        check_disk(output, planned)
+        result = call_quantize(
+            source.path,
+            unfinished,
+            recipe,
+            threads=threads or physical_cores(),
+            importance=source.importance,
+            metadata=_metadata(source, recipe),
+        )
+        if _identity(source.path) != source.identity:
+            raise ModelFileError(
+                f"{source.path}: the file changed while it was in use; let it be finished, then try again"
+            )
+        if result.failure is not None:
+            raise EngineError(explained(result.failure, source.path, unfinished, output, planned))
+        check_result(unfinished, output, planned)
+        finish(unfinished, output)
     finally:
-        llama_cpp.llama_log_set(previous, user_data)
+        unfinished.unlink(missing_ok=True)
+    return planned
+
+
+def is_made(source: Source, output: Path, level: str | Recipe) -> bool:
+    """Return whether ``output`` is a finished file made from this source, recipe, importance matrix and library."""
+    if not output.is_file():
+        return False
+    try:
+        metadata = read_header(output).metadata
+    except ModelFileError:
+        return False
+    return same_origin(metadata, _metadata(source, as_recipe(level)))
+
+
+def _metadata(source: Source, recipe: Recipe) -> dict[str, int | str]:
+    """Return the keys to set: our own, and those that llama-quantize writes for an importance matrix."""
+    if source.imatrix is None:
+        return origin(recipe, source.sha256, source.headers[0].level)
+    dataset = ", ".join(source.imatrix.datasets)
+    found = origin(
+        recipe, source.sha256, source.headers[0].level, imatrix_sha256=source.imatrix_sha256, imatrix_dataset=dataset
+    )
+    found["quantize.imatrix.file"] = source.imatrix_path.name if source.imatrix_path else ""
+    if source.imatrix.datasets:
+        found["quantize.imatrix.dataset"] = source.imatrix.datasets[0]
+    found["quantize.imatrix.entries_count"] = len(source.imatrix.entries)
+    if source.imatrix.chunk_count > 0:
+        found["quantize.imatrix.chunks_count"] = source.imatrix.chunk_count
+    return found
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    try:
+        return identity(path)
+    except FileNotFoundError:
+        raise ModelFileError(f"{path}: no such file; give the path of a GGUF model file") from None

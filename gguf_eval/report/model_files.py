@@ -1,0 +1,233 @@
+"""Text and JSON of what is known of model files: inspection, plans, recipes."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from gguf_eval.files.batch import Step
+from gguf_eval.files.footprint import Footprint
+from gguf_eval.files.header import Header
+from gguf_eval.files.imatrix import unused_experts
+from gguf_eval.files.imatrix_file import Imatrix
+from gguf_eval.files.provenance import PREFIX
+from gguf_eval.files.recipes import Recipe
+
+
+def inspection(headers: Sequence[Header], size_bytes: int, footprint: Footprint) -> dict[str, Any]:
+    """Return what the header of a model file says, as the JSON document of ``inspect``."""
+    first = headers[0]
+    tensors = [tensor for header in headers for tensor in header.tensors]
+    bits = 8.0 * sum(tensor.size_bytes for tensor in tensors)
+    mix: dict[str, int] = {}
+    for tensor in tensors:
+        mix[tensor.type_name] = mix.get(tensor.type_name, 0) + 1
+    return {
+        "name": first.metadata.get("general.name"),
+        "architecture": first.architecture,
+        "parameters": sum(tensor.elements for tensor in tensors),
+        "level": first.level,
+        "bits_per_weight": bits / max(1, sum(tensor.elements for tensor in tensors)),
+        "size_bytes": size_bytes,
+        "parts": max(len(headers), first.split_count),
+        "tensor_types": dict(sorted(mix.items(), key=lambda pair: (-pair[1], pair[0]))),
+        "context_length": first.context_length,
+        "chat_template": first.metadata.get("tokenizer.chat_template"),
+        "provenance": {
+            key: value for key, value in first.metadata.items() if key.startswith((PREFIX, "quantize.imatrix."))
+        },
+        "memory": {
+            "context": footprint.context,
+            "cache_type": footprint.cache_type,
+            "weights_bytes": footprint.weights_bytes,
+            "kv_bytes": footprint.kv_bytes,
+            "compute_bytes": footprint.compute_bytes,
+            "total_bytes": footprint.total_bytes,
+            "notes": list(footprint.notes),
+        },
+    }
+
+
+def inspection_text(found: Mapping[str, Any]) -> str:
+    """Return the text of ``inspect``."""
+    memory = found["memory"]
+    template = found["chat_template"]
+    rows = [
+        ("name", found["name"] or "not given"),
+        ("architecture", found["architecture"]),
+        ("parameters", f"{found['parameters']:,}"),
+        ("level", found["level"]),
+        ("bits per weight", f"{found['bits_per_weight']:.2f}"),
+        ("size", megabytes(found["size_bytes"]) + (f" in {found['parts']} parts" if found["parts"] > 1 else "")),
+        ("tensor types", ", ".join(f"{count} {kind}" for kind, count in found["tensor_types"].items())),
+        ("context length", f"{found['context_length']:,} tokens" if found["context_length"] else "not given"),
+        ("chat template", f"{len(template):,} characters" if template else "none"),
+        ("made by", _origin(found["provenance"])),
+        ("memory", f"{megabytes(memory['total_bytes'])} predicted for {memory['context']:,} tokens, one sequence"),
+        ("  weights", megabytes(memory["weights_bytes"])),
+        ("  KV cache", f"{megabytes(memory['kv_bytes'])} at {memory['cache_type']}"),
+        ("  compute", f"{megabytes(memory['compute_bytes'])} (estimate, for batches of 512)"),
+        *[("  note", note) for note in memory["notes"]],
+    ]
+    return "\n".join(f"{label:<16} {value}" for label, value in rows)
+
+
+def steps_json(steps: Iterable[Step]) -> list[dict[str, Any]]:
+    """Return planned or finished levels as a JSON document."""
+    return [
+        {
+            "recipe": step.recipe.name,
+            "level": step.recipe.level,
+            "path": str(step.path),
+            "status": step.status,
+            "size_bytes": step.plan.file_bytes,
+            "bits_per_weight": step.plan.bits_per_weight,
+            "tensor_types": step.plan.type_counts(),
+            "fallbacks": [vars(fallback) for fallback in step.plan.fallbacks],
+            "needs_imatrix": step.plan.needs_imatrix,
+            "unmatched_patterns": list(step.unmatched_patterns),
+            "seconds": step.seconds,
+        }
+        for step in steps
+    ]
+
+
+def steps_text(steps: Sequence[Step]) -> str:
+    """Return a table of planned or finished levels, and below it what fell back to other types."""
+    head = ("recipe", "size", "bpw", "status", "tensor types")
+    rows = [
+        (
+            step.recipe.name,
+            megabytes(step.plan.file_bytes),
+            f"{step.plan.bits_per_weight:.2f}",
+            step.status + (f" in {step.seconds:.1f} s" if step.status == "made" else ""),
+            ", ".join(f"{count} {kind}" for kind, count in step.plan.type_counts().items()),
+        )
+        for step in steps
+    ]
+    lines = [table(head, rows, right=(1, 2))]
+    for step in steps:
+        counts: dict[tuple[int, int, str, str], int] = {}
+        for fallback in step.plan.fallbacks:
+            key = (fallback.columns, fallback.block, fallback.wanted, fallback.used)
+            counts[key] = counts.get(key, 0) + 1
+        for (columns, block, wanted, used), count in counts.items():
+            lines.append(
+                f"{step.recipe.name}: {count} tensors are {used} instead of {wanted}: "
+                f"rows of {columns} are no multiple of {block}"
+            )
+    return "\n".join(lines)
+
+
+def disk_text(steps: Sequence[Step], free_bytes: int) -> str:
+    """Return the line that sets disk needed against disk free."""
+    needed = sum(step.plan.file_bytes for step in steps if step.status == "to make")
+    return f"disk needed {megabytes(needed)}, free {megabytes(free_bytes)}"
+
+
+def recipes_text(recipes: Mapping[str, Recipe], ladders: Mapping[str, Sequence[str]]) -> str:
+    """Return the list of recipes and ladders."""
+    rows = [(name, recipe.note) for name, recipe in recipes.items()]
+    steps = [(name, " ".join(names)) for name, names in ladders.items()]
+    return table(("recipe", "note"), rows) + "\n\n" + table(("ladder", "recipes"), steps)
+
+
+class StepLines:
+    """Writes a line to a stream when a level begins and when it is done."""
+
+    def __init__(self, stream: TextIO, plan_only: bool) -> None:
+        self._stream, self._plan_only = stream, plan_only
+
+    def __call__(self, step: Step) -> None:
+        """Tell of one step."""
+        for pattern in step.unmatched_patterns if step.status != "made" else ():
+            self._stream.write(f"{step.recipe.name}: warning: no tensor matches '{pattern}'\n")
+        if not self._plan_only:
+            seconds = f" in {step.seconds:.1f} s" if step.status == "made" else ""
+            self._stream.write(f"{step.recipe.name}: {step.status}{seconds}, {megabytes(step.plan.file_bytes)}\n")
+        self._stream.flush()
+
+
+class ChunkLine:
+    """Writes how many chunks are done and how long the rest will take, over itself where the stream is a terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._started, self._first = stream, time.monotonic(), 0
+
+    def __call__(self, progress: tuple[int, int]) -> None:
+        """Tell of chunks done and chunks in all."""
+        done, total = progress
+        if not self._first:
+            # The first chunk also waits for the model to load: the rate is taken from there.
+            self._started, self._first = time.monotonic(), done
+        elapsed, counted = time.monotonic() - self._started, done - self._first
+        rest = f", {elapsed / counted * (total - done):.0f} s to go" if counted else ""
+        text = f"chunk {done} of {total}{rest}"
+        if self._stream.isatty():
+            self._stream.write(f"\r{text:<60}" + ("\n" if done == total else ""))
+        elif done in (1, total) or done % 10 == 0:
+            self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+def imatrix_json(path: Path, imatrix: Imatrix) -> dict[str, Any]:
+    """Return a finished importance matrix as a JSON document, without its values."""
+    return {
+        "path": str(path),
+        "tensors": len(imatrix.entries),
+        "chunks": imatrix.chunk_count,
+        "chunk_tokens": imatrix.chunk_size,
+        "datasets": list(imatrix.datasets),
+        "unused_experts": unused_experts(imatrix),
+    }
+
+
+def imatrix_text(path: Path, imatrix: Imatrix) -> str:
+    """Return one line on a finished importance matrix, and one for every stack with experts that saw nothing."""
+    lines = [
+        f"{path}: {len(imatrix.entries)} tensors from {imatrix.chunk_count} chunks of {imatrix.chunk_size} tokens "
+        f"of {', '.join(imatrix.datasets)}"
+    ]
+    for name, count in unused_experts(imatrix).items():
+        lines.append(f"{name}: {count} experts saw no token: take a longer text")
+    return "\n".join(lines)
+
+
+def disk_free(folder: Path) -> int:
+    """Return the bytes free where a folder is, or will be."""
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    return shutil.disk_usage(existing).free
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """Return columns wide enough for their longest cell; the last is not padded."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    lines = []
+    for row in (head, *rows):
+        cells = [cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def megabytes(size_bytes: int) -> str:
+    """Return a size in MB or GB of powers of ten, as disks are sold."""
+    if size_bytes >= 1e10:
+        return f"{size_bytes / 1e9:,.1f} GB"
+    return f"{size_bytes / 1e6:,.1f} MB"
+
+
+def _origin(provenance: Mapping[str, Any]) -> str:
+    if PREFIX + "version" not in provenance:
+        return "not known: the file carries no provenance"
+    text = (
+        f"gguf-eval {provenance[PREFIX + 'version']}, llama-cpp-python {provenance.get(PREFIX + 'library')}, "
+        f"recipe {provenance.get(PREFIX + 'recipe')} from {provenance.get(PREFIX + 'source_level')} source "
+        f"{str(provenance.get(PREFIX + 'source_sha256'))[:16]}"
+    )
+    if PREFIX + "imatrix_sha256" in provenance:
+        dataset = provenance.get(PREFIX + "imatrix_dataset", "an unnamed text")
+        text += f", importance matrix {str(provenance[PREFIX + 'imatrix_sha256'])[:16]} from {dataset}"
+    return text
