@@ -1,0 +1,43 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_model import add_sentencepiece, write_model
+
+from gguf_eval.runtime.model import Model
+
+
+@pytest.fixture(scope="session")
+def tiny_f32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama with F32 weights and a SentencePiece vocabulary."""
+    return write_model(tmp_path_factory.mktemp("tiny") / "tiny-F32.gguf", seed=1, tokenizer=add_sentencepiece)
+
+
+@pytest.fixture(scope="session")
+def tiny_f16(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights rounded to F16."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny-F16.gguf"
+    return write_model(path, seed=1, dtype=np.float16, tokenizer=add_sentencepiece)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_f32: Path) -> Iterator[Model]:
+    """The F32 model, loaded."""
+    with Model(tiny_f32) as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of dataset rows that are not part of the repository; the test is skipped where it is absent."""
+    default = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("GGUF_EVAL_SHARED", default))
+    if not folder.is_dir():
+        pytest.skip(f"needs the dataset rows in {folder} (set GGUF_EVAL_SHARED)")
+    return folder
