@@ -172,10 +172,13 @@ def test_greedy_is_what_the_most_probable_tokens_spell(tiny_model: Model, refere
                     found.append(Request(context, text))
     assert found
     assert all(score.greedy for score in scorer(tiny_model).score(found))
-    others = [
-        Request(request.context, text) for request in found for text in (" cat", " an") if text != request.continuation
-    ]
-    assert not any(score.greedy for score in scorer(tiny_model).score(others))
+    # The first token is the most probable one, a later one is not.
+    longer = [Request(request.context, request.continuation + rest) for request in found for rest in (" cat", " é?")]
+    for request, score in zip(longer, scorer(tiny_model).score(longer), strict=True):
+        context, continuation = encode_pair(tiny_model, request.context, request.continuation)
+        best = reference.logits((context + continuation)[:-1])[len(context) - 1 :].argmax(axis=1).tolist()
+        assert score.greedy == (best == continuation)
+    assert not all(score.greedy for score in scorer(tiny_model).score(longer))
 
 
 # Batched equals one by one
@@ -273,12 +276,14 @@ def test_contexts_are_cut_from_the_left_and_counted(tiny_model: Model, reference
 
 def test_the_trained_context_is_the_limit(tiny_model: Model, reference: LlamaReference) -> None:
     assert tiny_model.trained_context == CONTEXT_LENGTH
-    request = Request("the cat " * CONTEXT_LENGTH, "sat")
-    (score,) = scorer(tiny_model).score([request])
-    whole = whole_tokens(tiny_model, request)
-    assert score.truncated_tokens == len(whole) - 1 - CONTEXT_LENGTH
-    rows = reference.log_probabilities(whole[-CONTEXT_LENGTH - 1 : -1])
-    assert_close([score], [[float(rows[-1, whole[-1]])]])
+    requests = [Request("the cat " * CONTEXT_LENGTH, end) for end in ("sat in", "an in", "the in")]
+    for batch_size in (16, 512):
+        for request, score in zip(requests, scorer(tiny_model, batch_size=batch_size).score(requests), strict=True):
+            context, continuation = encode_pair(tiny_model, request.context, request.continuation)
+            whole = context + continuation
+            assert score.truncated_tokens == len(whole) - 1 - CONTEXT_LENGTH
+            rows = reference.log_probabilities(whole[-CONTEXT_LENGTH - 1 : -1])[-len(continuation) :]
+            assert_close([score], [rows[range(len(continuation)), continuation].tolist()])
 
 
 def test_a_continuation_longer_than_the_context_is_unscored(tiny_model: Model) -> None:
