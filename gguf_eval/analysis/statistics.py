@@ -38,7 +38,10 @@ def wilson(successes: float, n: int, *, unscored: int = 0, confidence: float = C
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), n, unscored, "wilson")
+    # The interval holds the share itself, which rounding can put a digit outside when the share is 0 or 1.
+    return Estimate(
+        share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), n, unscored, "wilson"
+    )
 
 
 def paired_difference(gained: int, lost: int, n: int, *, confidence: float = CONFIDENCE) -> Estimate | None:
