@@ -244,8 +244,8 @@ def test_the_order_of_requests_changes_nothing(tiny_model: Model) -> None:
 
 
 def test_the_number_of_threads_changes_nothing(tiny_model: Model) -> None:
-    requests = random_requests(12, seed=9)
-    assert Scorer(tiny_model, threads=3).score(requests) == scorer(tiny_model).score(requests)
+    requests = random_requests(6, seed=9)
+    assert Scorer(tiny_model, threads=2).score(requests) == scorer(tiny_model).score(requests)
 
 
 def test_stream_yields_every_request_once(tiny_model: Model) -> None:
