@@ -166,17 +166,14 @@ class _Cursor:
             if not keep:
                 return ArraySummary(count)
             return list(struct.unpack_from(f"<{count}{_SCALARS[kind]}", self.data, raw))
-        if kind not in (_STRING, _ARRAY):
+        if kind != _STRING:  # the format could nest arrays; llama.cpp reads none of those either
             raise ValueError(f"metadata array of unknown type {kind}")
         if keep:
             if count > self.size:
                 raise Truncated
-            return [self.value(kind, long_arrays) for _ in range(count)]
+            return [self.string() for _ in range(count)]
         for _ in range(count):
-            if kind == _STRING:
-                self.skip(self.scalar("Q"))
-            else:
-                self.array(False)
+            self.skip(self.scalar("Q"))
         return ArraySummary(count)
 
 
@@ -199,11 +196,20 @@ def parse_header(data: bytes | mmap.mmap, *, long_arrays: bool = False) -> Heade
         key = cursor.string()
         metadata[key] = cursor.value(cursor.scalar("I"), long_arrays)
     tensors = tuple(_tensors(cursor, tensor_count))
+    _check_numbers(metadata)
     alignment = metadata.get("general.alignment", 32)
-    if not isinstance(alignment, int) or alignment <= 0:
+    if alignment <= 0:
         raise ValueError(f"general.alignment is {alignment!r}; it must be a positive number of bytes")
     data_offset = -(-cursor.position // alignment) * alignment
     return Header(version, metadata, tensors, data_offset)
+
+
+def _check_numbers(metadata: Mapping[str, Any]) -> None:
+    """Refuse text or fractions where `Header` reads whole numbers."""
+    architecture = metadata.get("general.architecture", "unknown")
+    for key in ("general.alignment", "general.file_type", "split.count", f"{architecture}.context_length"):
+        if key in metadata and not isinstance(metadata[key], int):
+            raise ValueError(f"{key} is {metadata[key]!r}; a whole number is needed")
 
 
 def _tensors(cursor: _Cursor, count: int) -> Iterator[TensorInfo]:
