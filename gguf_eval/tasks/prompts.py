@@ -53,13 +53,20 @@ def item_renderer(task: Task) -> Callable[[int, Mapping[str, Any]], Item]:
     environment.filters["regex_replace"] = _regex_replace
     prompt = task.prompt
 
+    # Rows are passed by place, not as keywords: a column may be named "self".
     def expression(source: str) -> Callable[[Mapping[str, Any]], Any]:
         compiled = environment.compile_expression(source, undefined_to_none=False)
-        return lambda row: compiled(**row)
+
+        def evaluate(row: Mapping[str, Any]) -> Any:
+            value = compiled(row)
+            if isinstance(value, jinja2.Undefined):
+                str(value)  # raises, and names what is missing
+            return value
+
+        return evaluate
 
     def template(source: str) -> Callable[[Mapping[str, Any]], str]:
-        compiled = environment.from_string(source)
-        return lambda row: compiled.render(**row)
+        return environment.from_string(source).render
 
     try:
         contexts = [template(source) for source in prompt.context]

@@ -101,8 +101,10 @@ def _task(data: Mapping[str, Any], path: Path) -> Task:
             raise TaskError(f"{path}: '{key}' must be given, as {kind.__name__}; found {data.get(key)!r}")
     if data["kind"] not in KINDS:
         raise TaskError(f"{path}: kind '{data['kind']}' is unknown; known: {', '.join(KINDS)}")
-    metrics = tuple(data.get("metrics", CHOICE_METRICS))
-    metric = data.get("metric", metrics[0] if metrics else "")
+    metrics = _strings(data.get("metrics", list(CHOICE_METRICS)))
+    if metrics is None:
+        raise TaskError(f"{path}: metrics must be a list of names; found {data['metrics']!r}")
+    metric = data.get("metric", metrics[0])
     for name in (*metrics, metric):
         if name not in CHOICE_METRICS:
             known = ", ".join(CHOICE_METRICS)
@@ -139,20 +141,28 @@ def _dataset(table: Mapping[str, Any], path: Path) -> Dataset:
 
 
 def _prompt(table: Mapping[str, Any], path: Path) -> Prompt:
-    context = table.get("context")
-    contexts = (context,) if isinstance(context, str) else tuple(context or ())
-    choices = table.get("choices")
-    if isinstance(choices, list):
-        choices = tuple(choices)
-    if not contexts or not all(isinstance(part, str) for part in contexts):
+    context, choices = table.get("context"), table.get("choices")
+    contexts = _strings([context] if isinstance(context, str) else context)
+    if contexts is None:
         raise TaskError(f"{path}: prompt.context must be a template or a list of templates; found {context!r}")
-    if not choices or not all(isinstance(part, str) for part in choices):
+    templates = choices if isinstance(choices, str) else _strings(choices)
+    if not templates:
         raise TaskError(f"{path}: prompt.choices must be a list of templates or an expression; found {choices!r}")
-    if len(contexts) > 1 and len(contexts) != len(choices):
-        raise TaskError(f"{path}: prompt.context has {len(contexts)} templates for {len(choices)} choices")
+    if len(contexts) > 1 and isinstance(templates, tuple) and len(contexts) != len(templates):
+        raise TaskError(f"{path}: prompt.context has {len(contexts)} templates for {len(templates)} choices")
     if not isinstance(table.get("gold"), str | int):
         raise TaskError(f"{path}: prompt.gold must be an expression that gives the right choice's index")
-    return Prompt(contexts, choices, str(table["gold"]), table.get("id", ""), table.get("delimiter", " "))
+    for key in ("id", "delimiter"):
+        if not isinstance(table.get(key, ""), str):
+            raise TaskError(f"{path}: prompt.{key} must be a string; found {table[key]!r}")
+    return Prompt(contexts, templates, str(table["gold"]), table.get("id", ""), table.get("delimiter", " "))
+
+
+def _strings(value: Any) -> tuple[str, ...] | None:
+    """The value as a tuple where it is a list of one string or more."""
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        return tuple(value)
+    return None
 
 
 def _check_keys(table: Mapping[str, Any], known: set[str], path: Path, prefix: str) -> None:
