@@ -11,9 +11,14 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from tiny_model import add_sentencepiece, write_model
 
 from gguf_eval.runtime.model import Model
+
+# No test is timed: a busy machine is not a fault.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_eval.errors import ModelFileError
@@ -176,7 +176,7 @@ def test_a_truncated_model_says_so(tiny_f32: Path, scratch: Path) -> None:
         parse_header(content[:2000])
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400)
 @given(data=st.data())
 def test_flipped_bytes_raise_nothing_else(small: Path, scratch: Path, data: st.DataObject) -> None:
     content = bytearray(small.read_bytes())
@@ -202,7 +202,7 @@ def described(header: Header) -> tuple[object, ...]:
     )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(data=st.data())
 def test_flipped_bits_of_numbers_raise_nothing_else(small: Path, scratch: Path, data: st.DataObject) -> None:
     """Put extreme 32- and 64-bit numbers anywhere: lengths, counts, types, sizes."""

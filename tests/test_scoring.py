@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from llama_reference import LlamaReference
 from scipy.special import log_softmax, logsumexp
@@ -189,7 +189,7 @@ headers = st.sampled_from(["", "", HEADER])
 pairs = st.builds(lambda header, context, rest: Request(header + context, rest), headers, texts, texts)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     requests=st.lists(pairs, min_size=1, max_size=24),
     batch_size=st.sampled_from([1, 5, 8, 16, 64, 512]),
