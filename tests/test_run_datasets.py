@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+from checkpoints import make, tiny
 from hub_server import HubServer
 from quantize_fixtures import write_model
 from test_cli_run import gguf_eval
@@ -61,6 +62,21 @@ def test_a_parquet_file_cut_short(place: Path) -> None:
     assert result.returncode == 1
     assert "not a usable Parquet file" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_checkpoint_is_converted_once_and_evaluated(place: Path) -> None:
+    make(place / "Tiny-Llama", tiny())
+    arguments = ("run", "Tiny-Llama", "-q", "Q8_0,F32", "-t", "grammar", "-n", "4", "--no-speed", "--json")
+    first = gguf_eval(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert {point["model"] for point in json.loads(first.stdout)["points"]} == {"Tiny-Llama"}
+    [converted] = (place / "cache" / "converted").rglob("*.gguf")
+    written = converted.stat().st_mtime_ns
+    assert gguf_eval(*arguments).returncode == 0
+    assert converted.stat().st_mtime_ns == written
+    made = gguf_eval("quantize", "Tiny-Llama", "-q", "Q4_0", "-o", "made")
+    assert made.returncode == 0, made.stderr
+    assert [path.name for path in (place / "made").glob("*.gguf")] == ["Tiny-Llama-Q4_0.gguf"]
 
 
 @pytest.mark.shared_data
