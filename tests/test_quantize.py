@@ -21,6 +21,7 @@ from gguf_eval.files.cache import cache_dir, file_sha256, model_parts, model_sha
 from gguf_eval.files.header import read_header
 from gguf_eval.files.levels import LEVELS, canonical_level, level_ftype
 from gguf_eval.files.quantize import is_quantized, level_path, needs_making, plan, quantize
+from gguf_eval.runtime.bindings import library
 
 NEEDS_IMATRIX = {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S"}
 
@@ -293,6 +294,7 @@ def test_a_disk_that_fills_half_way_leaves_nothing(tiny: Path, tmp_path: Path) -
 
 
 def test_the_log_goes_on_to_the_caller(tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    library()  # sends the log to standard error, whatever a test before this one has set
     quantize(tiny, tmp_path / "out.gguf", "Q4_0")
     log = capfd.readouterr().err
     assert log.count("quant size") == 1, "the run's log and not the dry run's"
