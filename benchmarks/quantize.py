@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -176,51 +177,64 @@ def equal(args: argparse.Namespace, folder: Path) -> dict[str, object]:
 def speed(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     levels = [recipe.level for recipe in find_ladder("standard") if recipe.level != "F16"]
     threads = str(args.threads)
-    ladder: dict[str, list[float]] = {"gguf_eval": [], "llama_quantize": []}
-    matrix: dict[str, list[float]] = {"gguf_eval": [], "llama_imatrix": []}
-    for turn in range(args.turns):
-        out = folder / f"ladder{turn}"
-        ladder["gguf_eval"].append(
-            ours("quantize", args.model, "-q", ",".join(levels), "-o", out, "--threads", threads)
-        )
-        seconds = 0.0
+
+    def our_ladder() -> None:
+        ours("quantize", args.model, "-q", ",".join(levels), "-o", folder / "ladder", "--threads", threads)
+
+    def their_ladder() -> None:
         for level in levels:
-            seconds += run([args.tools / "llama-quantize", args.model, folder / f"{level}.gguf", level, threads])[0]
-        ladder["llama_quantize"].append(seconds)
-        for file in (*out.glob("*.gguf"), *folder.glob("*.gguf")):
-            file.unlink()
-        print(ladder, flush=True)
-    for turn in range(args.turns):
-        text = ["-f", args.text, "--chunks", str(args.chunks), "-t", threads, "-ngl", "0"]
-        matrix["gguf_eval"].append(
-            ours(
-                "imatrix",
+            run([args.tools / "llama-quantize", args.model, folder / f"{level}.gguf", level, threads])
+
+    text = [args.text, "--chunks", str(args.chunks)]
+
+    def our_imatrix() -> None:
+        ours("imatrix", args.model, "--text", *text, "--threads", threads, "-o", folder / "ours.imatrix.gguf")
+
+    def their_imatrix() -> None:
+        run(
+            [
+                args.tools / "llama-imatrix",
+                "-m",
                 args.model,
-                "--text",
-                args.text,
-                "--chunks",
-                str(args.chunks),
-                "--threads",
+                "-f",
+                *text,
+                "-t",
                 threads,
+                "-ngl",
+                "0",
                 "-o",
-                folder / f"ours{turn}.imatrix.gguf",
-            )
+                folder / "theirs.imatrix.gguf",
+            ]
         )
-        matrix["llama_imatrix"].append(
-            run([args.tools / "llama-imatrix", "-m", args.model, *text, "-o", folder / "t.gguf"])[0]
-        )
-        print(matrix, flush=True)
-    return {
-        "levels": levels,
-        "threads": args.threads,
-        "ladder_seconds": ladder,
-        "ladder_ratio": min(ladder["gguf_eval"]) / min(ladder["llama_quantize"]),
-        "imatrix_chunks": args.chunks,
-        "imatrix_seconds": matrix,
-        "imatrix_ratio": min(matrix["gguf_eval"]) / min(matrix["llama_imatrix"]),
-        "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
-        "ratios_are": "of the fastest of each tool's turns",
-    }
+
+    found: dict[str, object] = {"levels": levels, "threads": args.threads, "imatrix_chunks": args.chunks}
+    for name, pair in (("ladder", (our_ladder, their_ladder)), ("imatrix", (our_imatrix, their_imatrix))):
+        times: dict[str, list[tuple[float, float]]] = {"gguf_eval": [], "llama_cpp": []}
+        for turn in range(args.turns):
+            order = list(zip(times, pair, strict=True))
+            for tool, work in order if turn % 2 == 0 else reversed(order):
+                times[tool].append(timed(work))
+                for file in (*(folder / "ladder").glob("*.gguf"), *folder.glob("*.gguf")):
+                    file.unlink()
+            print(name, times, flush=True)
+        best = {tool: [min(column) for column in zip(*rows, strict=True)] for tool, rows in times.items()}
+        found[name] = {
+            "wall_and_cpu_seconds": times,
+            "wall_ratio": best["gguf_eval"][0] / best["llama_cpp"][0],
+            "cpu_ratio": best["gguf_eval"][1] / best["llama_cpp"][1],
+        }
+    found["ratios_are"] = "of the smallest of each tool's turns"
+    found["load_average"] = os.getloadavg() if hasattr(os, "getloadavg") else None
+    return found
+
+
+def timed(work: Callable[[], None]) -> tuple[float, float]:
+    """Wall seconds, and processor seconds of all child processes, which other work on the machine disturbs less."""
+    before, started = os.times(), time.perf_counter()
+    work()
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return time.perf_counter() - started, cpu
 
 
 def quality(args: argparse.Namespace, folder: Path) -> dict[str, object]:
