@@ -20,8 +20,8 @@ from gguf_eval.files.header import read_header
 from gguf_eval.files.imatrix_collect import Collector
 from gguf_eval.files.imatrix_file import Imatrix, read_imatrix, write_imatrix
 from gguf_eval.files.provenance import PREFIX, package_version
-from gguf_eval.files.quantize import physical_cores
 from gguf_eval.files.quantize_call import native_path
+from gguf_eval.machine import physical_cores
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from gguf_eval.errors import EngineError, ModelFileError
@@ -29,6 +28,7 @@ from gguf_eval.files.quantize_checks import (
     explained,
 )
 from gguf_eval.files.recipes import Recipe, as_recipe
+from gguf_eval.machine import physical_cores
 
 __all__ = [
     "Source",
@@ -39,7 +39,6 @@ __all__ = [
     "make",
     "needs_making",
     "open_source",
-    "physical_cores",
     "plan",
     "quantize",
 ]
@@ -72,14 +71,6 @@ def level_path(
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     return cache / "models" / f"{stem}-{recipe.name}-{digest[:16]}.gguf"
-
-
-def physical_cores() -> int:
-    """Return the number of physical cores this process may use."""
-    import psutil
-
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
 
 
 def open_source(path: Path, *, imatrix: Path | None = None, cache: Path | None = None) -> Source:
