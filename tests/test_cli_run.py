@@ -210,7 +210,7 @@ def outcomes(study: Path) -> int:
 
 def start_long_run(place: Path) -> tuple[subprocess.Popen[str], Path]:
     """A run slow enough to be stopped half-way: many items, small batches."""
-    write_task(place, items=1500)
+    write_task(place, items=1000)
     process = subprocess.Popen(
         [*COMMAND, "run", "tiny.gguf", *FAST, "-b", "64"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -234,11 +234,11 @@ def test_interrupted_run_keeps_what_it_has(place: Path, signal_name: str) -> Non
     assert process.returncode == 130
     assert "interrupted; everything so far is saved" in stderr
     kept = outcomes(study)
-    assert 30 <= kept < 1500
+    assert 30 <= kept < 1000
     resumed = gguf_eval("run", "tiny.gguf", *FAST, "-b", "64", "--json")
     assert resumed.returncode == 0
-    assert f"{1500 - kept} in" in resumed.stderr
-    assert json.loads(resumed.stdout)["points"][0]["tasks"]["count"]["n"] == 1500
+    assert f"{1000 - kept} in" in resumed.stderr
+    assert json.loads(resumed.stdout)["points"][0]["tasks"]["count"]["n"] == 1000
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
@@ -257,12 +257,12 @@ def test_killed_parent_loses_nothing_and_leaves_no_worker(place: Path) -> None:
     assert kept >= 30
     resumed = gguf_eval("run", "tiny.gguf", *FAST, "-b", "64")
     assert resumed.returncode == 0
-    assert f"{1500 - kept} in" in resumed.stderr
+    assert f"{1000 - kept} in" in resumed.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
 def test_killed_worker_is_a_failed_point_and_the_others_go_on(place: Path) -> None:
-    write_task(place, items=1500)
+    write_task(place, items=1000)
     process = subprocess.Popen(
         [*COMMAND, "run", "tiny.gguf", "-q", "F32,Q8_0", *FAST, "-b", "64", "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
