@@ -10,14 +10,12 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable
-from pathlib import Path
+from importlib import import_module
 from typing import Any, TextIO
 
 from gguf_eval.errors import GgufEvalError
-from gguf_eval.study.jobs import Job, QuantizeJob, ScoreJob, SpeedJob, TaskWork, from_document
-
-Emit = Callable[[dict[str, Any]], None]
+from gguf_eval.study.jobs import Job, from_document
+from gguf_eval.study.workers.emit import Emit
 
 
 def main() -> None:
@@ -42,17 +40,8 @@ def main() -> None:
 
 
 def run_job(job: Job, emit: Emit) -> None:
-    """Do one job in this process."""
-    if isinstance(job, ScoreJob):
-        _score(job, emit)
-    elif isinstance(job, SpeedJob):
-        _speed(job, emit)
-    elif isinstance(job, QuantizeJob):
-        _quantize(job)
-    else:
-        from gguf_eval.runtime.bindings import build_info
-
-        emit({"event": "build", **build_info()})
+    """Do one job in this process: the module of `gguf_eval.study.workers` named after its kind runs it."""
+    import_module(f"gguf_eval.study.workers.{job.kind}").run(job, emit)
 
 
 def _take_stdout() -> TextIO:
@@ -65,80 +54,6 @@ def _take_stdout() -> TextIO:
 def _end_with_parent() -> None:
     sys.stdin.read()
     os._exit(3)
-
-
-def _score(job: ScoreJob, emit: Emit) -> None:
-    from gguf_eval.runtime.bindings import build_info
-    from gguf_eval.runtime.model import Model
-    from gguf_eval.runtime.scoring import Scorer
-
-    with Model(Path(job.model), gpu_layers=job.gpu_layers) as model:
-        emit({"event": "build", **build_info()})
-        scorer = Scorer(model, max_tokens=job.max_tokens, batch_size=job.batch_size, threads=job.threads)
-        for work in job.tasks:
-            emit({"event": "start", "task": work.task_hash, "items": len(work.pairs)})
-            _score_task(work, scorer, emit)
-
-
-def _score_task(work: TaskWork, scorer: Any, emit: Emit) -> None:
-    from gguf_eval.runtime.scoring import Request, Score
-
-    requests = [Request(*pair) for pairs in work.pairs for pair in pairs]
-    owners = [item for item, pairs in enumerate(work.pairs) for _ in pairs]
-    waiting: list[dict[int, Score]] = [{} for _ in work.pairs]
-    for done in scorer.stream(requests):
-        rows = []
-        for request, score in done.items():
-            item = owners[request]
-            waiting[item][request] = score
-            if len(waiting[item]) == len(work.pairs[item]):
-                rows.append(_row(work.item_hashes[item], [waiting[item][r] for r in sorted(waiting[item])]))
-                waiting[item] = {}
-        if rows:
-            emit({"event": "scores", "task": work.task_hash, "rows": rows})
-
-
-def _row(item_hash: str, parts: list[Any]) -> dict[str, Any]:
-    reasons = [part.unscored_reason for part in parts if part.unscored_reason]
-    return {
-        "item": item_hash,
-        "logprobs": [part.logprob for part in parts],
-        "token_counts": [len(part.token_logprobs) for part in parts],
-        "truncated_tokens": max(part.truncated_tokens for part in parts),
-        "unscored_reason": reasons[0] if reasons else None,
-    }
-
-
-def _speed(job: SpeedJob, emit: Emit) -> None:
-    from gguf_eval.runtime.bindings import build_info
-    from gguf_eval.runtime.memory import peak_rss_bytes
-    from gguf_eval.runtime.model import ContextSettings, Model
-    from gguf_eval.runtime.speed import measure_speed
-
-    build = build_info()
-    before, method = peak_rss_bytes()
-    with Model(Path(job.model), gpu_layers=job.gpu_layers) as model:
-        emit({"event": "build", **build})
-        settings = ContextSettings(n_ctx=min(job.n_ctx, model.trained_context), threads=job.threads)
-        with model.open_context(settings) as context:
-            for sample in measure_speed(
-                context,
-                prompt_tokens=min(job.prompt_tokens, settings.n_ctx),
-                generated_tokens=min(job.generated_tokens, settings.n_ctx),
-                repetitions=job.repetitions,
-            ):
-                emit({"event": "sample", **sample.__dict__})
-            peak, method = peak_rss_bytes()
-    memory = {"peak_rss": (peak, method), "rss_before_load": (before, method)}
-    emit({"event": "memory", "memory": memory})
-
-
-def _quantize(job: QuantizeJob) -> None:
-    from gguf_eval.files.quantize import quantize
-    from gguf_eval.runtime.bindings import library
-
-    library()  # sends llama.cpp's log to standard error
-    quantize(Path(job.source), Path(job.output), job.level, allow_requantize=job.allow_requantize, threads=job.threads)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,43 @@
+"""The command line: each command reads options, calls one function and prints what it returns."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from importlib import import_module
+from importlib.metadata import version as installed_version
+from typing import Annotated
+
+import typer
+import typer.exceptions
+
+from gguf_eval.cli.options import app
+from gguf_eval.errors import GgufEvalError, UsageError
+
+for _module in ("run", "reports", "model_files", "tasks", "machine"):  # in the order of --help
+    import_module(f"gguf_eval.cli.{_module}")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        print(f"gguf-eval {installed_version('gguf-eval')}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main() -> None:
+    """Run the program; errors that are the user's to mend become one line and an exit code."""
+    if hasattr(signal, "SIGTERM"):
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        # Without its standalone mode typer returns the code of typer.Exit and raises everything else.
+        sys.exit(app(standalone_mode=False) or 0)
+    except typer.exceptions.TyperException as error:
+        print(f"gguf-eval: {error.format_message()} ('gguf-eval --help' lists what there is)", file=sys.stderr)
+        sys.exit(UsageError.exit_code)
+    except GgufEvalError as error:
+        print(f"gguf-eval: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,217 @@
+"""The commands that make and inspect model files: convert, quantize, imatrix, inspect, recipes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from gguf_eval.cli.options import (
+    GpuLayers,
+    Json,
+    Levels,
+    Threads,
+    app,
+    gpu_layer_count,
+    model_source_path,
+    print_json,
+    split_names,
+    warn,
+)
+from gguf_eval.errors import UsageError, nearest
+
+R = TypeVar("R")
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="A checkpoint folder, or a hub repository: owner/name or owner/name@revision.")
+    ],
+    *,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The model file to write, or a folder for it.")
+    ] = None,
+    outtype: Annotated[str, typer.Option(help="auto (the weights' own 16-bit type), f32, f16, bf16 or q8_0.")] = "auto",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse NaN or infinite weights instead of warning.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be written (a hub model's weights stay there).")
+    ] = False,
+    json_output: Json = False,
+) -> None:
+    """Make a model file (GGUF) from a Llama, Mistral or Mixtral checkpoint."""
+    from gguf_eval.files.convert.plan import plan_conversion
+    from gguf_eval.files.convert.write import output_path, write
+    from gguf_eval.report import conversion as show
+
+    plan = plan_conversion(source, outtype, headers_only=dry_run)
+    if dry_run:
+        warn(plan.warnings)
+        typer.echo(show.plan_json(plan) if json_output else show.format_plan(plan))
+        return
+    path = output_path(plan, output)
+    with show.byte_progress(path.name) as progress:
+        result = write(plan, path, strict=strict, progress=progress)
+    warn(result.warnings)
+    typer.echo(show.conversion_json(result) if json_output else show.format_conversion(result))
+
+
+@app.command()
+def quantize(
+    source: Annotated[
+        str, typer.Argument(help="A GGUF in F32, F16 or BF16, a checkpoint folder, or owner/name on the hub.")
+    ],
+    levels: Levels = "",
+    recipe: Annotated[
+        list[str] | None, typer.Option("--recipe", help="A recipe's name or TOML file; may be repeated.")
+    ] = None,
+    ladder: Annotated[str, typer.Option("--ladder", help="A list of recipes: quick, standard, full or paper.")] = "",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files made.")] = Path(),
+    imatrix: Annotated[Path | None, typer.Option("--imatrix", help="An importance matrix to quantize with.")] = None,
+    allow_requantize: Annotated[
+        bool, typer.Option("--allow-requantize", help="Take a source that is quantized already.")
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", "--dry-run", help="Say what would be made, with exact sizes, and make nothing.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files of another origin.")] = False,
+    threads: Threads = None,
+    json_output: Json = False,
+) -> None:
+    """Make quantization levels of a model. Files that were made from the same things before are kept."""
+    from gguf_eval.files.batch import Request, make_all, plan_all
+    from gguf_eval.files.recipes import find_ladder, find_recipe
+    from gguf_eval.report.model_files import StepLines, disk_free, disk_text, steps_json, steps_text
+
+    chosen = [find_recipe(name) for name in (*split_names(levels), *(recipe or []))]
+    recipes = dict.fromkeys((*chosen, *(find_ladder(ladder) if ladder else ())))
+    if not recipes:
+        raise UsageError("levels are needed; name them with -q Q4_K_M,Q8_0, --recipe FILE or --ladder standard")
+    file = model_source_path(source, None)
+    request = Request(
+        source=file,
+        folder=output,
+        recipes=tuple(recipes),
+        imatrix=imatrix,
+        allow_requantize=allow_requantize,
+        skip_without_imatrix=bool(ladder),
+        force=force,
+        threads=threads,
+    )
+    steps = _isolated(plan_all if plan else make_all, request, folder=output, on_progress=StepLines(sys.stderr, plan))
+    if json_output:
+        print_json({"source": str(file), "steps": steps_json(steps), "disk_free_bytes": disk_free(output)})
+        return
+    print(steps_text(steps))
+    if plan:
+        print(disk_text(steps, disk_free(output)))
+
+
+@app.command()
+def imatrix(
+    model: Annotated[Path, typer.Argument(help="A GGUF, of the highest precision there is.", show_default=False)],
+    text: Annotated[
+        str,
+        typer.Option("--text", help="A text file, or owner/name:config/split:column on the hub (default: shipped)."),
+    ] = "",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File (default: MODEL.imatrix.gguf).")] = None,
+    chunks: Annotated[int | None, typer.Option("--chunks", min=1, help="Chunks to use (default: all).")] = None,
+    ctx: Annotated[int, typer.Option("--ctx", "-c", min=32, help="Tokens of a chunk.")] = 512,
+    with_output: Annotated[bool, typer.Option("--process-output", help="Collect for the output matrix too.")] = False,
+    threads: Threads = None,
+    gpu_layers: GpuLayers = "all",
+    json_output: Json = False,
+) -> None:
+    """Make an importance matrix: which weights matter on a text. An interrupted run goes on where it was."""
+    from gguf_eval.files.imatrix import ImatrixRequest, make_imatrix
+    from gguf_eval.files.model_file import model_name
+    from gguf_eval.report.model_files import ChunkLine, imatrix_json, imatrix_text
+
+    dataset, content = _calibration(text)
+    target = output or Path(f"{model_name(model)}.imatrix.gguf")
+    request = ImatrixRequest(
+        model=model,
+        text=content,
+        dataset=dataset,
+        output=target,
+        chunks=chunks,
+        chunk_tokens=ctx,
+        with_output=with_output,
+        threads=threads,
+        gpu_layers=gpu_layer_count(gpu_layers),
+    )
+    made = _isolated(make_imatrix, request, folder=target.parent, on_progress=ChunkLine(sys.stderr))
+    if json_output:
+        print_json(imatrix_json(target, made))
+    else:
+        print(imatrix_text(target, made))
+
+
+@app.command()
+def inspect(
+    file: Annotated[str, typer.Argument(help="A GGUF, here or owner/name/file.gguf on the hub.", show_default=False)],
+    ctx: Annotated[
+        int | None, typer.Option("--ctx", "-c", min=1, help="Context for the memory predicted (default: the model's).")
+    ] = None,
+    cache_type: Annotated[str, typer.Option("--cache-type", "-ctk", help="Storage type of the KV cache.")] = "F16",
+    json_output: Json = False,
+) -> None:
+    """Show what a model file says of itself, and the memory it will need. Only its header is read."""
+    from gguf_eval.files.footprint import predict_footprint
+    from gguf_eval.files.remote import inspect_headers
+    from gguf_eval.report.model_files import inspection, inspection_text
+
+    headers, size_bytes = inspect_headers(file)
+    found = inspection(headers, size_bytes, predict_footprint(headers, ctx, cache_type=cache_type))
+    if json_output:
+        print_json(found)
+    else:
+        print(inspection_text(found))
+
+
+@app.command()
+def recipes() -> None:
+    """List the quantization recipes and ladders that ship."""
+    from gguf_eval.files.recipes import ladders, shipped_recipes
+    from gguf_eval.report.model_files import recipes_text
+
+    print(recipes_text(shipped_recipes(), ladders()))
+
+
+def _isolated(function: Callable[..., R], request: object, *, folder: Path, on_progress: Callable[[Any], None]) -> R:
+    from gguf_eval.files.cache import cache_dir
+    from gguf_eval.files.isolated import run_isolated
+
+    log = cache_dir() / "logs" / f"{function.__name__}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    return run_isolated(function, request, log=log, folder=folder, on_progress=on_progress)
+
+
+def _calibration(text: str) -> tuple[str, str]:
+    """The name of a calibration text and the text: shipped, from a file, or a column of a hub dataset."""
+    from gguf_eval.files.imatrix import read_text
+    from gguf_eval.files.recipes import calibration_text
+
+    if not text:
+        return "gguf-eval calibration text", read_text(calibration_text())
+    if Path(text).is_file() or ":" not in text:
+        return Path(text).name, read_text(Path(text))
+    from gguf_eval.files.hub import dataset_files
+    from gguf_eval.tasks.datasets import read_rows
+    from gguf_eval.tasks.spec import Dataset
+
+    repo, _, rest = text.partition(":")
+    inside, _, column = rest.partition(":")
+    config, _, split = inside.rpartition("/")
+    if not (repo and config and split and column):
+        raise UsageError(f"--text: a file, or owner/name:config/split:column, is needed; found '{text}'")
+    rows = read_rows(Dataset(repo, config, split), fetch=dataset_files, source=Path(text))
+    if rows and column not in rows[0]:
+        raise UsageError(f"--text: {repo} has no column '{column}'{nearest(column, rows[0])}")
+    return text, "\n".join(str(row[column]).removesuffix("\n") for row in rows)

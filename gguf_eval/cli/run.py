@@ -1,0 +1,111 @@
+"""The commands that run a study: run, demo."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gguf_eval.cli.options import (
+    GpuLayers,
+    Json,
+    Levels,
+    Limit,
+    Study,
+    Tasks,
+    Threads,
+    app,
+    gpu_layer_count,
+    model_source_path,
+    print_summary,
+    split_names,
+)
+
+if TYPE_CHECKING:
+    from gguf_eval.study.plan import RunRequest
+
+
+@app.command()
+def run(
+    models: Annotated[
+        list[str], typer.Argument(help="GGUF files, checkpoint folders, or owner/name on the hub.", show_default=False)
+    ],
+    levels: Levels = "",
+    tasks: Tasks = "offline",
+    limit: Limit = None,
+    study: Study = None,
+    ctx: Annotated[int | None, typer.Option("--ctx", "-c", min=16, help="Context in tokens.")] = None,
+    threads: Threads = None,
+    gpu_layers: GpuLayers = "all",
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=32, help="Tokens of one decode.")] = 512,
+    seed: Annotated[int, typer.Option("--seed", help="Chooses the items of --limit.")] = 0,
+    speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory.")] = True,
+    repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1, help="Timed runs of each speed test.")] = 3,
+    allow_requantize: Annotated[
+        bool, typer.Option("--allow-requantize", help="Make levels from a file that is quantized already.")
+    ] = False,
+    cache_dir: Annotated[Path | None, typer.Option("--cache-dir", help="Where made files are kept.")] = None,
+    mirror: Annotated[
+        Path | None, typer.Option("--mirror", help="A local copy of the hub's Parquet files, instead of the hub.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Evaluate models at quantization levels, and report. Run it again to resume."""
+    from gguf_eval.files.model_file import model_name
+    from gguf_eval.study.plan import RunRequest
+
+    files = [model_source_path(model, cache_dir) for model in models]
+    request = RunRequest(
+        models=tuple(files),
+        study=study or Path(f"{model_name(files[0])}.study.sqlite"),
+        levels=tuple(split_names(levels)),
+        tasks=tuple(split_names(tasks)),
+        limit=limit,
+        seed=seed,
+        allow_requantize=allow_requantize,
+        speed=speed,
+        repetitions=repetitions,
+        ctx=ctx,
+        batch_size=batch_size,
+        threads=threads,
+        gpu_layers=gpu_layer_count(gpu_layers),
+        cache=cache_dir,
+        mirror=mirror,
+        command=shlex.join(["gguf-eval", *sys.argv[1:]]),
+    )
+    _run(request, json_output)
+
+
+@app.command()
+def demo(
+    study: Annotated[Path, typer.Option("--study", help="The study file.")] = Path("demo.study.sqlite"),
+    threads: Threads = None,
+    json_output: Json = False,
+) -> None:
+    """Compare four levels of a small model that comes with the 'demo' extra: no network, a few minutes."""
+    from gguf_eval.study.demo import demo_request
+
+    _run(demo_request(study, threads, shlex.join(["gguf-eval", *sys.argv[1:]])), json_output)
+
+
+def _run(request: RunRequest, json_output: bool) -> None:
+    from rich.console import Console
+
+    from gguf_eval.analysis.summary import summarise
+    from gguf_eval.report.progress import ConsoleObserver
+    from gguf_eval.study.read import read_study
+    from gguf_eval.study.run import run_study
+
+    observer = ConsoleObserver(Console(stderr=True))
+    try:
+        complete = run_study(request, observer)
+    except KeyboardInterrupt:
+        print("gguf-eval: interrupted; everything so far is saved: run the same command to go on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    print_summary(summarise(read_study(request.study)), json_output)
+    observer.note(f"study: {request.study}")
+    if not complete:
+        raise typer.Exit(1)

@@ -1,0 +1,55 @@
+"""What the stages of a run share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gguf_eval.study.plan import RunRequest
+from gguf_eval.study.store import StudyWriter
+from gguf_eval.tasks.prompts import Item
+from gguf_eval.tasks.spec import Task
+
+
+class Observer(Protocol):
+    """Is told how the run goes."""
+
+    def step(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """A step of ``total`` units begins; the value of the context is called with the units done since."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something the user should read."""
+        ...
+
+
+@dataclass(frozen=True)
+class TaskItems:
+    """A task and the items of it that this run asks."""
+
+    task: Task
+    items: dict[str, Item]
+    """By hash, in the dataset's order."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """One run: what it was asked, where it writes, whom it tells."""
+
+    request: RunRequest
+    study: StudyWriter
+    observer: Observer
+    work: list[TaskItems]
+    run: int
+    environment: dict[str, Any]
+    """Of this run; completed when the first worker names its llama.cpp build."""
+
+
+def save_build(state: RunState, event: Mapping[str, Any]) -> None:
+    """Store the llama.cpp build that a worker's ``build`` event names."""
+    build = {key: value for key, value in event.items() if key != "event"}
+    if state.environment.get("llama_cpp") != build:
+        state.environment["llama_cpp"] = build
+        state.study.save_environment(state.run, state.environment)

@@ -1,0 +1,1 @@
+"""What a worker process does for each kind of job; llama.cpp is loaded here and nowhere else in this room."""

@@ -1,0 +1,49 @@
+"""Scores the choices of items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gguf_eval.runtime.bindings import build_info
+from gguf_eval.runtime.model import Model
+from gguf_eval.runtime.scoring import Request, Score, Scorer
+from gguf_eval.study.jobs import ScoreJob, TaskWork
+from gguf_eval.study.workers.emit import Emit
+
+
+def run(job: ScoreJob, emit: Emit) -> None:
+    """Do the job in this process."""
+    with Model(Path(job.model), gpu_layers=job.gpu_layers) as model:
+        emit({"event": "build", **build_info()})
+        scorer = Scorer(model, max_tokens=job.max_tokens, batch_size=job.batch_size, threads=job.threads)
+        for work in job.tasks:
+            emit({"event": "start", "task": work.task_hash, "items": len(work.pairs)})
+            _score_task(work, scorer, emit)
+
+
+def _score_task(work: TaskWork, scorer: Scorer, emit: Emit) -> None:
+    requests = [Request(*pair) for pairs in work.pairs for pair in pairs]
+    owners = [item for item, pairs in enumerate(work.pairs) for _ in pairs]
+    waiting: list[dict[int, Score]] = [{} for _ in work.pairs]
+    for done in scorer.stream(requests):
+        rows = []
+        for request, score in done.items():
+            item = owners[request]
+            waiting[item][request] = score
+            if len(waiting[item]) == len(work.pairs[item]):
+                rows.append(_row(work.item_hashes[item], [waiting[item][r] for r in sorted(waiting[item])]))
+                waiting[item] = {}
+        if rows:
+            emit({"event": "scores", "task": work.task_hash, "rows": rows})
+
+
+def _row(item_hash: str, parts: list[Score]) -> dict[str, Any]:
+    reasons = [part.unscored_reason for part in parts if part.unscored_reason]
+    return {
+        "item": item_hash,
+        "logprobs": [part.logprob for part in parts],
+        "token_counts": [len(part.token_logprobs) for part in parts],
+        "truncated_tokens": max(part.truncated_tokens for part in parts),
+        "unscored_reason": reasons[0] if reasons else None,
+    }
