@@ -60,6 +60,8 @@ class PointSummary:
     tasks: dict[str, TaskSummary]
     overall: Comparison | None
     """Against the reference over the items of all tasks together."""
+    label: str = ""
+    """What tells points of one model apart: the level, and the KV cache's type where it is not F16."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def summarise(study: StudyRecord) -> StudySummary:
 def choose_reference(points: list[PointRecord]) -> PointRecord | None:
     """The point the others of the same model are compared with: the one of most bits that has answers."""
     answered = [point for point in points if any(point.outcomes.values())]
-    return max(answered, key=lambda point: point.bits_per_weight, default=None)
+    return max(answered, key=lambda point: (point.bits_per_weight, point.label == point.level), default=None)
 
 
 def _summarise_model(points: list[PointRecord], tasks: tuple[TaskRecord, ...]) -> list[PointSummary]:
@@ -108,9 +110,9 @@ def _summarise_model(points: list[PointRecord], tasks: tuple[TaskRecord, ...]) -
             task.hash: {p.id: count_pairs(_values(p.outcomes.get(task.hash, {})), base[task.hash]) for p in others}
             for task in tasks
         }
-        by_task = {task_hash: compare(reference.level, counted) for task_hash, counted in pairs.items()}
+        by_task = {task_hash: compare(reference.label, counted) for task_hash, counted in pairs.items()}
         totals = {point.id: add_pairs(counted[point.id] for counted in pairs.values()) for point in others}
-        overall = compare(reference.level, totals)
+        overall = compare(reference.label, totals)
     ordered = sorted(points, key=lambda p: (p is not reference, -p.bits_per_weight, -p.size_bytes))
     return [_summarise_point(point, point is reference, tasks, by_task, overall) for point in ordered]
 
@@ -150,6 +152,7 @@ def _summarise_point(
         speed={record.test: _summarise_speed(record) for record in point.speed},
         tasks=summaries,
         overall=overall.get(point.id),
+        label=point.label,
     )
 
 

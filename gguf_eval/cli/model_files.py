@@ -136,6 +136,7 @@ def imatrix(
 
     dataset, content = _calibration(text)
     target = output or Path(f"{model_name(model)}.imatrix.gguf")
+    layers = gpu_layer_count(gpu_layers)
     request = ImatrixRequest(
         model=model,
         text=content,
@@ -145,7 +146,7 @@ def imatrix(
         chunk_tokens=ctx,
         with_output=with_output,
         threads=threads,
-        gpu_layers=gpu_layer_count(gpu_layers),
+        gpu_layers=-1 if layers is None else layers,
     )
     made = _isolated(make_imatrix, request, folder=target.parent, on_progress=ChunkLine(sys.stderr))
     if json_output:
@@ -160,7 +161,9 @@ def inspect(
     ctx: Annotated[
         int | None, typer.Option("--ctx", "-c", min=1, help="Context for the memory predicted (default: the model's).")
     ] = None,
-    cache_type: Annotated[str, typer.Option("--cache-type", "-ctk", help="Storage type of the KV cache.")] = "F16",
+    cache_type: Annotated[
+        str, typer.Option("--cache-type", "--cache-type-k", "-ctk", help="Storage type of the KV cache.")
+    ] = "F16",
     json_output: Json = False,
 ) -> None:
     """Show what a model file says of itself, and the memory it will need. Only its header is read."""

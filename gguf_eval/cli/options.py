@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gguf_eval.errors import UsageError
+from gguf_eval.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from gguf_eval.analysis.summary import StudySummary
+    from gguf_eval.runtime.settings import Offload
 
 app = typer.Typer(
     name="gguf-eval",
@@ -33,7 +34,19 @@ Tasks = Annotated[str, typer.Option("--tasks", "-t", help="Tasks, suites or task
 Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Items of each task: a random subset.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads (default: physical cores).")]
 Study = Annotated[Path | None, typer.Option("--study", help="The study file (default: MODEL.study.sqlite).")]
-GpuLayers = Annotated[str, typer.Option("--gpu-layers", "-ngl", help="Layers on the GPU: all or a number.")]
+GpuLayers = Annotated[
+    str, typer.Option("--gpu-layers", "-ngl", help="Layers on devices: auto (as many as fit), all, or a number.")
+]
+Device = Annotated[str, typer.Option("--device", "-dev", help="Devices for the layers, as 'doctor' names them.")]
+SplitMode = Annotated[str, typer.Option("--split-mode", "-sm", help="Over several devices: layer, row, tensor, none.")]
+TensorSplit = Annotated[str, typer.Option("--tensor-split", "-ts", help="Each device's share, for instance 3,1.")]
+Rpc = Annotated[str, typer.Option("--rpc", help="llama.cpp RPC servers, HOST:PORT, whose devices take layers too.")]
+NoMmap = Annotated[bool, typer.Option("--no-mmap", help="Read the weights instead of mapping the file.")]
+CacheTypeK = Annotated[
+    str, typer.Option("--cache-type-k", "-ctk", help="Types of the KV cache's keys, for instance F16,Q8_0.")
+]
+CacheTypeV = Annotated[str, typer.Option("--cache-type-v", "-ctv", help="Types of its values; pairs up with the keys.")]
+FlashAttention = Annotated[str, typer.Option("--flash-attn", "-fa", help="on, off, or auto (llama.cpp decides).")]
 
 
 def split_names(names: str) -> list[str]:
@@ -41,13 +54,69 @@ def split_names(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
 
 
-def gpu_layer_count(text: str) -> int:
-    """The number of layers that ``--gpu-layers`` asks for; -1 means all."""
-    if text.lower() == "all":
-        return -1
+def gpu_layer_count(text: str) -> int | None:
+    """The number of layers that ``--gpu-layers`` asks for; -1 means all, None as many as fit."""
+    if text.lower() in ("all", "auto"):
+        return -1 if text.lower() == "all" else None
     if text.isdigit():
         return int(text)
-    raise UsageError(f"--gpu-layers needs 'all' or a number of layers; found '{text}'")
+    raise UsageError(f"--gpu-layers needs 'auto', 'all' or a number of layers; found '{text}'")
+
+
+def offload_settings(
+    gpu_layers: str,
+    device: str = "",
+    split_mode: str = "layer",
+    tensor_split: str = "",
+    rpc: str = "",
+    no_mmap: bool = False,
+) -> Offload:
+    """Where layers go, as the options say."""
+    from gguf_eval.runtime.settings import SPLIT_MODES, Offload
+
+    if split_mode not in SPLIT_MODES:
+        raise UsageError(f"--split-mode needs one of {', '.join(SPLIT_MODES)}; found '{split_mode}'")
+    try:
+        shares = tuple(float(share) for share in split_names(tensor_split.replace("/", ",")))
+    except ValueError:
+        raise UsageError(f"--tensor-split needs numbers separated by commas; found '{tensor_split}'") from None
+    return Offload(
+        gpu_layers=gpu_layer_count(gpu_layers),
+        devices=tuple(split_names(device)),
+        split_mode=split_mode,
+        tensor_split=shares,
+        rpc=tuple(split_names(rpc)),
+        mmap=not no_mmap,
+    )
+
+
+def cache_type_pairs(keys: str, values: str) -> tuple[tuple[str, str], ...]:
+    """The KV cache types to try, (keys, values): lists of one length pair up, a single one goes with each."""
+    from gguf_eval.runtime.settings import CACHE_TYPES
+
+    lists = []
+    for option, text in (("--cache-type-k", keys), ("--cache-type-v", values)):
+        names = [name.upper() for name in split_names(text)] or ["F16"]
+        for name in names:
+            if name not in CACHE_TYPES:
+                raise UsageError(f"{option}: no KV cache type is called '{name}'{nearest(name, CACHE_TYPES)}")
+        lists.append(names)
+    first, second = lists
+    if len(first) != len(second) and 1 not in (len(first), len(second)):
+        raise UsageError(
+            f"--cache-type-k and --cache-type-v need lists of one length, or one of them a single type; "
+            f"found {len(first)} and {len(second)}"
+        )
+    most = max(len(first), len(second))
+    return tuple(zip(first * (most // len(first)), second * (most // len(second)), strict=True))
+
+
+def flash_attention_number(text: str) -> int:
+    """llama.cpp's number for ``--flash-attn``."""
+    numbers = {"on": 1, "1": 1, "off": 0, "0": 0, "auto": -1}
+    if text.lower() not in numbers:
+        raise UsageError(f"--flash-attn needs on, off or auto; found '{text}'")
+    return numbers[text.lower()]
 
 
 def model_source_path(reference: str, cache: Path | None) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +16,8 @@ import numpy.typing as npt
 from gguf_eval.errors import EngineError
 from gguf_eval.machine import physical_cores
 from gguf_eval.runtime.bindings import library
+from gguf_eval.runtime.devices import offload_parameters
+from gguf_eval.runtime.settings import CACHE_TYPES, CPU_ONLY, EngineSettings, Offload
 
 MAX_SEQUENCES = 256
 """llama.cpp's compiled limit of sequences in one context (LLAMA_MAX_SEQ)."""
@@ -35,16 +37,32 @@ class ContextSettings:
     threads: int | None = None
     flash_attention: int = -1
     """1 on, 0 off, -1 what llama.cpp decides for the device."""
+    cache_type_k: str = "F16"
+    cache_type_v: str = "F16"
+
+    def with_engine(self, engine: EngineSettings) -> ContextSettings:
+        """The same with the cache types and flash attention that a job was told."""
+        return replace(
+            self,
+            flash_attention=engine.flash_attention,
+            cache_type_k=engine.cache_type_k,
+            cache_type_v=engine.cache_type_v,
+        )
 
 
 class Model:
     """A GGUF loaded by llama.cpp. Use as a context manager; closing frees the weights."""
 
-    def __init__(self, path: Path, *, gpu_layers: int = 0) -> None:
-        """Load ``path``; ``gpu_layers`` < 0 offloads all layers. Raises `EngineError` when llama.cpp refuses."""
+    def __init__(self, path: Path, *, offload: Offload = CPU_ONLY, no_alloc: bool = False) -> None:
+        """Load ``path`` with the layers where ``offload`` says; ``no_alloc`` only works out what memory it would take.
+
+        Without a number of layers all are offloaded: `runtime.placement.open_model` chooses one. Raises `EngineError`
+        when llama.cpp refuses, `UsageError` for a device that is not there.
+        """
         self._llama = library()
         params = self._llama.llama_model_default_params()
-        params.n_gpu_layers = gpu_layers
+        self._kept = offload_parameters(params, offload)
+        params.no_alloc = no_alloc
         self.handle = self._llama.llama_model_load_from_file(os.fsencode(path), params)
         if not self.handle:
             raise EngineError(f"{path}: llama.cpp can't load this model; its log names the reason")
@@ -119,6 +137,8 @@ class Context:
         params.n_threads = threads
         params.n_threads_batch = threads
         params.flash_attn_type = settings.flash_attention
+        params.type_k = CACHE_TYPES[settings.cache_type_k.upper()]
+        params.type_v = CACHE_TYPES[settings.cache_type_v.upper()]
         params.kv_unified = True
         params.no_perf = True
         self.handle = self._llama.llama_init_from_model(model.handle, params)

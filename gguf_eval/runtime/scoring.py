@@ -14,6 +14,7 @@ import numpy.typing as npt
 from gguf_eval.machine import physical_cores
 from gguf_eval.runtime.model import MAX_SEQUENCES, Context, ContextSettings, Model
 from gguf_eval.runtime.prefix import Batch, build_trie, plan_batches
+from gguf_eval.runtime.settings import EngineSettings
 
 _ROWS_AT_ONCE = 8
 """Logit rows reduced together: few enough to stay in the processor's cache."""
@@ -96,8 +97,10 @@ class Scorer:
         batch_size: int = 512,
         max_sequences: int = MAX_SEQUENCES,
         threads: int | None = None,
+        engine: EngineSettings | None = None,
     ) -> None:
         """``max_tokens``: the longest input that is decoded whole, the model's trained context unless given."""
+        self.engine = engine or EngineSettings()
         self.model = model
         self.max_tokens = max_tokens or model.trained_context
         self.batch_size = batch_size
@@ -156,7 +159,7 @@ class Scorer:
             ubatch_size=self.batch_size,
             max_sequences=self.max_sequences,
             threads=self.threads,
-        )
+        ).with_engine(self.engine)
         with self.model.open_context(settings) as context:
             trunk = 0
             for batch in plan_batches(trie, self.batch_size, self.max_sequences):

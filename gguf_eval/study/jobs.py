@@ -6,8 +6,10 @@ parent and worker, so that a job can be run anywhere the model file is.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from gguf_eval.runtime.settings import EngineSettings, Offload, engine_from_document, offload_from_document
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class ScoreJob:
     max_tokens: int | None
     batch_size: int
     threads: int | None
-    gpu_layers: int
+    engine: EngineSettings
     kind: Literal["score"] = "score"
 
 
@@ -42,7 +44,7 @@ class SpeedJob:
     generated_tokens: int
     repetitions: int
     threads: int | None
-    gpu_layers: int
+    engine: EngineSettings
     kind: Literal["speed"] = "speed"
 
 
@@ -60,8 +62,10 @@ class QuantizeJob:
 
 @dataclass(frozen=True)
 class BuildJob:
-    """Say which llama.cpp this is. Events: ``build``."""
+    """Say which llama.cpp this is and what devices it finds. Events: ``build``, ``devices``."""
 
+    offload: Offload = field(default_factory=Offload)
+    """Refused where it can't be had."""
     kind: Literal["build"] = "build"
 
 
@@ -77,6 +81,10 @@ def from_document(document: dict[str, Any]) -> Job:
     """The job that `to_document` wrote, after JSON has made lists of its tuples."""
     kinds: dict[str, type[Job]] = {"score": ScoreJob, "speed": SpeedJob, "quantize": QuantizeJob, "build": BuildJob}
     fields = dict(document)
+    if "engine" in fields:
+        fields["engine"] = engine_from_document(fields["engine"])
+    if "offload" in fields:
+        fields["offload"] = offload_from_document(fields["offload"])
     if fields["kind"] == "score":
         fields["tasks"] = tuple(
             TaskWork(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from gguf_eval.files.header import Header, read_header
 from gguf_eval.files.levels import canonical_level
 from gguf_eval.files.model_file import ModelFile, describe, model_name
 from gguf_eval.files.quantize import is_quantized, level_path, needs_making
+from gguf_eval.runtime.settings import EngineSettings, Offload
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,13 @@ class RunRequest:
     """Longest request that is scored whole, and the context speed and memory are measured with."""
     batch_size: int = 512
     threads: int | None = None
-    gpu_layers: int = -1
+    offload: Offload = field(default_factory=Offload)
     cache: Path | None = None
     mirror: Path | None = None
     command: str = ""
+    cache_types: tuple[tuple[str, str], ...] = (("F16", "F16"),)
+    """Types of the KV cache, (keys, values): each pair makes a point of every model file."""
+    flash_attention: int = -1
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,18 @@ class PlannedPoint:
     made: bool
     """Whether the file is made from ``source``, or is ``source``."""
     origin: dict[str, Any]
+    engine: EngineSettings = field(default_factory=EngineSettings)
 
     @property
     def name(self) -> str:
         """What people call the point."""
-        return f"{self.model} {self.level}"
+        return f"{self.model} {self.label}"
+
+    @property
+    def label(self) -> str:
+        """What tells points of one model apart: the level, and the cache's type where it is not F16."""
+        cache = self.engine.cache_name
+        return f"{self.level} KV {cache}" if cache else self.level
 
 
 def plan_points(request: RunRequest) -> list[PlannedPoint]:
@@ -72,7 +83,11 @@ def plan_points(request: RunRequest) -> list[PlannedPoint]:
         points.extend(_levels_of(source, header, levels, cache))
     seen: set[Path] = set()
     unique = [point for point in points if not (point.path in seen or seen.add(point.path))]  # type: ignore[func-returns-value]
-    return _distinct_names(unique)
+    engines = [
+        EngineSettings(request.offload, cache_type_k=keys, cache_type_v=values, flash_attention=request.flash_attention)
+        for keys, values in dict.fromkeys(request.cache_types)
+    ]
+    return [replace(point, engine=engine) for point in _distinct_names(unique) for engine in engines]
 
 
 def _check_requantize(path: Path, header: Header, levels: Sequence[str], allowed: bool) -> None:
@@ -102,8 +117,6 @@ def _levels_of(source: ModelFile, header: Header, levels: Sequence[str], cache: 
 
 def _distinct_names(points: list[PlannedPoint]) -> list[PlannedPoint]:
     """Tell models of the same file name apart by the folder they are in."""
-    from dataclasses import replace
-
     sources: dict[str, set[Path]] = {}
     for point in points:
         if point.made or len(points) > 1:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gguf_eval.errors import EngineError
+from gguf_eval.errors import EngineError, GgufEvalError, UsageError
 from gguf_eval.study.jobs import Job, to_document
 
 _LOG_TAIL_BYTES = 1 << 18
@@ -24,13 +24,15 @@ def run_in_worker(job: Job, log_path: Path, on_event: Callable[[dict[str, Any]],
     """Run ``job`` to its end; ``on_event`` gets every event but the last.
 
     llama.cpp's log is appended to ``log_path``. Raises `EngineError` with the reason when the worker fails, crashes or
-    is killed. An exception in ``on_event``, KeyboardInterrupt included, ends the worker before it goes on.
+    is killed, `UsageError` when it was asked for what can't be had. An exception in ``on_event``, KeyboardInterrupt
+    included, ends the worker before it goes on.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("ab") as log:
         size_before = log.tell()
         worker = _start(log)
-        finished, message = False, None
+        finished = False
+        failure: GgufEvalError | None = None
         try:
             assert worker.stdin is not None and worker.stdout is not None
             try:
@@ -43,7 +45,7 @@ def run_in_worker(job: Job, log_path: Path, on_event: Callable[[dict[str, Any]],
                 if event is None:
                     break  # killed while writing
                 if event["event"] == "error":
-                    message = event["message"]
+                    failure = (UsageError if event.get("usage") else EngineError)(event["message"])
                 elif event["event"] == "done":
                     finished = True
                 else:
@@ -54,8 +56,8 @@ def run_in_worker(job: Job, log_path: Path, on_event: Callable[[dict[str, Any]],
             worker.kill()
             worker.wait()
             raise
-    if message:
-        raise EngineError(message)
+    if failure:
+        raise failure
     if not finished:
         raise EngineError(_reason(status, log_path, size_before))
 

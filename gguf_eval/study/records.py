@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gguf_eval.runtime.settings import EngineSettings
+
 Status = Literal["complete", "partial", "failed"]
 
 
@@ -87,6 +89,13 @@ class PointRecord:
     """Bytes by kind, for instance ``peak_rss``."""
     outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
     """By task hash, then by item hash."""
+
+    @property
+    def label(self) -> str:
+        """What tells points of one model apart: the level, and the KV cache's type where it is not F16."""
+        keys, values = self.settings.get("cache_type_k", "F16"), self.settings.get("cache_type_v", "F16")
+        cache = EngineSettings(cache_type_k=keys, cache_type_v=values).cache_name
+        return f"{self.level} KV {cache}" if cache else self.level
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from gguf_eval.errors import EngineError, GgufEvalError, StudyError
 from gguf_eval.files.hub import dataset_files
 from gguf_eval.machine import describe_machine
+from gguf_eval.study.doctor import check_offload
 from gguf_eval.study.plan import PlannedPoint, RunRequest, plan_points
 from gguf_eval.study.stages.make import make_model_file
 from gguf_eval.study.stages.measure import measure
@@ -27,6 +28,7 @@ def run_study(request: RunRequest, observer: Observer) -> bool:
     fetch = mirror(request.mirror) if request.mirror else dataset_files
     tasks = find_tasks(list(request.tasks))
     points = plan_points(request)
+    check_offload(request.offload)
     with StudyWriter(request.study) as study:
         work = []
         for task in tasks:
@@ -53,7 +55,7 @@ def run_point(state: RunState, point: PlannedPoint) -> bool:
         state.study.save_unmade(point.name, point.model, point.level, point.source.sha256, str(error), log)
         return False
     state.study.forget_unmade(point.level, point.source.sha256)
-    settings = {"max_tokens": state.request.ctx}
+    settings = {"max_tokens": state.request.ctx, **point.engine.answer_settings}
     point_id = state.study.save_point(point.name, point.model, settings, file, point.origin)
     state.study.plan_point(point_id, [w.task.hash for w in state.work], speed=state.request.speed)
     try:

@@ -13,7 +13,7 @@ import threading
 from importlib import import_module
 from typing import Any, TextIO
 
-from gguf_eval.errors import GgufEvalError
+from gguf_eval.errors import GgufEvalError, UsageError
 from gguf_eval.study.jobs import Job, from_document
 from gguf_eval.study.workers.emit import Emit
 
@@ -32,7 +32,7 @@ def main() -> None:
         run_job(job, emit)
         emit({"event": "done"})
     except GgufEvalError as error:
-        emit({"event": "error", "message": str(error)})
+        emit({"event": "error", "message": str(error), "usage": isinstance(error, UsageError)})
         sys.exit(1)
     except MemoryError:
         emit({"event": "error", "message": "out of memory; free some, or take a smaller model, context or batch"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def measure(state: RunState, point: PlannedPoint, point_id: int, file: ModelFile
         "library": library_version(),
         "n_ctx": n_ctx,
         "threads": request.threads or physical_cores(),
-        "gpu_layers": request.gpu_layers,
+        "offload": asdict(point.engine.offload),
         "prompt_tokens": request.prompt_tokens,
         "generated_tokens": request.generated_tokens,
         "repetitions": request.repetitions,
@@ -41,7 +42,7 @@ def measure(state: RunState, point: PlannedPoint, point_id: int, file: ModelFile
         generated_tokens=request.generated_tokens,
         repetitions=request.repetitions,
         threads=request.threads,
-        gpu_layers=request.gpu_layers,
+        engine=point.engine,
     )
     with state.observer.step(f"{point.name}: speed and memory", 2 * request.repetitions) as advance:
 

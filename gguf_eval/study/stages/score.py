@@ -31,7 +31,7 @@ def score(state: RunState, point: PlannedPoint, point_id: int, file: ModelFile, 
         max_tokens=state.request.ctx,
         batch_size=state.request.batch_size,
         threads=state.request.threads,
-        gpu_layers=state.request.gpu_layers,
+        engine=point.engine,
     )
     by_hash = {task_items.task.hash: task_items for task_items in missing}
     names = ", ".join(task_items.task.name for task_items in missing)

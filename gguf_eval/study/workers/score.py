@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from gguf_eval.runtime.bindings import build_info
-from gguf_eval.runtime.model import Model
+from gguf_eval.runtime.model import ContextSettings
+from gguf_eval.runtime.placement import DEFAULT_CONTEXT, open_model
 from gguf_eval.runtime.scoring import Request, Score, Scorer
 from gguf_eval.study.jobs import ScoreJob, TaskWork
 from gguf_eval.study.workers.emit import Emit
@@ -14,9 +15,12 @@ from gguf_eval.study.workers.emit import Emit
 
 def run(job: ScoreJob, emit: Emit) -> None:
     """Do the job in this process."""
-    with Model(Path(job.model), gpu_layers=job.gpu_layers) as model:
+    wanted = ContextSettings(n_ctx=job.max_tokens or DEFAULT_CONTEXT, batch_size=job.batch_size)
+    with open_model(Path(job.model), job.engine, wanted) as model:
         emit({"event": "build", **build_info()})
-        scorer = Scorer(model, max_tokens=job.max_tokens, batch_size=job.batch_size, threads=job.threads)
+        scorer = Scorer(
+            model, max_tokens=job.max_tokens, batch_size=job.batch_size, threads=job.threads, engine=job.engine
+        )
         for work in job.tasks:
             emit({"event": "start", "task": work.task_hash, "items": len(work.pairs)})
             _score_task(work, scorer, emit)

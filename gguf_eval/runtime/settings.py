@@ -1,0 +1,78 @@
+"""How a model is run: which layers are on which devices, how its cache is stored. Pure data: no llama.cpp here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+ALL_LAYERS = -1
+SPLIT_MODES = ("none", "layer", "row", "tensor")
+"""llama.cpp's ways to spread a model over devices, in the order of its enumeration."""
+
+CACHE_TYPES = {
+    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "IQ4_NL": 20, "BF16": 30,
+}  # fmt: skip
+"""Types the KV cache can be stored in, with the numbers that the GGUF format fixes for them."""
+
+
+@dataclass(frozen=True)
+class Offload:
+    """Where the layers of a model are computed."""
+
+    gpu_layers: int | None = None
+    """Layers on devices, counted from the output; -1 all, None as many as fit."""
+    devices: tuple[str, ...] = ()
+    """Names of the devices to use, as `doctor` lists them; none means all there are."""
+    split_mode: str = "layer"
+    tensor_split: tuple[float, ...] = ()
+    """Each device's share of the layers; none means llama.cpp's own, by free memory."""
+    rpc: tuple[str, ...] = ()
+    """HOST:PORT of llama.cpp RPC servers, whose devices are added to this machine's."""
+    mmap: bool = True
+    """Map the weights from the file instead of reading them."""
+
+
+CPU_ONLY = Offload(gpu_layers=0)
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What every job that opens a model is told beside the model."""
+
+    offload: Offload = field(default_factory=Offload)
+    cache_type_k: str = "F16"
+    cache_type_v: str = "F16"
+    flash_attention: int = -1
+    """1 on, 0 off, -1 what llama.cpp decides for the device."""
+
+    @property
+    def answer_settings(self) -> dict[str, Any]:
+        """What of this can change answers and differs from the default: part of a point's identity."""
+        settings: dict[str, Any] = {}
+        if self.cache_name:
+            settings |= {"cache_type_k": self.cache_type_k, "cache_type_v": self.cache_type_v}
+        if self.flash_attention != -1:
+            settings["flash_attention"] = self.flash_attention
+        return settings
+
+    @property
+    def cache_name(self) -> str:
+        """Names the cache's types for people: empty for F16, ``Q8_0`` or ``Q8_0/F16`` (keys/values) else."""
+        if self.cache_type_k == self.cache_type_v:
+            return "" if self.cache_type_k == "F16" else self.cache_type_k
+        return f"{self.cache_type_k}/{self.cache_type_v}"
+
+
+def offload_from_document(document: Mapping[str, Any]) -> Offload:
+    """The settings that dataclasses.asdict wrote, after JSON has made lists of the tuples."""
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in document.items()
+    }
+    return Offload(**fields)
+
+
+def engine_from_document(document: Mapping[str, Any]) -> EngineSettings:
+    """The same for `EngineSettings`."""
+    fields = dict(document)
+    return EngineSettings(offload=offload_from_document(fields.pop("offload")), **fields)
