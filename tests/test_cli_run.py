@@ -125,7 +125,7 @@ def test_prompts_longer_than_the_context_are_cut_counted_and_reported(place: Pat
         (("run", "tiny.gguf", "-t", "absent.toml"), "absent.toml: no such task file", 1),
         (("run", "tiny.gguf", *FAST, "--study", "nowhere/x.sqlite"), "no such folder", 1),
         (("run", "tiny.gguf", *FAST, "--study", "count.jsonl"), "the study file can't be used", 1),
-        (("run", "tiny.gguf", *FAST, "-ngl", "some"), "needs 'all' or a number", 2),
+        (("run", "tiny.gguf", *FAST, "-ngl", "some"), "'all' or a number", 2),
         (("report", "absent.sqlite"), "no such study", 1),
         (("run", "tiny.gguf", "--limit", "many"), "Invalid value for '--limit'", 2),
     ],
