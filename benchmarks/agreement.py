@@ -21,7 +21,7 @@ from gguf_eval.runtime.bindings import build_info
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.scoring import Request, Scorer, encode_pair
 from gguf_eval.tasks.catalog import find_tasks
-from gguf_eval.tasks.datasets import mirror, read_rows
+from gguf_eval.tasks.datasets import mirror, task_rows
 from gguf_eval.tasks.metrics import ChoiceScores, picks
 from gguf_eval.tasks.prompts import Item, item_renderer
 
@@ -65,10 +65,10 @@ def main() -> None:
 def compare_task(oracle: dict, model: Model, mirror_folder: Path) -> tuple[dict, list[float]]:
     """Prompts, log-likelihoods and answers of one task; also the absolute differences in nats."""
     [task] = find_tasks([oracle["task"]])
-    rows = read_rows(task.dataset, fetch=mirror(mirror_folder), source=task.path)
+    rows = task_rows(task, fetch=mirror(mirror_folder))
     render = item_renderer(task)
     samples = sorted(oracle["samples"], key=lambda sample: sample["doc_id"])
-    items = [render(sample["doc_id"], rows[sample["doc_id"]]) for sample in samples]
+    items = [render(rows[sample["doc_id"]], ()) for sample in samples]
     scores = iter(Scorer(model).score([Request(*item.pair(i)) for item in items for i in range(len(item.choices))]))
     equal = same = ours_right = theirs_right = split_differently = 0
     differences: list[float] = []

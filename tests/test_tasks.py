@@ -21,7 +21,7 @@ from gguf_eval.errors import TaskError, UsageError
 from gguf_eval.tasks.catalog import find_tasks, suites, task_names, tasks_folder
 from gguf_eval.tasks.datasets import chosen_rows, load_items, mirror
 from gguf_eval.tasks.metrics import ChoiceScores, is_finite, picks
-from gguf_eval.tasks.prompts import Item, item_renderer
+from gguf_eval.tasks.prompts import Item, item_renderer, plain_rows
 from gguf_eval.tasks.spec import load_task
 
 TASKS = Path(__file__).parents[1] / "tasks"
@@ -32,7 +32,7 @@ def no_fetch(repo: str, config: str, split: str) -> Sequence[Path]:
 
 
 def rendered(name: str, row: dict[str, Any]) -> Item:
-    return item_renderer(load_task(TASKS / f"{name}.toml"))(0, row)
+    return item_renderer(load_task(TASKS / f"{name}.toml"))(plain_rows([row])[0], ())
 
 
 # The tasks that ship
@@ -281,7 +281,7 @@ def test_a_task_of_ones_own(tmp_path: Path) -> None:
         ({"[dataset]": "[datasets]"}, "unknown key 'datasets'; did you mean 'dataset'?"),
         ({'name = "mine"': ""}, "'name' must be given, as str; found None"),
         ({"version = 1": 'version = "1"'}, "'version' must be given, as int; found '1'"),
-        ({'"choice"': '"generate"'}, "kind 'generate' is unknown; known: choice"),
+        ({'"choice"': '"generate"'}, "kind 'generate' is unknown; did you mean 'generation'?"),
         ({'"acc"': '"acc_nrom"'}, "metric 'acc_nrom' is unknown; did you mean 'acc_norm'?"),
         ({'metric = "acc"': 'metric = "acc"\nmetrics = ["acc_norm"]'}, "metric 'acc' must be one of metrics"),
         ({'metric = "acc"': "metrics = 5"}, "metrics must be a list of names; found 5"),
@@ -482,9 +482,9 @@ def test_tasks_that_are_not_there(tmp_path: Path) -> None:
 def test_each_metric_has_a_normalisation_of_its_own() -> None:
     scores = ChoiceScores(logprobs=(-4.0, -5.0, -6.0), token_counts=(1, 5, 2), character_counts=(4, 4, 20))
     # sums -4 -5 -6; by characters -1 -1.25 -0.3; by tokens -4 -1 -3
-    assert picks(scores) == {"acc": 0, "acc_norm": 2, "acc_token_norm": 1}
-    assert picks(ChoiceScores((-1.0, -1.0), (1, 1), (2, 2))) == {"acc": 0, "acc_norm": 0, "acc_token_norm": 0}
-    assert picks(ChoiceScores((-1.0, -0.5), (0, 0), (0, 0))) == {"acc": 1, "acc_norm": 1, "acc_token_norm": 1}
+    assert picks(scores) == {"acc": 0, "acc_norm": 2, "acc_token_norm": 1, "mc2": 0, "all_gold": 0}
+    assert set(picks(ChoiceScores((-1.0, -1.0), (1, 1), (2, 2))).values()) == {0}
+    assert set(picks(ChoiceScores((-1.0, -0.5), (0, 0), (0, 0))).values()) == {1}
 
 
 def test_broken_scores_are_told_apart() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gguf_eval.analysis.comparison import Comparison, add_pairs, compare, count_pairs
 from gguf_eval.analysis.statistics import Estimate, mean_and_deviation, wilson
-from gguf_eval.study.records import Outcome, PointRecord, SpeedRecord, Status, StudyRecord, TaskRecord
+from gguf_eval.study.records import ItemRecord, Outcome, PointRecord, SpeedRecord, Status, StudyRecord, TaskRecord
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _summarise_task(
             metrics[metric] = estimate
     if not outcomes:
         return None
-    chances = [1 / len(task.items[key].choices) for key in outcomes if key in task.items]
+    chances = [_chance(task.items[key]) for key in outcomes if key in task.items]
     return TaskSummary(
         name=task.name,
         metric=task.metric,
@@ -179,6 +179,11 @@ def _summarise_task(
         truncated=sum(outcome.truncated_tokens > 0 for outcome in outcomes.values()),
         comparison=comparison,
     )
+
+
+def _chance(item: ItemRecord) -> float:
+    """What guessing gets: nothing where there is no list to choose from."""
+    return max(1, len(item.golds)) / len(item.choices) if len(item.choices) > 1 else 0.0
 
 
 def _summarise_speed(record: SpeedRecord) -> SpeedSummary:

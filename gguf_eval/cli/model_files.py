@@ -206,15 +206,14 @@ def _calibration(text: str) -> tuple[str, str]:
     if Path(text).is_file() or ":" not in text:
         return Path(text).name, read_text(Path(text))
     from gguf_eval.files.hub import dataset_files
-    from gguf_eval.tasks.datasets import read_rows
-    from gguf_eval.tasks.spec import Dataset
+    from gguf_eval.tasks.datasets import hub_rows
 
     repo, _, rest = text.partition(":")
     inside, _, column = rest.partition(":")
     config, _, split = inside.rpartition("/")
     if not (repo and config and split and column):
         raise UsageError(f"--text: a file, or owner/name:config/split:column, is needed; found '{text}'")
-    rows = read_rows(Dataset(repo, config, split), fetch=dataset_files, source=Path(text))
+    rows = hub_rows(repo, config, split, dataset_files)
     if rows and column not in rows[0]:
         raise UsageError(f"--text: {repo} has no column '{column}'{nearest(column, rows[0])}")
     return text, "\n".join(str(row[column]).removesuffix("\n") for row in rows)

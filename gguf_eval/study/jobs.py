@@ -26,12 +26,45 @@ class ScoreJob:
 
 
 @dataclass(frozen=True)
+class HeaderWork:
+    """What stands before the contexts of items: text, or a system message and earlier turns of a chat."""
+
+    description: str
+    examples: tuple[tuple[str, str], ...]
+    """(question, answer) of each few-shot example."""
+    delimiter: str
+    separator: str
+
+    @property
+    def text(self) -> str:
+        """The header as plain text."""
+        shown = (f"{question}{self.delimiter}{answer}{self.separator}" for question, answer in self.examples)
+        return self.description + "".join(shown)
+
+
+@dataclass(frozen=True)
+class PromptWork:
+    """What is asked of one item."""
+
+    header: int
+    """Place in the headers of the task's work."""
+    contexts: tuple[str, ...]
+    """One, or one for each choice."""
+    choices: tuple[str, ...]
+    """The texts to score; none where the model is to write."""
+
+
+@dataclass(frozen=True)
 class TaskWork:
-    """Items of one task: for each item the (context, continuation) pairs of its choices."""
+    """Items of one task."""
 
     task_hash: str
     item_hashes: tuple[str, ...]
-    pairs: tuple[tuple[tuple[str, str], ...], ...]
+    prompts: tuple[PromptWork, ...]
+    """One for each item."""
+    headers: tuple[HeaderWork, ...]
+    delimiter: str
+    """Between context and choice."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +118,22 @@ def from_document(document: dict[str, Any]) -> Job:
         fields["engine"] = engine_from_document(fields["engine"])
     if "offload" in fields:
         fields["offload"] = offload_from_document(fields["offload"])
-    if fields["kind"] == "score":
-        fields["tasks"] = tuple(
-            TaskWork(
-                work["task_hash"],
-                tuple(work["item_hashes"]),
-                tuple(tuple((context, continuation) for context, continuation in item) for item in work["pairs"]),
-            )
-            for work in fields["tasks"]
-        )
+    if "tasks" in fields:
+        fields["tasks"] = tuple(_task_work(work) for work in fields["tasks"])
     return kinds[fields["kind"]](**fields)
+
+
+def _task_work(work: dict[str, Any]) -> TaskWork:
+    return TaskWork(
+        task_hash=work["task_hash"],
+        item_hashes=tuple(work["item_hashes"]),
+        prompts=tuple(PromptWork(p["header"], tuple(p["contexts"]), tuple(p["choices"])) for p in work["prompts"]),
+        headers=tuple(
+            HeaderWork(
+                h["description"], tuple((question, answer) for question, answer in h["examples"]),
+                h["delimiter"], h["separator"],
+            )
+            for h in work["headers"]
+        ),
+        delimiter=work["delimiter"],
+    )  # fmt: skip

@@ -45,20 +45,32 @@ def _tasks(connection: sqlite3.Connection) -> dict[str, TaskRecord]:
         newest[row["name"]] = row
     tasks = {}
     for row in sorted(newest.values(), key=lambda row: (row["planned_run"], row["rowid"])):
-        items = {
-            item["hash"]: _item(item)
-            for item in connection.execute("SELECT * FROM item WHERE task_hash = ?", (row["hash"],))
-        }
+        query = (
+            "SELECT item.*, item_header.text AS header_text FROM item "
+            "LEFT JOIN item_header ON item_header.id = item.header WHERE task_hash = ?"
+        )
+        items = {item["hash"]: _item(item) for item in connection.execute(query, (row["hash"],))}
         tasks[row["hash"]] = TaskRecord(
             row["hash"], row["name"], row["title"], row["group"], row["version"], row["metric"],
-            tuple(json.loads(row["metrics"])), items,
+            tuple(json.loads(row["metrics"])), items, row["subgroup"], row["kind"],
+            tuple(json.loads(row["aggregates"])),
+            {name: tuple(members) for name, members in json.loads(row["groups"]).items()},
         )  # fmt: skip
     return tasks
 
 
 def _item(row: sqlite3.Row) -> ItemRecord:
     content = json.loads(row["content"])
-    return ItemRecord(row["hash"], row["id"], tuple(content["contexts"]), tuple(content["choices"]), row["gold"])
+    lists = {key: tuple(content.get(key, ())) for key in ("contexts", "choices", "golds", "references")}
+    return ItemRecord(
+        hash=row["hash"],
+        id=row["id"],
+        gold=row["gold"],
+        header=row["header_text"] or "",
+        subject=content.get("subject", ""),
+        cluster=content.get("cluster", row["id"]),
+        **lists,
+    )
 
 
 def _point(connection: sqlite3.Connection, row: sqlite3.Row, tasks: dict[str, TaskRecord]) -> PointRecord:
@@ -106,6 +118,10 @@ def _outcomes(connection: sqlite3.Connection, point: int, task_hash: str) -> dic
             tuple(json.loads(row["token_counts"])),
             row["truncated_tokens"],
             row["unscored_reason"],
+            row["text"],
+            row["extracted"],
+            row["finish_reason"],
+            row["seconds"],
         )
         for row in rows
     }

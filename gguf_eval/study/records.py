@@ -26,6 +26,14 @@ class Outcome:
     token_counts: tuple[int, ...]
     truncated_tokens: int = 0
     unscored_reason: str | None = None
+    text: str | None = None
+    """What the model wrote (kind generation); its tokens are in ``token_counts``."""
+    extracted: str | None = None
+    """What the judge took for the answer."""
+    finish_reason: str | None = None
+    """Why the text ends: stop (a stop string), eog (the model ended it), length (the task's limit), context."""
+    seconds: float | None = None
+    """From the start of this answer to its end; others were written side by side."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,15 @@ class ItemRecord:
     contexts: tuple[str, ...]
     choices: tuple[str, ...]
     gold: int
+    golds: tuple[int, ...] = ()
+    """Indices of all right choices."""
+    header: str = ""
+    """What stands before the contexts: description and few-shot examples."""
+    references: tuple[Any, ...] = ()
+    """What the judge compares with (kind generation)."""
+    subject: str = ""
+    cluster: str = ""
+    """Items of one cluster are not independent of each other."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,13 @@ class TaskRecord:
     metric: str
     metrics: tuple[str, ...]
     items: dict[str, ItemRecord]
+    subgroup: str = ""
+    kind: str = "choice"
+    """choice, generation or continuation."""
+    aggregates: tuple[str, ...] = ()
+    """Figures over all items that are no mean over them (`gguf_eval.tasks.aggregates`)."""
+    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Subjects by named group."""
 
 
 @dataclass(frozen=True)

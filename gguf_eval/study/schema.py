@@ -44,16 +44,25 @@ CREATE TABLE task (
     "group" TEXT NOT NULL,
     metric TEXT NOT NULL,
     metrics TEXT NOT NULL,               -- JSON: names
-    planned_run INTEGER NOT NULL
+    planned_run INTEGER NOT NULL,
+    subgroup TEXT NOT NULL DEFAULT '',
+    kind TEXT NOT NULL DEFAULT 'choice',
+    aggregates TEXT NOT NULL DEFAULT '[]',  -- JSON: names
+    groups TEXT NOT NULL DEFAULT '{}'    -- JSON: subjects by group
 );
 CREATE TABLE item (
     task_hash TEXT NOT NULL,
     hash TEXT NOT NULL,
     id TEXT NOT NULL,
-    content TEXT NOT NULL,               -- JSON: contexts, choices
+    content TEXT NOT NULL,               -- JSON: contexts, choices, golds, references, subject, cluster
     gold INTEGER NOT NULL,
+    header INTEGER NOT NULL DEFAULT 0,   -- of item_header; 0: none
     PRIMARY KEY (task_hash, hash)
 ) WITHOUT ROWID;
+CREATE TABLE item_header (               -- description and few-shot examples, which items share
+    id INTEGER PRIMARY KEY,
+    text TEXT NOT NULL UNIQUE
+);
 CREATE TABLE point_task (
     point_id INTEGER NOT NULL,
     task_hash TEXT NOT NULL,
@@ -70,6 +79,10 @@ CREATE TABLE outcome (
     token_counts TEXT NOT NULL,          -- JSON
     truncated_tokens INTEGER NOT NULL,
     unscored_reason TEXT,
+    text TEXT,                           -- what was written
+    extracted TEXT,                      -- what was taken for the answer
+    finish_reason TEXT,                  -- stop, eog, length or context
+    seconds REAL,
     PRIMARY KEY (point_id, task_hash, item_hash)
 ) WITHOUT ROWID;
 CREATE TABLE measurement (

@@ -59,6 +59,21 @@ def check_version(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
+def _save_header(connection: sqlite3.Connection, text: str) -> int:
+    """The number of a header's text; 0 where there is none."""
+    if not text:
+        return 0
+    connection.execute("INSERT OR IGNORE INTO item_header (text) VALUES (?)", (text,))
+    return int(connection.execute("SELECT id FROM item_header WHERE text = ?", (text,)).fetchone()[0])
+
+
+def _item_content(item: Item) -> str:
+    content = {"contexts": item.contexts, "choices": item.choices, "golds": item.golds,
+               "references": item.references, "subject": item.subject,
+               "cluster": item.cluster if item.cluster != item.id else ""}  # fmt: skip
+    return canonical_json({key: value for key, value in content.items() if value})
+
+
 class StudyWriter:
     """An open study file that this process alone writes to. Use as a context manager."""
 
@@ -129,19 +144,20 @@ class StudyWriter:
         """Plan a task's items; items planned before stay."""
         with self._transaction() as connection:
             connection.execute(
-                'INSERT OR REPLACE INTO task (hash, name, version, title, "group", metric, metrics, planned_run) '
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                'INSERT OR REPLACE INTO task (hash, name, version, title, "group", metric, metrics, planned_run, '
+                "subgroup, kind, aggregates, groups) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (task.hash, task.name, task.version, task.title, task.group, task.metric,
-                 canonical_json(task.metrics), run),
+                 canonical_json(task.metrics), run, task.subgroup, task.kind, canonical_json(task.aggregates),
+                 canonical_json(task.groups)),
             )  # fmt: skip
+            headers = {text: _save_header(connection, text) for text in {item.header.text for item in items}}
             connection.executemany(
-                "INSERT OR IGNORE INTO item (task_hash, hash, id, content, gold) VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO item (task_hash, hash, id, content, gold, header) VALUES (?, ?, ?, ?, ?, ?)",
                 [
-                    (task.hash, item.hash, item.id,
-                     canonical_json({"contexts": item.contexts, "choices": item.choices}), item.gold)
+                    (task.hash, item.hash, item.id, _item_content(item), item.gold, headers[item.header.text])
                     for item in items
                 ],
-            )  # fmt: skip
+            )
 
     def save_point(
         self, name: str, model: str, settings: Mapping[str, Any], file: ModelFile, origin: Mapping[str, Any]
@@ -202,11 +218,11 @@ class StudyWriter:
         """Store outcomes; they are on the disk's way when this returns."""
         with self._transaction() as connection:
             connection.executemany(
-                "INSERT OR REPLACE INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (point, task_hash, o.item_hash, o.value, o.answer, canonical_json(o.metrics),
                      json.dumps([round(value, 6) for value in o.logprobs]), json.dumps(o.token_counts),
-                     o.truncated_tokens, o.unscored_reason)
+                     o.truncated_tokens, o.unscored_reason, o.text, o.extracted, o.finish_reason, o.seconds)
                     for o in outcomes
                 ],
             )  # fmt: skip

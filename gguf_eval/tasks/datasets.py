@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from gguf_eval.errors import TaskError
-from gguf_eval.tasks.prompts import Item, item_renderer
-from gguf_eval.tasks.spec import Dataset, Task
+from gguf_eval.tasks.fewshot import ExampleChooser, Pool
+from gguf_eval.tasks.prompts import Item, Row, item_renderer, plain_rows
+from gguf_eval.tasks.spec import Task
+from gguf_eval.tasks.templates import Templates
 
 Fetch = Callable[[str, str, str], Sequence[Path]]
 """(repo, config, split) -> the split's Parquet files on this machine."""
@@ -21,17 +24,69 @@ def load_items(task: Task, *, fetch: Fetch, limit: int | None = None, seed: int 
 
     A smaller limit asks a subset of what a larger one asks, so that raising it keeps every answer already stored.
     """
-    rows = read_rows(task.dataset, fetch=fetch, source=task.path)
-    if not rows:
-        raise TaskError(f"{task.path}: the dataset has no rows; check repo, config and split")
+    rows = task_rows(task, fetch=fetch)
+    chooser = ExampleChooser(task, _example_pool(task, fetch))
     render = item_renderer(task)
-    items = [render(number, rows[number]) for number in chosen_rows(len(rows), limit, seed)]
+    subject = Templates(task.path).text(task.prompt.subject)
+    items = []
+    for number in chosen_rows(len(rows), limit, seed):
+        row = rows[number]
+        items.append(render(row, chooser.examples(row, subject(row.columns))))
     seen: dict[str, str] = {}
     for item in items:
         if item.id in seen:
             raise TaskError(f"{task.path}: two items have the id '{item.id}'; ids must be unique")
         seen[item.id] = item.hash
     return items
+
+
+def task_rows(task: Task, *, fetch: Fetch) -> list[Row]:
+    """All rows that are asked, config after config."""
+    dataset = task.dataset
+    if dataset.file is not None:
+        rows = plain_rows(read_file(dataset.file, task.path, "dataset.file"))
+    else:
+        rows = [
+            row
+            for config in dataset.configs
+            for row in plain_rows(hub_rows(dataset.repo, config, dataset.split, fetch), config)
+        ]
+    if not rows:
+        raise TaskError(f"{task.path}: the dataset has no rows; check repo, config and split")
+    if not dataset.where:
+        return rows
+    templates = Templates(task.path)
+    keep = templates.expression(dataset.where)
+    kept = []
+    for row in rows:
+        with templates.rendering(f"{task.path}: row {row.number}: dataset.where", row.columns):
+            if keep(row.columns):
+                kept.append(row)
+    if not kept:
+        raise TaskError(f"{task.path}: dataset.where leaves none of {len(rows)} rows; check it against the columns")
+    return kept
+
+
+def _example_pool(task: Task, fetch: Fetch) -> Pool:
+    """Where few-shot examples come from, each config's rows read once."""
+    fewshot, dataset = task.fewshot, task.dataset
+
+    @functools.cache
+    def pool(config: str) -> Sequence[Row]:
+        if fewshot is None:
+            return []
+        if fewshot.split:
+            return plain_rows(hub_rows(dataset.repo, config, fewshot.split, fetch), config)
+        if fewshot.file is not None:
+            return plain_rows(read_file(fewshot.file, task.path, "fewshot.file"), config)
+        return plain_rows(fewshot.examples, config)
+
+    return pool
+
+
+def hub_rows(repo: str, config: str, split: str, fetch: Fetch) -> list[dict[str, Any]]:
+    """All rows of a split of a hub dataset as dictionaries."""
+    return [row for file in fetch(repo, config, split) for row in _read_parquet(file)]
 
 
 def chosen_rows(count: int, limit: int | None, seed: int) -> list[int]:
@@ -42,14 +97,15 @@ def chosen_rows(count: int, limit: int | None, seed: int) -> list[int]:
     return sorted(order[:limit])
 
 
-def read_rows(dataset: Dataset, *, fetch: Fetch, source: Path) -> list[dict[str, Any]]:
-    """All rows of a dataset as dictionaries; raises `TaskError` naming the file that can't be read."""
-    if dataset.file is None:
-        files = fetch(dataset.repo, dataset.config, dataset.split)
-        return [row for file in files for row in _read_parquet(file)]
-    if not dataset.file.is_file():
-        raise TaskError(f"{source}: dataset.file {dataset.file} does not exist")
-    return _read_parquet(dataset.file) if dataset.file.suffix == ".parquet" else _read_jsonl(dataset.file)
+def read_file(path: Path, source: Path, key: str) -> list[dict[str, Any]]:
+    """All rows of a file as dictionaries, read by its ending; raises `TaskError` naming the file and the line."""
+    readers = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
+    if not path.is_file():
+        raise TaskError(f"{source}: {key} {path} does not exist")
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise TaskError(f"{source}: {key} {path.name} must end in {', '.join(readers)}")
+    return reader(path)
 
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -66,6 +122,37 @@ def _read_jsonl(path: Path) -> list[dict[str, Any]]:
         raise TaskError(f"{path}:{number}: not valid JSON: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise TaskError(f"{path}: can't be read ({error}); JSON Lines in UTF-8 is needed") from None
+    return rows
+
+
+def _read_json(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise TaskError(f"{path}:{error.lineno}: not valid JSON: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TaskError(f"{path}: can't be read ({error}); JSON in UTF-8 is needed") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise TaskError(f"{path}: a JSON list of objects is needed; found {str(rows)[:40]!r}")
+    return rows
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    """Rows of a CSV file whose first line names the columns; every value is a string."""
+    import csv
+
+    rows: list[dict[str, Any]] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            for row in reader:
+                if None in row or None in row.values():
+                    raise TaskError(f"{path}:{reader.line_num}: {len(reader.fieldnames or ())} columns are needed")
+                rows.append(dict(row))
+    except csv.Error as error:
+        raise TaskError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TaskError(f"{path}: can't be read ({error}); CSV in UTF-8 is needed") from None
     return rows
 
 

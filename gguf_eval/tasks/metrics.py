@@ -1,15 +1,21 @@
-"""Scores what a model said of an item. Every metric has one name and one definition.
+"""Scores what a model says of an item's choices. Every metric has one name and one definition.
 
-acc             the choice with the highest summed log-likelihood is the right one
+acc             the choice with the highest summed log-likelihood is a right one
 acc_norm        the same with each sum divided by the choice's length in characters (lm-evaluation-harness's acc_norm)
 acc_token_norm  the same with each sum divided by the choice's number of tokens (llama-perplexity's multiple choice)
+mc2             share of the choices' probability that the right ones hold (TruthfulQA's MC2)
+all_gold        the k most likely choices are the k right ones (TimeDial's 2-best accuracy)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+
+CHOICE_METRICS = ("acc", "acc_norm", "acc_token_norm", "mc2", "all_gold")
+CONTINUATION_METRICS = ("acc",)
+"""acc: greedy decoding gives the continuation."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +30,25 @@ class ChoiceScores:
 
 def picks(scores: ChoiceScores) -> dict[str, int]:
     """For each metric the index of the choice the model prefers (the first of equals)."""
+    likeliest = _argmax(scores.logprobs)
     return {
-        "acc": _argmax(scores.logprobs),
+        "acc": likeliest,
         "acc_norm": _argmax(_per(scores.logprobs, scores.character_counts)),
         "acc_token_norm": _argmax(_per(scores.logprobs, scores.token_counts)),
+        "mc2": likeliest,
+        "all_gold": likeliest,
     }
+
+
+def values(scores: ChoiceScores, golds: Collection[int]) -> dict[str, float]:
+    """Every metric's value, 0 to 1, where the choices ``golds`` are right."""
+    result = {name: float(pick in golds) for name, pick in picks(scores).items()}
+    highest = max(scores.logprobs)
+    weights = [math.exp(logprob - highest) for logprob in scores.logprobs]
+    order = sorted(range(len(weights)), key=lambda i: -scores.logprobs[i])
+    result["mc2"] = sum(weights[gold] for gold in golds) / sum(weights)
+    result["all_gold"] = float(set(order[: len(golds)]) == set(golds))
+    return result
 
 
 def is_finite(scores: ChoiceScores) -> bool:

@@ -1,16 +1,45 @@
-"""Turns dataset rows into items: renders the task's templates and checks what comes out."""
+"""Turns dataset rows into items: renders the task's templates and checks what comes out.
+
+An item is text that is the same for every model; a chat template is applied where the model is.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gguf_eval.errors import TaskError
-from gguf_eval.tasks.spec import Task
+from gguf_eval.tasks.spec import Fewshot, Kind, Task
+from gguf_eval.tasks.templates import Templates
+
+
+@dataclass(frozen=True)
+class Example:
+    """A worked example before an item."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands before an item's own context; items of a task mostly share one."""
+
+    description: str = ""
+    examples: tuple[Example, ...] = ()
+    delimiter: str = " "
+    """Between an example's question and its answer."""
+    separator: str = "\n\n"
+    """After an example."""
+
+    @property
+    def text(self) -> str:
+        """The header as plain text."""
+        shown = (f"{e.question}{self.delimiter}{e.answer}{self.separator}" for e in self.examples)
+        return self.description + "".join(shown)
 
 
 @dataclass(frozen=True)
@@ -19,92 +48,168 @@ class Item:
 
     id: str
     contexts: tuple[str, ...]
-    """One context, or one for each choice."""
+    """One context, or one for each choice; the header is no part of it."""
     choices: tuple[str, ...]
+    """kind choice: the answers; continuation: the one text that is scored; generation: none."""
     gold: int
+    """Index of the (first) right choice."""
     delimiter: str
     """Stands between context and choice, and is no part of the choice's length."""
     hash: str
+    golds: tuple[int, ...] = (0,)
+    """Indices of all right choices."""
+    header: Header = Header()
+    references: tuple[Any, ...] = ()
+    """kind generation: what the judge compares with."""
+    subject: str = ""
+    cluster: str = ""
+    """Items of one cluster are not independent of each other; the item's id unless the task says otherwise."""
+
+    def context(self, index: int = 0) -> str:
+        """The whole text before choice ``index``: header and context."""
+        return self.header.text + self.contexts[index if len(self.contexts) > 1 else 0]
 
     def pair(self, index: int) -> tuple[str, str]:
         """Context and continuation of one choice."""
-        context = self.contexts[index if len(self.contexts) > 1 else 0]
-        return context, self.delimiter + self.choices[index]
+        return self.context(index), self.delimiter + self.choices[index]
 
 
-def make_item(item_id: str, contexts: tuple[str, ...], choices: tuple[str, ...], gold: int, delimiter: str) -> Item:
+def make_item(
+    item_id: str,
+    contexts: tuple[str, ...],
+    choices: tuple[str, ...],
+    golds: tuple[int, ...],
+    delimiter: str,
+    *,
+    header: Header = Header(),
+    references: tuple[Any, ...] = (),
+    subject: str = "",
+    cluster: str = "",
+) -> Item:
     """Build an item; its hash covers its id and everything the model and the scoring see."""
-    content = json.dumps([item_id, contexts, choices, gold, delimiter], ensure_ascii=False)
-    return Item(item_id, contexts, choices, gold, delimiter, hashlib.sha256(content.encode()).hexdigest())
-
-
-def _regex_replace(text: str, pattern: str, replacement: str) -> str:
-    return re.sub(pattern, replacement, text)
-
-
-def item_renderer(task: Task) -> Callable[[int, Mapping[str, Any]], Item]:
-    """Compile the task's templates once; the result renders (row number, row) and raises `TaskError`."""
-    import jinja2
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    environment = ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
+    content = [item_id, contexts, choices, golds, delimiter, header.text, references]
+    digest = hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+    gold = golds[0] if golds else 0
+    return Item(
+        item_id, contexts, choices, gold, delimiter, digest, golds, header, references, subject, cluster or item_id
     )
-    environment.filters["regex_replace"] = _regex_replace
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a dataset and where it stands."""
+
+    number: int
+    """In its config, before anything is left out."""
+    config: str
+    columns: Mapping[str, Any]
+    """With ``dataset_config`` unless the dataset has such a column."""
+
+
+ItemRenderer = Callable[[Row, tuple[Example, ...]], Item]
+
+
+def item_renderer(task: Task) -> ItemRenderer:
+    """Compile the task's templates once; the result renders (row, its few-shot examples), raising `TaskError`."""
     prompt = task.prompt
+    templates = Templates(task.path)
+    contexts = [templates.text(source) for source in prompt.context]
+    choices = _choices(templates, prompt.choices)
+    gold = templates.expression(prompt.gold) if prompt.gold else None
+    target = templates.text(prompt.target) if task.kind == "continuation" else None
+    references = templates.expression(prompt.references) if prompt.references else None
+    name, description = templates.text(prompt.id), templates.text(prompt.description)
+    subject, cluster = templates.text(prompt.subject), templates.text(prompt.cluster)
+    separator = (task.fewshot or Fewshot(0)).separator
+    several = len(task.dataset.configs) > 1
 
-    # Rows are passed by place, not as keywords: a column may be named "self".
-    def expression(source: str) -> Callable[[Mapping[str, Any]], Any]:
-        compiled = environment.compile_expression(source, undefined_to_none=False)
-
-        def evaluate(row: Mapping[str, Any]) -> Any:
-            value = compiled(row)
-            if isinstance(value, jinja2.Undefined):
-                str(value)  # raises, and names what is missing
-            return value
-
-        return evaluate
-
-    def template(source: str) -> Callable[[Mapping[str, Any]], str]:
-        return environment.from_string(source).render
-
-    try:
-        contexts = [template(source) for source in prompt.context]
-        gold = expression(prompt.gold)
-        name = template(prompt.id) if prompt.id else None
-        choices: Callable[[Mapping[str, Any]], list[Any]]
-        if isinstance(prompt.choices, str):
-            choices = expression(prompt.choices)
-        else:
-            parts = [template(source) for source in prompt.choices]
-            choices = lambda row: [part(row) for part in parts]  # noqa: E731
-    except jinja2.TemplateSyntaxError as error:
-        raise TaskError(f"{task.path}: template error: {error.message} in {error.source or '?'!r}") from None
-
-    def render(number: int, row: Mapping[str, Any]) -> Item:
-        where = f"{task.path}: row {number}"
-        try:
-            item_id = name(row) if name else str(number)
-            answers = choices(row)
-            right = gold(row)
-            texts = tuple(context(row) for context in contexts)
-        except jinja2.UndefinedError as error:
-            found = ", ".join(sorted(row))
-            raise TaskError(f"{where}: {error.message}; the dataset's columns are: {found}") from None
-        except Exception as error:  # a template runs what its author wrote
-            raise TaskError(f"{where}: the template failed: {type(error).__name__}: {error}") from None
-        return _checked(f"{where} (item '{item_id}')", item_id, texts, answers, right, prompt.delimiter)
+    def render(row: Row, examples: tuple[Example, ...] = ()) -> Item:
+        where = f"{task.path}: " + (f"{row.config} row {row.number}" if several else f"row {row.number}")
+        number = f"{row.config}/{row.number}" if several else str(row.number)
+        columns = row.columns
+        with templates.rendering(where, columns):
+            item_id = name(columns) or number
+            texts = tuple(context(columns) for context in contexts)
+            header = Header(description(columns), examples, prompt.delimiter, separator)
+            right = gold(columns) if gold else 0
+            compared = references(columns) if references else ()
+            answers = [target(columns)] if target else choices(columns)
+            labels = {"subject": subject(columns), "cluster": cluster(columns)}
+        where = f"{where} (item '{item_id}')"
+        golds = _checked_choices(where, task.kind, answers, right, len(texts))
+        return make_item(
+            item_id, texts, tuple(answers), golds, prompt.delimiter, header=header,
+            references=_checked_references(where, task.kind, compared), **labels,
+        )  # fmt: skip
 
     return render
 
 
-def _checked(where: str, item_id: str, contexts: tuple[str, ...], answers: Any, gold: Any, delimiter: str) -> Item:
+def example_renderer(task: Task) -> Callable[[Row], tuple[Example, str]]:
+    """The result renders a row as an example, with its subject."""
+    fewshot = task.fewshot or Fewshot(0)
+    templates = Templates(task.path)
+    render = item_renderer(task) if not (fewshot.context and fewshot.target) else None
+    context = templates.text(fewshot.context)
+    target = templates.text(fewshot.target or (task.prompt.target if task.kind == "generation" else ""))
+    subject = templates.text(task.prompt.subject)
+
+    def show(row: Row) -> tuple[Example, str]:
+        with templates.rendering(f"{task.path}: few-shot row {row.number}", row.columns):
+            question, answer, of = context(row.columns), target(row.columns), subject(row.columns)
+        if render is not None:
+            item = render(row, ())
+            question = question or item.contexts[item.gold if len(item.contexts) > 1 else 0]
+            answer = answer or str(item.choices[item.gold] if item.choices else item.references[0])
+        return Example(question, answer), of
+
+    return show
+
+
+def _choices(templates: Templates, source: str | Sequence[str]) -> Callable[[Mapping[str, Any]], Any]:
+    if isinstance(source, str):
+        return templates.expression(source)
+    parts = [templates.text(part) for part in source]
+    return lambda columns: [part(columns) for part in parts]
+
+
+def _checked_choices(where: str, kind: Kind, answers: Any, gold: Any, contexts: int) -> tuple[int, ...]:
+    """The indices of the right choices."""
+    if kind == "generation":
+        return ()
+    if kind == "continuation":
+        if not answers[0]:
+            raise TaskError(f"{where}: prompt.target gave an empty text; there is nothing to score")
+        return (0,)
     if not isinstance(answers, list | tuple) or len(answers) < 2 or not all(isinstance(a, str) for a in answers):
         raise TaskError(f"{where}: two choices or more are needed, as strings; found {answers!r}")
-    if isinstance(gold, bool) or not isinstance(gold, int):
-        raise TaskError(f"{where}: gold must be the right choice's index; found {gold!r}")
-    if not 0 <= gold < len(answers):
-        raise TaskError(f"{where}: gold index {gold} is out of range; 0 to {len(answers) - 1} is needed")
-    if len(contexts) > 1 and len(contexts) != len(answers):
-        raise TaskError(f"{where}: {len(contexts)} contexts for {len(answers)} choices; one or as many are needed")
-    return make_item(item_id, contexts, tuple(answers), gold, delimiter)
+    golds = gold if isinstance(gold, list | tuple) else [gold]
+    for index in golds:
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise TaskError(f"{where}: gold must be the right choice's index; found {gold!r}")
+        if not 0 <= index < len(answers):
+            raise TaskError(f"{where}: gold index {index} is out of range; 0 to {len(answers) - 1} is needed")
+    if not golds:
+        raise TaskError(f"{where}: gold must name one right choice or more; found {gold!r}")
+    if contexts > 1 and contexts != len(answers):
+        raise TaskError(f"{where}: {contexts} contexts for {len(answers)} choices; one or as many are needed")
+    return tuple(dict.fromkeys(golds))
+
+
+def _checked_references(where: str, kind: Kind, references: Any) -> tuple[Any, ...]:
+    """The references as a tuple of JSON's values."""
+    found = tuple(references) if isinstance(references, list | tuple) else (references,)
+    if kind == "generation" and not found:
+        raise TaskError(f"{where}: prompt.references gave none; the judge needs one or more")
+    if any(value is None for value in found):
+        raise TaskError(f"{where}: prompt.references gave {references!r}; the judge needs values")
+    try:
+        json.dumps(found)
+    except (TypeError, ValueError) as error:
+        raise TaskError(f"{where}: prompt.references must give texts, numbers, lists or tables: {error}") from None
+    return found
+
+
+def plain_rows(rows: Sequence[Mapping[str, Any]], config: str = "default") -> list[Row]:
+    """Rows as they are numbered in their config."""
+    return [Row(number, config, {"dataset_config": config, **row}) for number, row in enumerate(rows)]

@@ -1,4 +1,4 @@
-"""Task files: what a task is, read from TOML and checked key by key."""
+"""Task files: what a task is. `load_task` reads one from TOML; `gguf_eval.tasks.definition` checks it key by key."""
 
 from __future__ import annotations
 
@@ -6,37 +6,41 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from gguf_eval.errors import TaskError, nearest
+from gguf_eval.errors import TaskError
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:  # pragma: no cover - the parser moved into the standard library in 3.11
     import tomli as tomllib
 
-CHOICE_METRICS = ("acc", "acc_norm", "acc_token_norm")
-KINDS = ("choice",)
+Kind = Literal["choice", "generation", "continuation"]
+"""choice: which of several answers is the most likely; generation: the model writes, a judge reads; continuation: how
+likely the right continuation is, and whether greedy decoding gives it."""
 
-_TOP = {"name", "version", "title", "description", "kind", "group", "metric", "metrics", "licence", "paper"}
-_TABLES = {
-    "dataset": {"repo", "config", "split", "file"},
-    "prompt": {"id", "context", "choices", "gold", "delimiter"},
-}
-_DOCUMENTATION = {"title", "description", "group", "licence", "paper"}
+Sampler = Literal["first", "random", "random_per_item"]
+"""first: the first rows that are not the item itself. random: one seeded draw for all items (of a config), so that all
+share a header. random_per_item: lm-evaluation-harness's default, another draw for each item, in the rows' order."""
+
+DOCUMENTATION = frozenset({"title", "description", "group", "subgroup", "licence", "paper"})
 """Keys that change no answer and so are no part of the task's identity."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Where the rows come from: a split of a hub dataset, or a JSON Lines or Parquet file beside the task file."""
+    """Where the rows come from: a split of a hub dataset, or a file beside the task file."""
 
     repo: str = ""
-    config: str = "default"
+    configs: tuple[str, ...] = ("default",)
+    """The rows of all of them, one after the other; templates see a row's as ``dataset_config``."""
     split: str = "test"
     file: Path | None = None
+    """JSON Lines, JSON (a list of objects), CSV or Parquet, by its ending."""
+    where: str = ""
+    """A Jinja expression; rows for which it is false are left out."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,69 @@ class Prompt:
 
     context: tuple[str, ...]
     """One template, or one for each choice (partial scoring: what follows is the same)."""
-    choices: str | tuple[str, ...]
-    """A Jinja expression that gives the list of choices, or one template for each."""
-    gold: str
-    """A Jinja expression that gives the index of the right choice, counted from 0."""
+    choices: str | tuple[str, ...] = ()
+    """kind choice: a Jinja expression that gives the list of choices, or one template for each."""
+    gold: str = ""
+    """kind choice: an expression that gives the index of the right choice, counted from 0, or a list of them."""
     id: str = ""
-    """A template of the item's id; the row number unless given."""
+    """A template of the item's id; the row number unless given (after the config, where there are several)."""
     delimiter: str = " "
-    """What stands between context and choice."""
+    """What stands between context and answer."""
+    target: str = ""
+    """kind continuation: a template of what is scored. kind generation: of the answer that few-shot examples show;
+    the first reference unless given."""
+    references: str = ""
+    """kind generation: an expression that gives what the judge compares with: a string, or a list of any values."""
+    description: str = ""
+    """A template of what stands before the examples; the system message where chat is on."""
+    subject: str = ""
+    """A template of the item's subject: scores are given for each as well, and for ``[groups]`` of them."""
+    cluster: str = ""
+    """A template; items of one cluster (a shared passage, a shared dialogue) are not independent of each other."""
+
+
+@dataclass(frozen=True)
+class Fewshot:
+    """Worked examples before every item; never the item itself."""
+
+    count: int
+    split: str = ""
+    """A split of the same repo and config."""
+    file: Path | None = None
+    """Or a file beside the task file."""
+    examples: tuple[Mapping[str, Any], ...] = ()
+    """Or rows written in the task file."""
+    sampler: Sampler = "first"
+    seed: int = 1234
+    separator: str = "\n\n"
+    """Stands after each example."""
+    same_subject: bool = False
+    """Only examples whose ``prompt.subject`` is the item's (for files that hold all subjects' examples)."""
+    context: str = ""
+    """A template of an example's question; ``prompt.context`` unless given."""
+    target: str = ""
+    """A template of an example's answer; the right choice or ``prompt.target`` unless given."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How an answer is written (kind generation)."""
+
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    """Strings that end an answer; they are no part of it."""
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Which function of `gguf_eval.tasks.answers` reads the answer (kind generation)."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,12 +120,12 @@ class Task:
 
     name: str
     version: int
-    kind: str
+    kind: Kind
     title: str
     description: str
     group: str
     metric: str
-    """The headline metric; the others are computed too."""
+    """The headline metric, a mean over items; the others are computed too."""
     metrics: tuple[str, ...]
     licence: str
     paper: str
@@ -75,10 +134,20 @@ class Task:
     path: Path
     hash: str
     """SHA-256 of everything in the file that can change an answer."""
+    subgroup: str = ""
+    aggregates: tuple[str, ...] = ()
+    """Figures over all items together that are no mean over them (`gguf_eval.tasks.aggregates`)."""
+    fewshot: Fewshot | None = None
+    generation: Generation | None = None
+    judge: Judge | None = None
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Named groups of subjects."""
 
 
 def load_task(path: Path) -> Task:
     """Read and check a task file; raises `TaskError` naming the file and the key."""
+    from gguf_eval.tasks.definition import parse_task
+
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -87,93 +156,20 @@ def load_task(path: Path) -> Task:
         raise TaskError(f"{path}: can't be read ({error}); check the file") from None
     except tomllib.TOMLDecodeError as error:
         raise TaskError(f"{path}: not valid TOML: {error}") from None
-    return _task(data, path)
+    return parse_task(data, path)
 
 
-def _task(data: Mapping[str, Any], path: Path) -> Task:
-    _check_keys(data, _TOP | set(_TABLES), path, "")
-    for table, keys in _TABLES.items():
-        if not isinstance(data.get(table), dict):
-            raise TaskError(f"{path}: a table [{table}] is needed; see the tasks that ship for the form")
-        _check_keys(data[table], keys, path, f"{table}.")
-    for key, kind in (("name", str), ("version", int), ("kind", str)):
-        if not isinstance(data.get(key), kind):
-            raise TaskError(f"{path}: '{key}' must be given, as {kind.__name__}; found {data.get(key)!r}")
-    if data["kind"] not in KINDS:
-        raise TaskError(f"{path}: kind '{data['kind']}' is unknown; known: {', '.join(KINDS)}")
-    metrics = _strings(data.get("metrics", list(CHOICE_METRICS)))
-    if metrics is None:
-        raise TaskError(f"{path}: metrics must be a list of names; found {data['metrics']!r}")
-    metric = data.get("metric", metrics[0])
-    for name in (*metrics, metric):
-        if name not in CHOICE_METRICS:
-            known = ", ".join(CHOICE_METRICS)
-            raise TaskError(f"{path}: metric '{name}' is unknown{nearest(str(name), CHOICE_METRICS)} (known: {known})")
-    if metric not in metrics:
-        raise TaskError(f"{path}: metric '{metric}' must be one of metrics = {list(metrics)}")
-    return Task(
-        name=data["name"],
-        version=data["version"],
-        kind=data["kind"],
-        title=str(data.get("title", data["name"])),
-        description=str(data.get("description", "")),
-        group=str(data.get("group", "")),
-        metric=metric,
-        metrics=metrics,
-        licence=str(data.get("licence", "")),
-        paper=str(data.get("paper", "")),
-        dataset=_dataset(data["dataset"], path),
-        prompt=_prompt(data["prompt"], path),
-        path=path,
-        hash=definition_hash(data),
-    )
-
-
-def _dataset(table: Mapping[str, Any], path: Path) -> Dataset:
-    if ("repo" in table) == ("file" in table):
-        raise TaskError(f"{path}: [dataset] needs either 'repo' (with config and split) or 'file'")
-    for key, value in table.items():
-        if not isinstance(value, str):
-            raise TaskError(f"{path}: dataset.{key} must be a string; found {value!r}")
-    if "file" in table:
-        return Dataset(file=path.parent / table["file"])
-    return Dataset(table["repo"], table.get("config", "default"), table.get("split", "test"))
-
-
-def _prompt(table: Mapping[str, Any], path: Path) -> Prompt:
-    context, choices = table.get("context"), table.get("choices")
-    contexts = _strings([context] if isinstance(context, str) else context)
-    if contexts is None:
-        raise TaskError(f"{path}: prompt.context must be a template or a list of templates; found {context!r}")
-    templates = choices if isinstance(choices, str) else _strings(choices)
-    if not templates:
-        raise TaskError(f"{path}: prompt.choices must be a list of templates or an expression; found {choices!r}")
-    if len(contexts) > 1 and isinstance(templates, tuple) and len(contexts) != len(templates):
-        raise TaskError(f"{path}: prompt.context has {len(contexts)} templates for {len(templates)} choices")
-    if not isinstance(table.get("gold"), str | int):
-        raise TaskError(f"{path}: prompt.gold must be an expression that gives the right choice's index")
-    for key in ("id", "delimiter"):
-        if not isinstance(table.get(key, ""), str):
-            raise TaskError(f"{path}: prompt.{key} must be a string; found {table[key]!r}")
-    return Prompt(contexts, templates, str(table["gold"]), table.get("id", ""), table.get("delimiter", " "))
-
-
-def _strings(value: Any) -> tuple[str, ...] | None:
-    """The value as a tuple where it is a list of one string or more."""
-    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
-        return tuple(value)
-    return None
-
-
-def _check_keys(table: Mapping[str, Any], known: set[str], path: Path, prefix: str) -> None:
-    for key in table:
-        if key not in known:
-            raise TaskError(
-                f"{path}: unknown key '{prefix}{key}'{nearest(key, sorted(known))} (known: {', '.join(sorted(known))})"
-            )
+def with_shots(task: Task, count: int) -> Task:
+    """The task with another number of few-shot examples; it is another task, of another hash."""
+    if task.fewshot is None or task.fewshot.count == count:
+        if task.fewshot is None and count:
+            raise TaskError(f"{task.path}: has no [fewshot] table, so that it can't be asked with {count} examples")
+        return task
+    identity = hashlib.sha256(f"{task.hash} with {count} examples".encode()).hexdigest()
+    return replace(task, fewshot=replace(task.fewshot, count=count), hash=identity)
 
 
 def definition_hash(data: Mapping[str, Any]) -> str:
     """SHA-256 of a parsed task file without the keys that only document it."""
-    relevant = {key: value for key, value in data.items() if key not in _DOCUMENTATION}
+    relevant = {key: value for key, value in data.items() if key not in DOCUMENTATION}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

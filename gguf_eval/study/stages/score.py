@@ -1,4 +1,4 @@
-"""Asks a point the items it has no outcome for, and judges what it says."""
+"""Asks a point the choices of the items it has no outcome for, and judges what it says."""
 
 from __future__ import annotations
 
@@ -7,27 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from gguf_eval.files.model_file import ModelFile
-from gguf_eval.study.jobs import ScoreJob, TaskWork
+from gguf_eval.study.jobs import ScoreJob
 from gguf_eval.study.plan import PlannedPoint
 from gguf_eval.study.process import run_in_worker
 from gguf_eval.study.records import Outcome
+from gguf_eval.study.stages.ask import task_work, unanswered
 from gguf_eval.study.stages.state import RunState, TaskItems, save_build
-from gguf_eval.tasks.metrics import ChoiceScores, is_finite, picks
+from gguf_eval.tasks.metrics import ChoiceScores, is_finite, picks, values
 
 
 def score(state: RunState, point: PlannedPoint, point_id: int, file: ModelFile, log: Path) -> None:
-    """Score what is missing of every task; outcomes are stored as they come."""
-    missing = []
-    for task_items in state.work:
-        answered = state.study.answered(point_id, task_items.task.hash)
-        items = {hash_: item for hash_, item in task_items.items.items() if hash_ not in answered}
-        if items:
-            missing.append(TaskItems(task_items.task, items))
+    """Score what is missing of every task of choices or continuations; outcomes are stored as they come."""
+    missing = unanswered(state, point_id, ("choice", "continuation"))
     if not missing:
         return
     job = ScoreJob(
         model=str(file.path),
-        tasks=tuple(_task_work(task_items) for task_items in missing),
+        tasks=tuple(task_work(task_items) for task_items in missing),
         max_tokens=state.request.ctx,
         batch_size=state.request.batch_size,
         threads=state.request.threads,
@@ -51,7 +47,7 @@ def score(state: RunState, point: PlannedPoint, point_id: int, file: ModelFile, 
 
 def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
     """Judge one row of a worker's ``scores`` event."""
-    item = task_items.items[row["item"]]
+    item, task = task_items.items[row["item"]], task_items.task
     scores = ChoiceScores(
         tuple(row["logprobs"]), tuple(row["token_counts"]), tuple(len(choice) for choice in item.choices)
     )
@@ -60,23 +56,16 @@ def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
         reason = "a log-likelihood is not a finite number: the model's output is broken"
     if reason is not None:
         return Outcome(item.hash, None, None, {}, (), scores.token_counts, row["truncated_tokens"], reason)
-    chosen = {metric: pick for metric, pick in picks(scores).items() if metric in task_items.task.metrics}
-    metrics = {metric: float(pick == item.gold) for metric, pick in chosen.items()}
+    if task.kind == "continuation":
+        answer, found = 0, {"acc": float(row["greedy"][0])}
+    else:
+        answer, found = picks(scores)[task.metric], values(scores, item.golds)
     return Outcome(
         item_hash=item.hash,
-        value=metrics[task_items.task.metric],
-        answer=chosen[task_items.task.metric],
-        metrics=metrics,
+        value=found[task.metric],
+        answer=answer,
+        metrics={metric: found[metric] for metric in task.metrics},
         logprobs=scores.logprobs,
         token_counts=scores.token_counts,
         truncated_tokens=row["truncated_tokens"],
-    )
-
-
-def _task_work(task_items: TaskItems) -> TaskWork:
-    items = task_items.items
-    return TaskWork(
-        task_hash=task_items.task.hash,
-        item_hashes=tuple(items),
-        pairs=tuple(tuple(item.pair(i) for i in range(len(item.choices))) for item in items.values()),
     )

@@ -22,20 +22,25 @@ def run(job: ScoreJob, emit: Emit) -> None:
             model, max_tokens=job.max_tokens, batch_size=job.batch_size, threads=job.threads, engine=job.engine
         )
         for work in job.tasks:
-            emit({"event": "start", "task": work.task_hash, "items": len(work.pairs)})
+            emit({"event": "start", "task": work.task_hash, "items": len(work.prompts)})
             _score_task(work, scorer, emit)
 
 
 def _score_task(work: TaskWork, scorer: Scorer, emit: Emit) -> None:
-    requests = [Request(*pair) for pairs in work.pairs for pair in pairs]
-    owners = [item for item, pairs in enumerate(work.pairs) for _ in pairs]
-    waiting: list[dict[int, Score]] = [{} for _ in work.pairs]
+    headers = [header.text for header in work.headers]
+    requests = [
+        Request(headers[prompt.header] + prompt.contexts[i if len(prompt.contexts) > 1 else 0], work.delimiter + choice)
+        for prompt in work.prompts
+        for i, choice in enumerate(prompt.choices)
+    ]
+    owners = [item for item, prompt in enumerate(work.prompts) for _ in prompt.choices]
+    waiting: list[dict[int, Score]] = [{} for _ in work.prompts]
     for done in scorer.stream(requests):
         rows = []
         for request, score in done.items():
             item = owners[request]
             waiting[item][request] = score
-            if len(waiting[item]) == len(work.pairs[item]):
+            if len(waiting[item]) == len(work.prompts[item].choices):
                 rows.append(_row(work.item_hashes[item], [waiting[item][r] for r in sorted(waiting[item])]))
                 waiting[item] = {}
         if rows:
@@ -47,6 +52,7 @@ def _row(item_hash: str, parts: list[Score]) -> dict[str, Any]:
     return {
         "item": item_hash,
         "logprobs": [part.logprob for part in parts],
+        "greedy": [part.greedy for part in parts],
         "token_counts": [len(part.token_logprobs) for part in parts],
         "truncated_tokens": max(part.truncated_tokens for part in parts),
         "unscored_reason": reasons[0] if reasons else None,
