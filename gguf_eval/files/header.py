@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_eval.errors import ModelFileError
+from gguf_eval.files.ggml_types import block_shape, file_type_name, type_name
 
 MAGIC = b"GGUF"
 LONG_ARRAY = 64
@@ -22,6 +23,7 @@ LONG_ARRAY = 64
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MAX_DIMENSIONS = 4
+_LENGTH = struct.Struct("<Q")
 _MIN_BYTES_PER_KEY = 8 + 4 + 1  # length of the name, value type, and a value of one byte
 _MIN_BYTES_PER_TENSOR = 8 + 4 + 8 + 4 + 8
 
@@ -97,12 +99,10 @@ class Header:
 
         A file without that key is named for the type that holds most of its weights.
         """
-        import gguf
-
         value = self.metadata.get("general.file_type")
         if value is not None:
             try:
-                name: str = gguf.LlamaFileType(int(value) & ~1024).name
+                name = file_type_name(int(value) & ~1024)
             except ValueError:
                 return f"type {value}"
             return name.removeprefix("MOSTLY_").removeprefix("ALL_")
@@ -172,9 +172,20 @@ class _Cursor:
             if count > self.size:
                 raise Truncated
             return [self.string() for _ in range(count)]
-        for _ in range(count):
-            self.skip(self.scalar("Q"))
+        self.skip_strings(count)
         return ArraySummary(count)
+
+    def skip_strings(self, count: int) -> None:
+        """Pass over ``count`` strings: a vocabulary has hundreds of thousands, so without a call for each."""
+        position, end, length_at, data = self.position, self.size, _LENGTH.unpack_from, self.data
+        try:
+            for _ in range(count):
+                position += 8 + length_at(data, position)[0]
+                if position > end:
+                    raise Truncated
+        except struct.error:
+            raise Truncated from None
+        self.position = position
 
 
 def parse_header(data: bytes | mmap.mmap, *, long_arrays: bool = False) -> Header:
@@ -213,8 +224,6 @@ def _check_numbers(metadata: Mapping[str, Any]) -> None:
 
 
 def _tensors(cursor: _Cursor, count: int) -> Iterator[TensorInfo]:
-    import gguf
-
     for _ in range(count):
         name = cursor.string()
         dimensions = cursor.scalar("I")
@@ -223,16 +232,16 @@ def _tensors(cursor: _Cursor, count: int) -> Iterator[TensorInfo]:
         shape = tuple(cursor.scalar("Q") for _ in range(dimensions))
         kind, offset = cursor.scalar("I"), cursor.scalar("Q")
         try:
-            tensor_type = gguf.GGMLQuantizationType(kind)
+            storage = type_name(kind)
         except ValueError:
             raise ValueError(f"tensor '{name}' has the unknown storage type {kind}") from None
-        block, block_bytes = gguf.GGML_QUANT_SIZES[tensor_type]
+        block, block_bytes = block_shape(storage)
         if shape[0] % block:
-            raise ValueError(f"tensor '{name}' has rows of {shape[0]}, not a multiple of {tensor_type.name}'s {block}")
+            raise ValueError(f"tensor '{name}' has rows of {shape[0]}, not a multiple of {storage}'s {block}")
         elements = 1
         for size in shape:
             elements *= size
-        yield TensorInfo(name, shape, tensor_type.name, offset, elements // block * block_bytes)
+        yield TensorInfo(name, shape, storage, offset, elements // block * block_bytes)
 
 
 def read_header(path: Path, *, long_arrays: bool = False) -> Header:

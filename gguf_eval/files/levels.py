@@ -9,6 +9,7 @@ llama.cpp, not yet known to ``gguf``).
 from __future__ import annotations
 
 from gguf_eval.errors import UsageError, nearest
+from gguf_eval.files.ggml_types import file_type_number
 
 LEVELS: tuple[str, ...] = (
     "Q1_0",
@@ -67,8 +68,6 @@ def canonical_level(name: str) -> str:
 
 def level_ftype(name: str) -> int:
     """Return the number of a level in llama.cpp's ``llama_ftype`` (the value of ``general.file_type``)."""
-    import gguf
-
     level = canonical_level(name)
     prefix = "ALL_" if level == "F32" else "MOSTLY_"
-    return int(gguf.LlamaFileType[prefix + level])
+    return file_type_number(prefix + level)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gguf_eval.errors import EngineError
 from gguf_eval.files.cache import model_parts
+from gguf_eval.files.ggml_types import block_shape
 from gguf_eval.files.header import Header, TensorInfo, read_header
 
 ALIGNMENT = 32
@@ -106,13 +107,11 @@ def read_plan(log: str, headers: tuple[Header, ...], metadata_bytes: int) -> Pla
 
 def stored_bytes(shape: tuple[int, ...], type_name: str) -> int:
     """Return the bytes of a tensor of this shape (contiguous dimension first) in a storage type."""
-    import gguf
-
-    block, block_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[type_name]]
+    block, block_bytes = block_shape(type_name)
     rows = 1
     for size in shape[1:]:
         rows *= size
-    return rows * (shape[0] // int(block)) * int(block_bytes)
+    return rows * (shape[0] // block) * block_bytes
 
 
 def read_headers(path: Path) -> tuple[Header, ...]:
@@ -122,9 +121,7 @@ def read_headers(path: Path) -> tuple[Header, ...]:
 
 def is_quantized(header: Header) -> bool:
     """Return whether any tensor is stored in blocks that share a scale, so that precision is already lost."""
-    import gguf
-
-    return any(gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[t.type_name]][0] > 1 for t in header.tensors)
+    return any(block_shape(t.type_name)[0] > 1 for t in header.tensors)
 
 
 def planned_metadata_bytes(path: Path, header: Header, added: Iterable[tuple[str, int | str]]) -> int:

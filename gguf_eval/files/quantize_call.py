@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gguf_eval.files.ggml_types import type_number
 from gguf_eval.files.levels import level_ftype
 from gguf_eval.files.recipes import Recipe
 
@@ -92,7 +93,6 @@ def _params(
     recipe: Recipe, threads: int, importance: Mapping[str, NDArray[np.float32]], metadata: Mapping[str, int | str]
 ) -> tuple[Any, list[Any]]:
     """Build the parameters, and the list of what they point to: it must live as long as they are used."""
-    import gguf
     import llama_cpp
 
     params = llama_cpp.llama_model_quantize_default_params()
@@ -101,14 +101,14 @@ def _params(
     params.pure = recipe.pure
     params.allow_requantize = True  # refused or allowed by the caller, before any work
     if recipe.output_type is not None:
-        params.output_tensor_type = gguf.GGMLQuantizationType[recipe.output_type].value
+        params.output_tensor_type = type_number(recipe.output_type)
     if recipe.embedding_type is not None:
-        params.token_embedding_type = gguf.GGMLQuantizationType[recipe.embedding_type].value
+        params.token_embedding_type = type_number(recipe.embedding_type)
     keep: list[Any] = []
     if recipe.tensor_types:
         types = (llama_cpp.llama_model_tensor_override * (len(recipe.tensor_types) + 1))()
         for slot, (pattern, kind) in zip(types, recipe.tensor_types, strict=False):
-            slot.pattern, slot.type = pattern.encode(), gguf.GGMLQuantizationType[kind].value
+            slot.pattern, slot.type = pattern.encode(), type_number(kind)
         params.tt_overrides = types
         keep.append(types)
     if importance:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gguf_eval.errors import EngineError, UsageError
+from gguf_eval.files.ggml_types import block_shape
 from gguf_eval.files.header import MAGIC, Header
 from gguf_eval.files.imatrix_file import Imatrix
 from gguf_eval.files.plan import Plan, is_quantized
@@ -56,8 +57,6 @@ def check_request(source: Source, output: Path, allow_requantize: bool) -> None:
 
 def check_recipe(source: Source, recipe: Recipe) -> None:
     """Refuse what llama.cpp answers with a failed assertion, and a recipe that would do nothing."""
-    import gguf
-
     tensors = {tensor.name: tensor for header in source.headers for tensor in header.tensors}
     unmatched = recipe.unmatched_patterns(tensors)
     if unmatched and len(unmatched) == len(recipe.tensor_types):
@@ -69,7 +68,7 @@ def check_recipe(source: Source, recipe: Recipe) -> None:
     for name, kind in fixed.items():
         if kind is None or name not in tensors:
             continue
-        block = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]][0]
+        block = block_shape(kind)[0]
         if tensors[name].shape[0] % block:
             raise UsageError(
                 f"recipe {recipe.name}: {name} can't be {kind}: its rows of {tensors[name].shape[0]} are no multiple "

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_eval.errors import UsageError, nearest
+from gguf_eval.files.ggml_types import type_names
 from gguf_eval.files.levels import ALIASES, LEVELS, canonical_level
 
 LADDERS_FILE = "ladders.toml"
@@ -69,9 +70,7 @@ class Recipe:
 
 def storage_types() -> tuple[str, ...]:
     """Return ggml's names of the types that weights can be stored in."""
-    import gguf
-
-    return tuple(kind.name for kind in gguf.GGMLQuantizationType if kind.name not in _READ_ONLY_TYPES)
+    return tuple(name for name in type_names() if name not in _READ_ONLY_TYPES)
 
 
 def plain_recipe(level: str) -> Recipe:
