@@ -1,12 +1,15 @@
-"""Compares a point with its reference on the items both answered."""
+"""Compares two points on the items both answered."""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from gguf_eval.analysis.statistics import Estimate, holm, mcnemar_exact, paired_difference
+from gguf_eval.analysis.resampling import Kinds, bootstrap_difference, sign_flip_test
+from gguf_eval.analysis.statistics import CONFIDENCE, Estimate, holm, mcnemar_exact, normal_quantile, paired_difference
 
 Verdict = Literal["better", "worse", "same", "undecided"]
 ALPHA = 0.05
@@ -20,11 +23,22 @@ class Pairs:
 
     n: int
     gained: int
-    """Wrong at the reference, right here."""
+    """Wrong at the reference, right here (or a higher score)."""
     lost: int
-    """Right at the reference, wrong here."""
+    """Right at the reference, wrong here (or a lower score)."""
     left_out: int
     """Items that only one of the two has a scored answer to."""
+    clusters: Kinds | None = field(default=None, compare=False)
+    """How many clusters there are of each (sum of the differences, items); None: every item stands for itself, and
+    every difference is 1, 0 or -1."""
+
+    @property
+    def kinds(self) -> Kinds:
+        """The clusters, where need be made from the counts."""
+        if self.clusters is not None:
+            return self.clusters
+        counts = {(1.0, 1): self.gained, (-1.0, 1): self.lost, (0.0, 1): self.n - self.gained - self.lost}
+        return {kind: count for kind, count in counts.items() if count}
 
 
 @dataclass(frozen=True)
@@ -37,30 +51,69 @@ class Comparison:
     lost: int
     left_out: int
     p_value: float
-    """Exact McNemar, corrected by Holm for the points compared."""
+    """Exact McNemar (by cluster: the exact sign-flip test), corrected by Holm for the points compared."""
     verdict: Verdict
+    margin: float = MARGIN
+    items_to_settle: int | None = None
+    """Where undecided: items after which the verdict is expected, should the shares stay as they are."""
+    clusters: int | None = None
+    """Clusters of items that the interval rests on; None where every item stands for itself."""
 
 
-def count_pairs(candidate: Mapping[str, float | None], reference: Mapping[str, float | None]) -> Pairs:
-    """Pair the items by their hash; values are 1 right, 0 wrong, None unscored."""
-    n = gained = lost = 0
-    for key, value in candidate.items():
-        other = reference.get(key)
-        if value is not None and other is not None:
-            n += 1
-            gained += value > other
-            lost += value < other
+def count_pairs(
+    candidate: Mapping[str, float | None],
+    reference: Mapping[str, float | None],
+    clusters: Mapping[str, str] | None = None,
+) -> Pairs:
+    """Pair the items by their hash; values are scores (1 right, 0 wrong), None where unscored.
+
+    clusters: the name of the cluster of each item that is in one.
+    """
+    differences = {
+        key: value - other
+        for key, value in candidate.items()
+        if value is not None and (other := reference.get(key)) is not None
+    }
+    n = len(differences)
     scored = sum(value is not None for value in candidate.values())
     scored_reference = sum(value is not None for value in reference.values())
-    return Pairs(n, gained, lost, scored + scored_reference - 2 * n)
+    named = {key: clusters[key] for key in differences if clusters and clusters.get(key)}
+    graded = any(difference not in (-1.0, 0.0, 1.0) for difference in differences.values())
+    return Pairs(
+        n,
+        sum(difference > 0 for difference in differences.values()),
+        sum(difference < 0 for difference in differences.values()),
+        scored + scored_reference - 2 * n,
+        cluster_kinds(differences, named) if named or graded else None,
+    )
+
+
+def cluster_kinds(values: Mapping[str, float], clusters: Mapping[str, str]) -> dict[tuple[float, int], int]:
+    """How many clusters there are of each (sum of the values, items)."""
+    members: dict[str, list[float]] = {}
+    alone: Counter[tuple[float, int]] = Counter()
+    for key, value in values.items():
+        name = clusters.get(key)
+        if name:
+            members.setdefault(name, []).append(value)
+        else:
+            alone[(value, 1)] += 1
+    return dict(alone + Counter((math.fsum(part), len(part)) for part in members.values()))
 
 
 def add_pairs(parts: Iterable[Pairs]) -> Pairs:
     """The pairs of several tasks together."""
     total = Pairs(0, 0, 0, 0)
     for part in parts:
+        clusters = None
+        if total.clusters is not None or part.clusters is not None:
+            clusters = dict(Counter(total.kinds) + Counter(part.kinds))
         total = Pairs(
-            total.n + part.n, total.gained + part.gained, total.lost + part.lost, total.left_out + part.left_out
+            total.n + part.n,
+            total.gained + part.gained,
+            total.lost + part.lost,
+            total.left_out + part.left_out,
+            clusters,
         )
     return total
 
@@ -72,16 +125,40 @@ def compare(reference: str, pairs: Mapping[int, Pairs], *, margin: float = MARGI
     undecided.
     """
     usable = {point: counted for point, counted in pairs.items() if counted.n}
-    raw = [mcnemar_exact(counted.gained, counted.lost) for counted in usable.values()]
+    raw = [_p_value(counted) for counted in usable.values()]
     comparisons = {}
     for (point, counted), p_value in zip(usable.items(), holm(raw), strict=True):
-        difference = paired_difference(counted.gained, counted.lost, counted.n)
+        difference = _difference(counted)
         assert difference is not None
+        verdict = _verdict(difference, p_value, margin)
         comparisons[point] = Comparison(
-            reference, difference, counted.gained, counted.lost, counted.left_out, p_value,
-            _verdict(difference, p_value, margin),
+            reference, difference, counted.gained, counted.lost, counted.left_out, p_value, verdict, margin,
+            items_to_settle(difference, margin, len(usable)) if verdict == "undecided" else None,
+            _cluster_count(counted),
         )  # fmt: skip
     return comparisons
+
+
+def _cluster_count(counted: Pairs) -> int | None:
+    if counted.clusters is None or all(size == 1 for _, size in counted.clusters):
+        return None
+    return sum(counted.clusters.values())
+
+
+def _difference(counted: Pairs) -> Estimate | None:
+    """Closed form for single right-or-wrong items, where it is what the bootstrap converges to; else the bootstrap."""
+    if counted.clusters is None:
+        return paired_difference(counted.gained, counted.lost, counted.n)
+    return bootstrap_difference(counted.clusters)
+
+
+def _p_value(counted: Pairs) -> float:
+    if counted.clusters is None:
+        return mcnemar_exact(counted.gained, counted.lost)
+    sums: Counter[float] = Counter()
+    for (total, _), count in counted.clusters.items():
+        sums[total] += count
+    return sign_flip_test(sums)
 
 
 def _verdict(difference: Estimate, p_value: float, margin: float) -> Verdict:
@@ -90,3 +167,20 @@ def _verdict(difference: Estimate, p_value: float, margin: float) -> Verdict:
     if p_value < ALPHA:
         return "better" if difference.value > 0 else "worse"
     return "undecided"
+
+
+def items_to_settle(difference: Estimate, margin: float, comparisons: int) -> int | None:
+    """Items after which an undecided comparison is expected to be decided; None where none would do.
+
+    Half an interval shrinks with the square root of the items. It must fall to |difference| for better or worse (with
+    Bonferroni's level for the number of comparisons, which Holm's correction never exceeds), or to what is left of the
+    margin beside |difference| for the same; the easier of the two counts.
+    """
+    half = (difference.high - difference.low) / 2
+    size = abs(difference.value)
+    stricter = normal_quantile(1 - ALPHA / max(1, comparisons)) / normal_quantile(CONFIDENCE)
+    needed = [size / stricter, margin - size]
+    widest = max(needed)
+    if widest <= 0 or half <= 0:
+        return None
+    return max(difference.n + 1, math.ceil(difference.n * (half / widest) ** 2))

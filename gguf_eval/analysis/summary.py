@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from gguf_eval.analysis.comparison import Comparison, add_pairs, compare, count_pairs
+from gguf_eval.analysis.averages import Average, averages, pairs_on
+from gguf_eval.analysis.comparison import MARGIN, Comparison, add_pairs, compare
+from gguf_eval.analysis.sanity import ScoreWarning, find_warnings
 from gguf_eval.analysis.statistics import Estimate, mean_and_deviation, wilson
 from gguf_eval.study.records import ItemRecord, Outcome, PointRecord, SpeedRecord, Status, StudyRecord, TaskRecord
 
@@ -62,6 +64,8 @@ class PointSummary:
     """Against the reference over the items of all tasks together."""
     label: str = ""
     """What tells points of one model apart: the level, and the KV cache's type where it is not F16."""
+    averages: dict[str, Average] = field(default_factory=dict)
+    """Macro-averages: over ``all`` tasks, and over each group of tasks."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +79,19 @@ class StudySummary:
     task_names: tuple[str, ...]
     points: tuple[PointSummary, ...]
     """Grouped by model, the reference first, then from most bits to fewest."""
+    margin: float = MARGIN
+    """Differences within this are called the same."""
+    warnings: tuple[ScoreWarning, ...] = ()
+    """Scores that must not be read as results without a second look."""
 
 
-def summarise(study: StudyRecord) -> StudySummary:
-    """Compute every figure of the report."""
+def summarise(study: StudyRecord, *, margin: float = MARGIN) -> StudySummary:
+    """Compute every figure of the report; differences within ``margin`` are called the same."""
     points: list[PointSummary] = []
     for model in dict.fromkeys(point.model for point in study.points):
         members = [point for point in study.points if point.model == model]
-        points.extend(_summarise_model(members, study.tasks))
+        points.extend(_summarise_model(members, study.tasks, margin))
+    references = {point.id for point in points if point.is_reference}
     return StudySummary(
         study.path,
         study.created_at,
@@ -90,6 +99,8 @@ def summarise(study: StudyRecord) -> StudySummary:
         study.environment,
         tuple(t.name for t in study.tasks),
         tuple(points),
+        margin,
+        tuple(find_warnings(study.points, study.tasks, references)),
     )
 
 
@@ -99,31 +110,23 @@ def choose_reference(points: list[PointRecord]) -> PointRecord | None:
     return max(answered, key=lambda point: (point.bits_per_weight, point.label == point.level), default=None)
 
 
-def _summarise_model(points: list[PointRecord], tasks: tuple[TaskRecord, ...]) -> list[PointSummary]:
+def _summarise_model(points: list[PointRecord], tasks: tuple[TaskRecord, ...], margin: float) -> list[PointSummary]:
     reference = choose_reference(points)
     others = [point for point in points if reference is not None and point.id != reference.id]
     by_task: dict[str, dict[int, Comparison]] = {}
     overall: dict[int, Comparison] = {}
     if reference is not None:
-        base = {task.hash: _values(reference.outcomes.get(task.hash, {})) for task in tasks}
-        pairs = {
-            task.hash: {p.id: count_pairs(_values(p.outcomes.get(task.hash, {})), base[task.hash]) for p in others}
-            for task in tasks
-        }
-        by_task = {task_hash: compare(reference.label, counted) for task_hash, counted in pairs.items()}
+        pairs = {task.hash: {p.id: pairs_on(p, reference, task) for p in others} for task in tasks}
+        by_task = {hash_: compare(reference.label, counted, margin=margin) for hash_, counted in pairs.items()}
         totals = {point.id: add_pairs(counted[point.id] for counted in pairs.values()) for point in others}
-        overall = compare(reference.label, totals)
+        overall = compare(reference.label, totals, margin=margin)
     ordered = sorted(points, key=lambda p: (p is not reference, -p.bits_per_weight, -p.size_bytes))
-    return [_summarise_point(point, point is reference, tasks, by_task, overall) for point in ordered]
-
-
-def _values(outcomes: Mapping[str, Outcome]) -> dict[str, float | None]:
-    return {key: outcome.value for key, outcome in outcomes.items()}
+    return [_summarise_point(point, reference, tasks, by_task, overall) for point in ordered]
 
 
 def _summarise_point(
     point: PointRecord,
-    is_reference: bool,
+    reference: PointRecord | None,
     tasks: tuple[TaskRecord, ...],
     by_task: Mapping[str, Mapping[int, Comparison]],
     overall: Mapping[int, Comparison],
@@ -147,12 +150,13 @@ def _summarise_point(
         error=point.error,
         log_path=point.log_path,
         origin=point.origin,
-        is_reference=is_reference,
+        is_reference=point is reference,
         peak_rss_bytes=point.memory.get("peak_rss"),
         speed={record.test: _summarise_speed(record) for record in point.speed},
         tasks=summaries,
         overall=overall.get(point.id),
         label=point.label,
+        averages=averages(point, reference, tasks),
     )
 
 

@@ -1,0 +1,67 @@
+"""Looks for scores that are no results: chance level at the reference, one answer to everything, broken numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gguf_eval.analysis.statistics import wilson
+from gguf_eval.study.records import Outcome, PointRecord, TaskRecord
+
+Suspicion = Literal["chance", "one-answer", "non-finite"]
+_FEWEST = 20
+"""Items below which neither chance level nor one answer to everything means anything."""
+
+
+@dataclass(frozen=True)
+class ScoreWarning:
+    """A score that must not be read as a result without a second look."""
+
+    point_id: int
+    point: str
+    task: str
+    suspicion: Suspicion
+    message: str
+    """One sentence: what was seen, and what it may mean."""
+
+
+def find_warnings(
+    points: Sequence[PointRecord], tasks: Sequence[TaskRecord], references: set[int]
+) -> list[ScoreWarning]:
+    """Warnings of every point on every task; chance level is only held against the points in ``references``."""
+    found = []
+    for point in points:
+        for task in tasks:
+            outcomes = list(point.outcomes.get(task.hash, {}).values())
+            for suspicion, text in _suspicions(task, outcomes, point.id in references):
+                message = f"{point.name} on {task.name}: {text}"
+                found.append(ScoreWarning(point.id, point.name, task.name, suspicion, message))
+    return found
+
+
+def _suspicions(task: TaskRecord, outcomes: Sequence[Outcome], is_reference: bool) -> list[tuple[Suspicion, str]]:
+    found: list[tuple[Suspicion, str]] = []
+    broken = sum("not a finite number" in (outcome.unscored_reason or "") for outcome in outcomes)
+    if broken:
+        text = f"{broken} of {len(outcomes)} items gave log-likelihoods that are no numbers"
+        found.append(("non-finite", f"{text}: the model file or its settings are broken"))
+    scored = [outcome for outcome in outcomes if outcome.value is not None and outcome.item_hash in task.items]
+    if len(scored) < _FEWEST:
+        return found
+    items = [task.items[outcome.item_hash] for outcome in scored]
+    answers = {outcome.answer for outcome in scored}
+    if len(answers) == 1 and None not in answers and len({item.gold for item in items}) > 1:
+        text = f"choice {_letter(answers.pop())} is the answer to all {len(scored)} items"
+        found.append(("one-answer", f"{text}: the score says only how often that is right"))
+    if is_reference and all(item.choices for item in items):
+        chance = sum(max(1, len(item.golds)) / len(item.choices) for item in items) / len(items)
+        estimate = wilson(sum(outcome.value or 0.0 for outcome in scored), len(scored))
+        if estimate is not None and estimate.low <= chance:
+            text = f"the reference scores {estimate.value:.1%} where guessing gets {chance:.1%}"
+            found.append(("chance", f"{text}: it can't be told from chance, so a level has nothing to lose here"))
+    return found
+
+
+def _letter(choice: int | None) -> str:
+    return chr(ord("A") + choice) if choice is not None and 0 <= choice < 26 else str(choice)
