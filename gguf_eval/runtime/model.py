@@ -17,6 +17,7 @@ from gguf_eval.errors import EngineError
 from gguf_eval.machine import physical_cores
 from gguf_eval.runtime.bindings import library
 from gguf_eval.runtime.devices import offload_parameters
+from gguf_eval.runtime.log import buffers_in, captured_log, offloaded_layers
 from gguf_eval.runtime.settings import CACHE_TYPES, CPU_ONLY, EngineSettings, Offload
 
 MAX_SEQUENCES = 256
@@ -63,7 +64,12 @@ class Model:
         params = self._llama.llama_model_default_params()
         self._kept = offload_parameters(params, offload)
         params.no_alloc = no_alloc
-        self.handle = self._llama.llama_model_load_from_file(os.fsencode(path), params)
+        if no_alloc:
+            params.load_mode = self._llama.LLAMA_LOAD_MODE_NONE  # a mapped file can't be left unread
+        with captured_log() as log:
+            self.handle = self._llama.llama_model_load_from_file(os.fsencode(path), params)
+        self.buffers = buffers_in(log)
+        self.layers_on_devices, self.layer_count = offloaded_layers(log) or (0, 0)
         if not self.handle:
             raise EngineError(f"{path}: llama.cpp can't load this model; its log names the reason")
         self.vocab = self._llama.llama_model_get_vocab(self.handle)
@@ -141,7 +147,9 @@ class Context:
         params.type_v = CACHE_TYPES[settings.cache_type_v.upper()]
         params.kv_unified = True
         params.no_perf = True
-        self.handle = self._llama.llama_init_from_model(model.handle, params)
+        with captured_log() as log:
+            self.handle = self._llama.llama_init_from_model(model.handle, params)
+        self.buffers = buffers_in(log)
         if not self.handle:
             raise EngineError(
                 f"llama.cpp can't open a context of {settings.n_ctx} tokens; "
@@ -200,6 +208,15 @@ class Context:
         """The (rows, vocabulary) logits of the last decode, in batch order; valid until the next decode."""
         pointer: Any = self._llama.llama_get_logits(self.handle)
         return np.ctypeslib.as_array(pointer, shape=(rows, self.model.vocab_size))
+
+    def last_logits(self) -> npt.NDArray[np.float32]:
+        """The (vocabulary,) logits of the last row that was asked for; valid until the next decode."""
+        pointer: Any = self._llama.llama_get_logits_ith(self.handle, -1)
+        return np.ctypeslib.as_array(pointer, shape=(self.model.vocab_size,))
+
+    def cut(self, length: int) -> bool:
+        """Drop what comes after the first ``length`` positions; False where this kind of cache can't."""
+        return bool(self._llama.llama_memory_seq_rm(self.memory, -1, length, -1))
 
     def clear(self) -> None:
         """Forget every sequence."""

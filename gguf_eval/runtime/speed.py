@@ -1,19 +1,27 @@
 """Prompt and generation speed as llama-bench defines them: no sampling, no tokenising inside the clock.
 
-ppN decodes a prompt of N random tokens and asks for one row of logits; tgN decodes N random tokens one at a time. Each
-repetition starts with an empty cache, after one warm-up run of each kind.
+ppN decodes a prompt of N random tokens and asks for one row of logits; tgN decodes N random tokens one at a time;
+``@ dD`` does so after D tokens. Before the first repetition of a test the same prompt, or one token, is decoded to warm
+up; each repetition starts from the same cache. After the last test the first of each kind is done once more: where that
+anchor differs, the machine has changed meanwhile.
 """
 
 from __future__ import annotations
 
+import ctypes
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from gguf_eval.errors import EngineError
+from gguf_eval.runtime.bindings import library
 from gguf_eval.runtime.model import Context
+
+ANCHOR = "anchor "
+"""Begins the name of a test that is repeated at the end."""
 
 
 @dataclass(frozen=True)
@@ -25,44 +33,102 @@ class SpeedSample:
     repetition: int
     tokens: int
     seconds: float
+    first_token_seconds: float | None = None
+    """Of a prompt: until the most probable next token is known."""
+
+
+@dataclass(frozen=True)
+class SpeedTest:
+    """What one test decodes."""
+
+    kind: str
+    """``pp`` or ``tg``."""
+    tokens: int
+    depth: int = 0
+
+    @property
+    def name(self) -> str:
+        """llama-bench's name of the test."""
+        return f"{self.kind}{self.tokens}" + (f" @ d{self.depth}" if self.depth else "")
+
+
+def speed_tests(prompts: Sequence[int], generations: Sequence[int], depths: Sequence[int] = (0,)) -> list[SpeedTest]:
+    """Every test of these lengths at every depth; a length of 0 stands for none."""
+    tests = []
+    for depth in dict.fromkeys(depths or (0,)):
+        tests += [SpeedTest("pp", tokens, depth) for tokens in dict.fromkeys(prompts) if tokens]
+        tests += [SpeedTest("tg", tokens, depth) for tokens in dict.fromkeys(generations) if tokens]
+    return tests
 
 
 def measure_speed(
-    context: Context, *, prompt_tokens: int, generated_tokens: int, repetitions: int, seed: int = 0
+    context: Context, tests: Sequence[SpeedTest], *, repetitions: int, seed: int = 0
 ) -> Iterator[SpeedSample]:
-    """Time both tests ``repetitions`` times each, in turn; yields every sample as it is taken."""
-    random = np.random.default_rng(seed)
-    vocabulary = context.model.vocab_size
-
-    def prompt(count: int) -> npt.NDArray[np.int32]:
-        return random.integers(0, vocabulary, count, dtype=np.int32)
-
-    def process() -> None:
-        tokens = prompt(prompt_tokens)
-        for start in range(0, prompt_tokens, context.settings.batch_size):
-            _decode(context, tokens[start : start + context.settings.batch_size], start)
-
-    def generate() -> None:
-        for position, token in enumerate(prompt(generated_tokens)):
-            _decode(context, np.array([token], np.int32), position)
-
-    tests: list[tuple[str, int, Callable[[], None]]] = [
-        (f"pp{prompt_tokens}", prompt_tokens, process),
-        (f"tg{generated_tokens}", generated_tokens, generate),
-    ]
-    process()
-    context.clear()
-    _decode(context, prompt(1), 0)
-    for test, tokens, run in tests:
+    """Time each test ``repetitions`` times, then the anchors; yields every sample as it is taken."""
+    bench = _Bench(context, np.random.default_rng(seed))
+    for test in tests:
+        bench.warm_up(test)
         for repetition in range(repetitions):
-            context.clear()
-            began = time.perf_counter()
-            run()
-            yield SpeedSample(test, repetition, tokens, time.perf_counter() - began)
+            yield bench.run(test, test.name, repetition)
+    for test in {test.kind: test for test in reversed(tests)}.values():
+        yield bench.run(test, ANCHOR + test.name, 0)
 
 
-def _decode(context: Context, tokens: npt.NDArray[np.int32], start: int) -> None:
-    outputs = np.zeros(len(tokens), np.int8)
-    outputs[-1] = 1
-    positions = np.arange(start, start + len(tokens), dtype=np.int32)
-    context.decode(tokens, positions, [(0,)] * len(tokens), outputs)
+class _Bench:
+    """Decodes random tokens in one context."""
+
+    def __init__(self, context: Context, random: np.random.Generator) -> None:
+        self._llama = library()
+        self._context = context
+        self._random = random
+        self._depth = 0
+
+    def warm_up(self, test: SpeedTest) -> None:
+        self._context.clear()
+        self._depth = 0
+        self._decode(self._tokens(test.tokens if test.kind == "pp" else 1))
+        self._context.clear()
+
+    def run(self, test: SpeedTest, name: str, repetition: int) -> SpeedSample:
+        self._return_to(test.depth)
+        tokens = self._tokens(test.tokens)
+        began = time.perf_counter()
+        if test.kind == "pp":
+            self._decode(tokens)
+        else:
+            self._decode(tokens, one_at_a_time=True)
+        ended = time.perf_counter()
+        first = None
+        if test.kind == "pp":
+            self._context.last_logits().argmax()
+            first = time.perf_counter() - began
+        return SpeedSample(name, repetition, test.tokens, ended - began, first)
+
+    def _return_to(self, depth: int) -> None:
+        """Leave exactly ``depth`` tokens in the cache."""
+        if depth and self._depth == depth and self._context.cut(depth):
+            return
+        self._context.clear()
+        if depth:
+            self._decode(self._tokens(depth))
+        self._depth = depth
+
+    def _tokens(self, count: int) -> Any:
+        drawn = self._random.integers(0, self._context.model.vocab_size, count, dtype=np.int32)
+        return (ctypes.c_int32 * count)(*drawn.tolist())
+
+    def _decode(self, tokens: Any, *, one_at_a_time: bool = False) -> None:
+        llama, handle = self._llama, self._context.handle
+        step = 1 if one_at_a_time else self._context.settings.batch_size
+        size = ctypes.sizeof(ctypes.c_int32)
+        first = ctypes.addressof(tokens)
+        pointer = ctypes.POINTER(ctypes.c_int32)
+        for start in range(0, len(tokens), step):
+            # This batch carries on where the cache ends and asks for the logits of its last token only.
+            place = ctypes.cast(first + start * size, pointer)
+            status = llama.llama_decode(handle, llama.llama_batch_get_one(place, min(step, len(tokens) - start)))
+            if status != 0:
+                raise EngineError(f"llama_decode failed with status {status}; llama.cpp's log names the reason")
+            if one_at_a_time:
+                llama.llama_synchronize(handle)
+        llama.llama_synchronize(handle)

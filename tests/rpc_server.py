@@ -1,0 +1,85 @@
+"""A process that serves its processor through llama.cpp's own RPC server, pretending to have less memory where asked.
+
+Run as ``python rpc_server.py PORT [--memory BYTES] [--address-space BYTES]``. ``--memory`` is what it tells of itself,
+``--address-space`` what its system really grants it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SizePointer = ctypes.POINTER(ctypes.c_size_t)
+GetMemory = ctypes.CFUNCTYPE(None, ctypes.c_void_p, SizePointer, SizePointer)
+
+
+class DeviceInterface(ctypes.Structure):
+    """The beginning of ``struct ggml_backend_device``."""
+
+    _fields_ = [("get_name", ctypes.c_void_p), ("get_description", ctypes.c_void_p), ("get_memory", GetMemory)]
+
+
+def serve(port: int, memory_bytes: int | None, address_space_bytes: int | None) -> None:
+    from gguf_eval.runtime.devices import devices
+    from gguf_eval.runtime.ggml import function
+
+    processor = next(device for device in devices() if device.kind == "CPU")
+    if memory_bytes is not None:
+
+        @GetMemory
+        def pretend(device: int, free: ctypes._Pointer, total: ctypes._Pointer) -> None:  # type: ignore[type-arg]
+            free[0] = total[0] = memory_bytes
+
+        DeviceInterface.from_address(processor.handle).get_memory = pretend
+    if address_space_bytes is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
+    start = function("ggml-rpc", "ggml_backend_rpc_start_server", None, ctypes.c_char_p, ctypes.c_char_p,
+                     ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p)  # fmt: skip
+    chosen = (ctypes.c_void_p * 1)(processor.handle)
+    start(f"127.0.0.1:{port}".encode(), None, 1, 1, chosen)
+
+
+@contextmanager
+def rpc_server(
+    memory_bytes: int | None = None, address_space_bytes: int | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Start a server in a process of its own; yields its HOST:PORT and the process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, __file__, str(port)]
+    if memory_bytes is not None:
+        command += ["--memory", str(memory_bytes)]
+    if address_space_bytes is not None:
+        command += ["--address-space", str(address_space_bytes)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            if process.poll() is not None:
+                raise RuntimeError(f"the RPC server ended with exit code {process.returncode}")
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield f"127.0.0.1:{port}", process
+    finally:
+        process.kill()
+        process.wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("--memory", type=int)
+    parser.add_argument("--address-space", type=int)
+    arguments = parser.parse_args()
+    serve(arguments.port, arguments.memory, arguments.address_space)
