@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,45 @@ def processor_name() -> str:
     except OSError:
         pass  # not Linux
     return platform.processor() or platform.machine()
+
+
+def memory_limit_bytes() -> int:
+    """Memory that a process here can have: the machine's, or what a container is allowed."""
+    import psutil
+
+    total = int(psutil.virtual_memory().total)
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            text = Path(path).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            return min(total, int(text))
+    return total
+
+
+def machine_state() -> dict[str, Any]:
+    """What changes from minute to minute and moves speeds: clock, power source, processor time of all so far."""
+    import psutil
+
+    state: dict[str, Any] = {}
+    with contextlib.suppress(OSError, NotImplementedError, RuntimeError):
+        frequency = psutil.cpu_freq()
+        if frequency and frequency.current:
+            state["cpu_mhz"] = round(frequency.current)
+    with contextlib.suppress(OSError, AttributeError, NotImplementedError, RuntimeError):
+        battery = psutil.sensors_battery()
+        if battery is not None:
+            state["power"] = "mains" if battery.power_plugged else f"battery at {battery.percent:.0f} %"
+    with contextlib.suppress(OSError):
+        governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text(encoding="ascii")
+        state["governor"] = governor.strip()
+    times = psutil.cpu_times()
+    state["busy_seconds"] = round(sum(times) - times.idle - getattr(times, "iowait", 0.0), 2)
+    own = psutil.Process().cpu_times()
+    state["own_seconds"] = round(own.user + own.system, 2)
+    state["at_seconds"] = round(time.monotonic(), 2)
+    return state
 
 
 def describe_machine() -> dict[str, Any]:

@@ -45,6 +45,8 @@ class EngineSettings:
     cache_type_v: str = "F16"
     flash_attention: int = -1
     """1 on, 0 off, -1 what llama.cpp decides for the device."""
+    max_memory_bytes: int | None = None
+    """The worker is not started, or ended, where it takes more; None means the machine's memory."""
 
     @property
     def answer_settings(self) -> dict[str, Any]:

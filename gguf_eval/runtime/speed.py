@@ -11,13 +11,14 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from gguf_eval.errors import EngineError
 from gguf_eval.runtime.bindings import library
+from gguf_eval.runtime.energy import EnergyMeter, spent
 from gguf_eval.runtime.model import Context
 
 ANCHOR = "anchor "
@@ -35,6 +36,8 @@ class SpeedSample:
     seconds: float
     first_token_seconds: float | None = None
     """Of a prompt: until the most probable next token is known."""
+    joules: dict[str, float] = field(default_factory=dict)
+    """Energy the machine's counters saw meanwhile, by source."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,15 @@ def speed_tests(prompts: Sequence[int], generations: Sequence[int], depths: Sequ
 
 
 def measure_speed(
-    context: Context, tests: Sequence[SpeedTest], *, repetitions: int, seed: int = 0
+    context: Context,
+    tests: Sequence[SpeedTest],
+    *,
+    repetitions: int,
+    seed: int = 0,
+    meter: EnergyMeter | None = None,
 ) -> Iterator[SpeedSample]:
     """Time each test ``repetitions`` times, then the anchors; yields every sample as it is taken."""
-    bench = _Bench(context, np.random.default_rng(seed))
+    bench = _Bench(context, np.random.default_rng(seed), meter)
     for test in tests:
         bench.warm_up(test)
         for repetition in range(repetitions):
@@ -77,10 +85,11 @@ def measure_speed(
 class _Bench:
     """Decodes random tokens in one context."""
 
-    def __init__(self, context: Context, random: np.random.Generator) -> None:
+    def __init__(self, context: Context, random: np.random.Generator, meter: EnergyMeter | None) -> None:
         self._llama = library()
         self._context = context
         self._random = random
+        self._meter = meter
         self._depth = 0
 
     def warm_up(self, test: SpeedTest) -> None:
@@ -92,17 +101,20 @@ class _Bench:
     def run(self, test: SpeedTest, name: str, repetition: int) -> SpeedSample:
         self._return_to(test.depth)
         tokens = self._tokens(test.tokens)
+        energy = self._meter.read() if self._meter else {}
         began = time.perf_counter()
         if test.kind == "pp":
             self._decode(tokens)
         else:
             self._decode(tokens, one_at_a_time=True)
         ended = time.perf_counter()
+        joules = spent(energy, self._meter.read()) if self._meter else {}
         first = None
         if test.kind == "pp":
+            reading = time.perf_counter()
             self._context.last_logits().argmax()
-            first = time.perf_counter() - began
-        return SpeedSample(name, repetition, test.tokens, ended - began, first)
+            first = ended - began + time.perf_counter() - reading
+        return SpeedSample(name, repetition, test.tokens, ended - began, first, joules)
 
     def _return_to(self, depth: int) -> None:
         """Leave exactly ``depth`` tokens in the cache."""

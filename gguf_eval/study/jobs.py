@@ -69,15 +69,18 @@ class TaskWork:
 
 @dataclass(frozen=True)
 class SpeedJob:
-    """Measure speed and peak memory. Events: ``build``, ``sample``, ``memory``."""
+    """Measure speed and memory. Events: ``build``, ``sample``, ``memory``, ``details``."""
 
     model: str
     n_ctx: int
-    prompt_tokens: int
-    generated_tokens: int
+    prompt_tokens: tuple[int, ...]
+    generated_tokens: tuple[int, ...]
     repetitions: int
     threads: int | None
     engine: EngineSettings
+    depths: tuple[int, ...] = (0,)
+    batch_size: int = 2048
+    ubatch_size: int = 512
     kind: Literal["speed"] = "speed"
 
 
@@ -118,6 +121,8 @@ def from_document(document: dict[str, Any]) -> Job:
         fields["engine"] = engine_from_document(fields["engine"])
     if "offload" in fields:
         fields["offload"] = offload_from_document(fields["offload"])
+    if fields["kind"] == "speed":
+        fields |= {name: tuple(fields[name]) for name in ("prompt_tokens", "generated_tokens", "depths")}
     if "tasks" in fields:
         fields["tasks"] = tuple(_task_work(work) for work in fields["tasks"])
     return kinds[fields["kind"]](**fields)
