@@ -9,18 +9,20 @@ from gguf_eval.errors import EngineError
 from gguf_eval.runtime.bindings import build_info
 from gguf_eval.runtime.memory import peak_rss_bytes
 from gguf_eval.runtime.model import ContextSettings, Model
-from gguf_eval.runtime.speed import measure_speed
+from gguf_eval.runtime.speed import measure_speed, speed_tests
 
 
 @pytest.mark.parametrize("batch_size", [8, 64])  # a prompt of several batches, and of one
 def test_speed_is_a_sample_a_repetition(tiny_model: Model, batch_size: int) -> None:
     with tiny_model.open_context(ContextSettings(n_ctx=256, batch_size=batch_size, threads=1)) as context:
-        samples = list(measure_speed(context, prompt_tokens=20, generated_tokens=3, repetitions=2))
+        samples = list(measure_speed(context, speed_tests([20], [3]), repetitions=2))
     assert [(sample.test, sample.repetition, sample.tokens) for sample in samples] == [
         ("pp20", 0, 20),
         ("pp20", 1, 20),
         ("tg3", 0, 3),
         ("tg3", 1, 3),
+        ("anchor pp20", 0, 20),
+        ("anchor tg3", 0, 3),
     ]
     assert all(sample.seconds > 0 for sample in samples)
 
@@ -30,7 +32,7 @@ def test_a_prompt_longer_than_the_context_is_an_error(tiny_model: Model) -> None
         tiny_model.open_context(ContextSettings(n_ctx=256, batch_size=64, threads=1)) as context,
         pytest.raises(EngineError, match="llama_decode failed"),
     ):
-        list(measure_speed(context, prompt_tokens=300, generated_tokens=1, repetitions=1))
+        list(measure_speed(context, speed_tests([300], [1]), repetitions=1))
 
 
 def test_peak_memory_is_at_least_what_is_in_use() -> None:

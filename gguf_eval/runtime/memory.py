@@ -13,7 +13,7 @@ from types import TracebackType
 
 from gguf_eval.runtime.devices import Device, device_memory
 
-_INTERVAL_SECONDS = 0.05
+_INTERVAL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-ALL_LAYERS = -1
+ANCHOR = "anchor "
+"""Begins the name of a speed test that is repeated at the end."""
 SPLIT_MODES = ("none", "layer", "row", "tensor")
 """llama.cpp's ways to spread a model over devices, in the order of its enumeration."""
 

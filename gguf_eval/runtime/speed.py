@@ -20,9 +20,7 @@ from gguf_eval.errors import EngineError
 from gguf_eval.runtime.bindings import library
 from gguf_eval.runtime.energy import EnergyMeter, spent
 from gguf_eval.runtime.model import Context
-
-ANCHOR = "anchor "
-"""Begins the name of a test that is repeated at the end."""
+from gguf_eval.runtime.settings import ANCHOR
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,9 @@ def measure_speed(
         bench.warm_up(test)
         for repetition in range(repetitions):
             yield bench.run(test, test.name, repetition)
-    for test in {test.kind: test for test in reversed(tests)}.values():
-        yield bench.run(test, ANCHOR + test.name, 0)
+    for index, test in enumerate(tests):
+        if test.kind not in (earlier.kind for earlier in tests[:index]):
+            yield bench.run(test, ANCHOR + test.name, 0)
 
 
 class _Bench:

@@ -30,8 +30,8 @@ class RunRequest:
     allow_requantize: bool = False
     speed: bool = True
     repetitions: int = 3
-    prompt_tokens: int = 512
-    generated_tokens: int = 128
+    prompt_tokens: tuple[int, ...] = (512,)
+    generated_tokens: tuple[int, ...] = (128,)
     ctx: int | None = None
     """Longest request that is scored whole, and the context speed and memory are measured with."""
     batch_size: int = 512
@@ -43,6 +43,12 @@ class RunRequest:
     cache_types: tuple[tuple[str, str], ...] = (("F16", "F16"),)
     """Types of the KV cache, (keys, values): each pair makes a point of every model file."""
     flash_attention: int = -1
+    max_memory_bytes: int | None = None
+    """What a worker may take; None means the machine's memory."""
+    depths: tuple[int, ...] = (0,)
+    """Tokens in the cache before a speed test."""
+    speed_batch_size: int = 2048
+    speed_ubatch_size: int = 512
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ def plan_points(request: RunRequest) -> list[PlannedPoint]:
     seen: set[Path] = set()
     unique = [point for point in points if not (point.path in seen or seen.add(point.path))]  # type: ignore[func-returns-value]
     engines = [
-        EngineSettings(request.offload, cache_type_k=keys, cache_type_v=values, flash_attention=request.flash_attention)
+        EngineSettings(request.offload, keys, values, request.flash_attention, request.max_memory_bytes)
         for keys, values in dict.fromkeys(request.cache_types)
     ]
     return [replace(point, engine=engine) for point in _distinct_names(unique) for engine in engines]

@@ -5,10 +5,19 @@ from __future__ import annotations
 import json
 import sqlite3
 from pathlib import Path
-from typing import Any
 
 from gguf_eval.errors import StudyError
-from gguf_eval.study.records import ItemRecord, Outcome, PointRecord, SpeedRecord, Status, StudyRecord, TaskRecord
+from gguf_eval.runtime.settings import ANCHOR
+from gguf_eval.study.records import (
+    ItemRecord,
+    MeasurementRecord,
+    Outcome,
+    PointRecord,
+    SpeedRecord,
+    Status,
+    StudyRecord,
+    TaskRecord,
+)
 from gguf_eval.study.store import check_version, is_unmade, sqlite_errors
 
 
@@ -76,7 +85,10 @@ def _item(row: sqlite3.Row) -> ItemRecord:
 def _point(connection: sqlite3.Connection, row: sqlite3.Row, tasks: dict[str, TaskRecord]) -> PointRecord:
     planned = [r[0] for r in connection.execute("SELECT task_hash FROM point_task WHERE point_id = ?", (row["id"],))]
     outcomes = {hash_: _outcomes(connection, row["id"], hash_) for hash_ in tasks if hash_ in planned}
-    speed, memory = _measurement(connection, row["id"])
+    speed, memory, measurement = _measurement(connection, row["id"])
+    runs = connection.execute(
+        "SELECT environment FROM run JOIN point_run ON run_id = run.id WHERE point_id = ? ORDER BY run.id", (row["id"],)
+    )
     status: Status = "complete"
     if row["error"]:
         status = "failed"
@@ -102,6 +114,8 @@ def _point(connection: sqlite3.Connection, row: sqlite3.Row, tasks: dict[str, Ta
         log_path=row["log_path"],
         speed=speed,
         memory=memory,
+        measurement=measurement,
+        environments=tuple(json.loads(run["environment"]) for run in runs),
         outcomes=outcomes,
     )
 
@@ -127,19 +141,38 @@ def _outcomes(connection: sqlite3.Connection, point: int, task_hash: str) -> dic
     }
 
 
-def _measurement(connection: sqlite3.Connection, point: int) -> tuple[tuple[SpeedRecord, ...], dict[str, int]]:
+def _measurement(
+    connection: sqlite3.Connection, point: int
+) -> tuple[tuple[SpeedRecord, ...], dict[str, int], MeasurementRecord | None]:
     """Speed and memory of the newest complete measurement."""
     newest = connection.execute(
-        "SELECT id FROM measurement WHERE point_id = ? AND complete = 1 ORDER BY id DESC LIMIT 1", (point,)
+        "SELECT * FROM measurement WHERE point_id = ? AND complete = 1 ORDER BY id DESC LIMIT 1", (point,)
     ).fetchone()
     if newest is None:
-        return (), {}
-    samples: dict[tuple[str, int], list[float]] = {}
+        return (), {}, None
+    samples: dict[tuple[str, int], list[sqlite3.Row]] = {}
+    anchors: dict[str, float] = {}
     query = "SELECT * FROM speed_sample WHERE measurement_id = ? ORDER BY repetition"
     for row in connection.execute(query, (newest["id"],)):
-        samples.setdefault((row["test"], row["tokens"]), []).append(row["seconds"])
-    memory: dict[str, Any] = {
-        row["kind"]: row["bytes"]
-        for row in connection.execute("SELECT * FROM memory WHERE measurement_id = ?", (newest["id"],))
-    }
-    return tuple(SpeedRecord(test, tokens, tuple(seconds)) for (test, tokens), seconds in samples.items()), memory
+        if row["test"].startswith(ANCHOR):
+            anchors[row["test"].removeprefix(ANCHOR)] = row["seconds"]
+        else:
+            samples.setdefault((row["test"], row["tokens"]), []).append(row)
+    speed = tuple(
+        SpeedRecord(
+            test,
+            tokens,
+            seconds=tuple(row["seconds"] for row in rows),
+            first_token_seconds=tuple(
+                row["first_token_seconds"] for row in rows if row["first_token_seconds"] is not None
+            ),
+            joules=tuple(json.loads(row["joules"]) for row in rows),
+            anchor_seconds=anchors.get(test),
+        )
+        for (test, tokens), rows in samples.items()
+    )
+    kinds = connection.execute("SELECT * FROM memory WHERE measurement_id = ?", (newest["id"],)).fetchall()
+    record = MeasurementRecord(
+        json.loads(newest["conditions"]), json.loads(newest["details"]), {row["kind"]: row["method"] for row in kinds}
+    )
+    return speed, {row["kind"]: row["bytes"] for row in kinds}, record

@@ -84,6 +84,22 @@ class SpeedRecord:
     test: str
     tokens: int
     seconds: tuple[float, ...]
+    first_token_seconds: tuple[float, ...] = ()
+    """Of a prompt: until its next token was known."""
+    joules: tuple[dict[str, float], ...] = ()
+    """By repetition, then by source; empty where nothing counts energy."""
+    anchor_seconds: float | None = None
+    """The test once more after all others: the machine has changed where it differs."""
+
+
+@dataclass(frozen=True)
+class MeasurementRecord:
+    """The circumstances of a speed and memory measurement."""
+
+    conditions: dict[str, Any]
+    details: dict[str, Any]
+    """load_seconds, open_seconds, states, buffers, predicted, layers, layer_count, reasons, devices."""
+    memory_methods: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -113,6 +129,10 @@ class PointRecord:
     """Bytes by kind, for instance ``peak_rss``."""
     outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
     """By task hash, then by item hash."""
+    measurement: MeasurementRecord | None = None
+    """Of ``speed`` and ``memory``."""
+    environments: tuple[dict[str, Any], ...] = ()
+    """Machine, packages and llama.cpp build of every run that evaluated the point."""
 
     @property
     def label(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
-from gguf_eval.errors import EngineError, GgufEvalError, StudyError
+from gguf_eval.errors import EngineError, GgufEvalError, StudyError, UsageError
 from gguf_eval.files.hub import dataset_files
 from gguf_eval.machine import describe_machine
 from gguf_eval.study.doctor import check_offload
@@ -62,7 +62,7 @@ def run_point(state: RunState, point: PlannedPoint) -> bool:
         score(state, point, point_id, file, log)
         if state.request.speed:
             measure(state, point, point_id, file, log)
-    except EngineError as error:
+    except (EngineError, UsageError) as error:
         state.study.set_failure(point_id, str(error), log)
         state.observer.note(f"{point.name}: {error}")
         return False

@@ -89,6 +89,7 @@ CREATE TABLE measurement (
     id INTEGER PRIMARY KEY,
     point_id INTEGER NOT NULL,
     conditions TEXT NOT NULL,            -- JSON: machine, build, threads, context
+    details TEXT NOT NULL DEFAULT '{}',  -- JSON: load time, states of the machine, buffers, prediction, layers, devices
     complete INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE speed_sample (
@@ -97,6 +98,8 @@ CREATE TABLE speed_sample (
     repetition INTEGER NOT NULL,
     tokens INTEGER NOT NULL,
     seconds REAL NOT NULL,
+    first_token_seconds REAL,
+    joules TEXT NOT NULL DEFAULT '{}',   -- JSON: by source
     PRIMARY KEY (measurement_id, test, repetition)
 ) WITHOUT ROWID;
 CREATE TABLE memory (
@@ -105,6 +108,11 @@ CREATE TABLE memory (
     bytes INTEGER NOT NULL,
     method TEXT NOT NULL,
     PRIMARY KEY (measurement_id, kind)
+) WITHOUT ROWID;
+CREATE TABLE point_run (                 -- whose environment a point was evaluated in
+    point_id INTEGER NOT NULL,
+    run_id INTEGER NOT NULL,
+    PRIMARY KEY (point_id, run_id)
 ) WITHOUT ROWID;
 """
 

@@ -245,12 +245,33 @@ class StudyWriter:
             ).fetchone()
         return int(row[0])
 
-    def save_speed_sample(self, measurement: int, test: str, repetition: int, tokens: int, seconds: float) -> None:
+    def save_point_run(self, point: int, run: int) -> None:
+        """Note that a point was evaluated in a run, and so in that run's environment."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO point_run VALUES (?, ?)", (point, run))
+
+    def save_details(self, measurement: int, details: Mapping[str, Any]) -> None:
+        """Store what a measurement found beside times and bytes."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE measurement SET details = ? WHERE id = ?", (canonical_json(details), measurement)
+            )
+
+    def save_speed_sample(
+        self,
+        measurement: int,
+        test: str,
+        repetition: int,
+        tokens: int,
+        seconds: float,
+        first_token_seconds: float | None = None,
+        joules: Mapping[str, float] | None = None,
+    ) -> None:
         """Store one timed repetition."""
         with self._transaction() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO speed_sample VALUES (?, ?, ?, ?, ?)",
-                (measurement, test, repetition, tokens, seconds),
+                "INSERT OR REPLACE INTO speed_sample VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (measurement, test, repetition, tokens, seconds, first_token_seconds, canonical_json(joules or {})),
             )
 
     def finish_measurement(self, measurement: int, memory: Mapping[str, tuple[int, str]]) -> None:

@@ -40,7 +40,7 @@ def score(state: RunState, point: PlannedPoint, point_id: int, file: ModelFile, 
                 state.study.save_outcomes(point_id, task_items.task.hash, outcomes)
                 advance(len(outcomes))
             elif event["event"] == "build":
-                save_build(state, event)
+                save_build(state, event, point_id)
 
         run_in_worker(job, log, on_event)
 

@@ -47,8 +47,10 @@ class RunState:
     """Of this run; completed when the first worker names its llama.cpp build."""
 
 
-def save_build(state: RunState, event: Mapping[str, Any]) -> None:
-    """Store the llama.cpp build that a worker's ``build`` event names."""
+def save_build(state: RunState, event: Mapping[str, Any], point_id: int | None = None) -> None:
+    """Store the llama.cpp build that a worker's ``build`` event names, and that it worked for a point."""
+    if point_id is not None:
+        state.study.save_point_run(point_id, state.run)
     build = {key: value for key, value in event.items() if key != "event"}
     if state.environment.get("llama_cpp") != build:
         state.environment["llama_cpp"] = build
