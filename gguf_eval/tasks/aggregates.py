@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gguf_eval.tasks.judges import overlap
+from gguf_eval.tasks.judges.ifeval import instruction_level
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -35,14 +38,44 @@ def perplexity(answers: Sequence[Answered]) -> float:
 
 
 def macro_f1(answers: Sequence[Answered]) -> float:
-    """Mean of the F1 of each class, a class being a choice's index; a class that never occurs has F1 0."""
-    classes = max(len(answer.logprobs) for answer in answers)
+    """Mean of the F1 of each class (scikit-learn's macro average).
+
+    kind choice: a class is a choice's index, and one that never occurs has F1 0. kind generation: the classes are the
+    labels among the references and the answers.
+    """
+    pairs: list[tuple[Any, Any]]
+    if answers[0].pick is None:
+        pairs = [(str(answer.extracted).lower(), str(answer.references[0]).lower()) for answer in answers]
+        classes: list[Any] = sorted({label for pair in pairs for label in pair})
+    else:
+        pairs = [(answer.pick, answer.gold) for answer in answers]
+        classes = list(range(max(len(answer.logprobs) for answer in answers)))
     scores = []
-    for label in range(classes):
-        both = sum(answer.pick == label == answer.gold for answer in answers)
-        either = sum((answer.pick == label) + (answer.gold == label) for answer in answers)
+    for label in classes:
+        both = sum(found == label == wanted for found, wanted in pairs)
+        either = sum((found == label) + (wanted == label) for found, wanted in pairs)
         scores.append(2 * both / either if either else 0.0)
-    return sum(scores) / classes
+    return sum(scores) / len(classes)
 
 
-AGGREGATES: dict[str, Aggregate] = {"perplexity": perplexity, "macro_f1": macro_f1}
+def _corpus_bleu(answers: Sequence[Answered]) -> float:
+    return overlap.corpus_bleu(_written(answers), [[str(text) for text in answer.references] for answer in answers])
+
+
+def _corpus_chrf(answers: Sequence[Answered]) -> float:
+    return overlap.corpus_chrf(_written(answers), [[str(text) for text in answer.references] for answer in answers])
+
+
+def _written(answers: Sequence[Answered]) -> list[str]:
+    """What the judge took for each answer."""
+    return [answer.extracted or "" for answer in answers]
+
+
+AGGREGATES: dict[str, Aggregate] = {
+    "perplexity": perplexity,
+    "macro_f1": macro_f1,
+    "corpus_bleu": _corpus_bleu,
+    "corpus_chrf++": _corpus_chrf,
+    "instruction_strict": lambda answers: instruction_level(_written(answers), loose=False),
+    "instruction_loose": lambda answers: instruction_level(_written(answers), loose=True),
+}

@@ -8,7 +8,7 @@ from typing import Any, cast, get_args
 
 from gguf_eval.errors import TaskError, nearest
 from gguf_eval.tasks.aggregates import AGGREGATES
-from gguf_eval.tasks.answers import JUDGES
+from gguf_eval.tasks.answers import JUDGES, METRICS, require
 from gguf_eval.tasks.metrics import CHOICE_METRICS, CONTINUATION_METRICS
 from gguf_eval.tasks.spec import (
     Dataset,
@@ -124,6 +124,8 @@ def _metrics(data: Mapping[str, Any], kind: Kind, path: Path) -> tuple[tuple[str
         if not isinstance(data.get("metric"), str):
             raise TaskError(f"{path}: 'metric' must be given for kind 'generation': the judge's headline metric")
         default = [data["metric"]]
+        name = data["judge"].get("name")
+        known = METRICS.get(name, ()) if isinstance(name, str) else ()
     elif isinstance(data.get("metric"), str) and data["metric"] in known and data["metric"] not in default:
         default = [data["metric"]]
     metrics = _strings(data.get("metrics", default))
@@ -221,6 +223,7 @@ def _judge(table: Mapping[str, Any], path: Path) -> Judge:
     options = table.get("options", {})
     if not isinstance(options, dict):
         raise TaskError(f"{path}: judge.options must be a table; found {options!r}")
+    require(table["name"], options, str(path))
     return Judge(table["name"], options)
 
 

@@ -1,0 +1,1 @@
+"""Pure functions that judge an answer: text in, `Judgement` out."""

@@ -1,0 +1,64 @@
+"""What a judge says of an answer, and what judges share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gguf_eval.errors import TaskError
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What an answer is worth."""
+
+    value: float | None
+    """The headline metric, 0 to 1; None where the answer can't be judged."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Every metric of the judge by name; empty where the answer can't be judged."""
+    extracted: str | None = None
+    """What was compared with the references: a number, a letter, a label."""
+    unscored_reason: str | None = None
+
+
+Judge = Callable[[str, Sequence[str], Mapping[str, Any]], Judgement]
+"""(answer, references, options) -> judgement."""
+
+
+def judged(headline: str, extracted: str | None = None, **metrics: float) -> Judgement:
+    """A judgement whose value is the metric called ``headline``."""
+    return Judgement(metrics[headline], metrics, extracted)
+
+
+def unscored(reason: str) -> Judgement:
+    """An answer that says nothing that could be judged: counted, never a zero."""
+    return Judgement(None, unscored_reason=reason)
+
+
+def cut(answer: str, options: Mapping[str, Any]) -> str:
+    """The part of an answer that is judged.
+
+    ``after``: a regular expression; what follows its last match (all of the answer where there is none).
+    ``line``: "first" or "last", of the lines that are not blank.
+    """
+    after = options.get("after")
+    if after is not None:
+        ends = [match.end() for match in compiled(str(after)).finditer(answer)]
+        answer = answer[ends[-1] :] if ends else answer
+    line = options.get("line")
+    if line is not None:
+        if line not in ("first", "last"):
+            raise TaskError(f'option \'line\' must be "first" or "last"; found {line!r}')
+        lines = [part for part in answer.splitlines() if part.strip()]
+        answer = (lines[0] if line == "first" else lines[-1]) if lines else ""
+    return answer
+
+
+def compiled(pattern: str) -> re.Pattern[str]:
+    """A regular expression of a task file; raises `TaskError` where it is none."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise TaskError(f"{pattern!r} is not a regular expression: {error}") from None
