@@ -1,7 +1,7 @@
 """A process that serves its processor through llama.cpp's own RPC server, pretending to have less memory where asked.
 
-Run as ``python rpc_server.py PORT [--memory BYTES] [--address-space BYTES]``. ``--memory`` is what it tells of itself,
-``--address-space`` what its system really grants it.
+Run as ``python rpc_server.py PORT [--memory BYTES] [--spare BYTES]``. ``--memory`` is what it tells of itself,
+``--spare`` what its system really grants it beyond what it has.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class DeviceInterface(ctypes.Structure):
     _fields_ = [("get_name", ctypes.c_void_p), ("get_description", ctypes.c_void_p), ("get_memory", GetMemory)]
 
 
-def serve(port: int, memory_bytes: int | None, address_space_bytes: int | None) -> None:
+def serve(port: int, memory_bytes: int | None, spare_bytes: int | None) -> None:
     from gguf_eval.runtime.devices import devices
     from gguf_eval.runtime.ggml import function
 
@@ -37,10 +37,13 @@ def serve(port: int, memory_bytes: int | None, address_space_bytes: int | None) 
             free[0] = total[0] = memory_bytes
 
         DeviceInterface.from_address(processor.handle).get_memory = pretend
-    if address_space_bytes is not None:
+    if spare_bytes is not None:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
+        import psutil
+
+        limit = psutil.Process().memory_info().vms + spare_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     start = function("ggml-rpc", "ggml_backend_rpc_start_server", None, ctypes.c_char_p, ctypes.c_char_p,
                      ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p)  # fmt: skip
     chosen = (ctypes.c_void_p * 1)(processor.handle)
@@ -49,7 +52,7 @@ def serve(port: int, memory_bytes: int | None, address_space_bytes: int | None) 
 
 @contextmanager
 def rpc_server(
-    memory_bytes: int | None = None, address_space_bytes: int | None = None
+    memory_bytes: int | None = None, spare_bytes: int | None = None
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Start a server in a process of its own; yields its HOST:PORT and the process."""
     with socket.socket() as probe:
@@ -58,8 +61,8 @@ def rpc_server(
     command = [sys.executable, __file__, str(port)]
     if memory_bytes is not None:
         command += ["--memory", str(memory_bytes)]
-    if address_space_bytes is not None:
-        command += ["--address-space", str(address_space_bytes)]
+    if spare_bytes is not None:
+        command += ["--spare", str(spare_bytes)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while True:
@@ -80,6 +83,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("--memory", type=int)
-    parser.add_argument("--address-space", type=int)
+    parser.add_argument("--spare", type=int)
     arguments = parser.parse_args()
-    serve(arguments.port, arguments.memory, arguments.address_space)
+    serve(arguments.port, arguments.memory, arguments.spare)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,6 +47,9 @@ CacheTypeK = Annotated[
     str, typer.Option("--cache-type-k", "-ctk", help="Types of the KV cache's keys, for instance F16,Q8_0.")
 ]
 CacheTypeV = Annotated[str, typer.Option("--cache-type-v", "-ctv", help="Types of its values; pairs up with the keys.")]
+MaxMemory = Annotated[
+    str, typer.Option("--max-memory", help="Memory a worker may take, for instance 6G (default: the machine's).")
+]
 FlashAttention = Annotated[str, typer.Option("--flash-attn", "-fa", help="on, off, or auto (llama.cpp decides).")]
 
 
@@ -109,6 +113,16 @@ def cache_type_pairs(keys: str, values: str) -> tuple[tuple[str, str], ...]:
         )
     most = max(len(first), len(second))
     return tuple(zip(first * (most // len(first)), second * (most // len(second)), strict=True))
+
+
+def memory_bytes(text: str) -> int | None:
+    """Bytes that ``--max-memory`` allows: a number with K, M, G or T (of 1024); None where nothing is said."""
+    if not text:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise UsageError(f"--max-memory needs a size like 800M or 6G; found '{text}'")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 
 def flash_attention_number(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from gguf_eval.errors import EngineError, GgufEvalError, UsageError
+from gguf_eval.machine import memory_limit_bytes
 from gguf_eval.study.jobs import Job, to_document
+from gguf_eval.study.memory_watch import MemoryWatch
 
 _LOG_TAIL_BYTES = 1 << 18
 """Enough to reach over the stack trace that follows a failed assertion."""
-_TELLING = ("GGML_ASSERT", "what():", "Error:", "error:", "failed")
+_TELLING = ("Remote RPC server", "GGML_ASSERT", "what():", "Error:", "error:", "failed")
 """Marks of a line that tells why, the most telling first."""
 
 
@@ -31,35 +34,62 @@ def run_in_worker(job: Job, log_path: Path, on_event: Callable[[dict[str, Any]],
     with log_path.open("ab") as log:
         size_before = log.tell()
         worker = _start(log)
-        finished = False
-        failure: GgufEvalError | None = None
         try:
-            assert worker.stdin is not None and worker.stdout is not None
-            try:
-                worker.stdin.write(json.dumps(to_document(job)).encode() + b"\n")
-                worker.stdin.flush()
-            except BrokenPipeError:
-                pass  # it died at once: its exit status says more
-            for line in worker.stdout:
-                event = _parsed(line)
-                if event is None:
-                    break  # killed while writing
-                if event["event"] == "error":
-                    failure = (UsageError if event.get("usage") else EngineError)(event["message"])
-                elif event["event"] == "done":
-                    finished = True
-                else:
-                    on_event(event)
-            worker.stdin.close()
-            status = worker.wait()
+            with MemoryWatch(worker.pid, _memory_limit(job), worker.kill) as watch:
+                finished = _converse(worker, job, on_event)
+                status = worker.wait()
         except BaseException:
             worker.kill()
             worker.wait()
             raise
-    if failure:
-        raise failure
+        finally:
+            for pipe in (worker.stdin, worker.stdout):
+                with contextlib.suppress(OSError):  # what was not sent can't be sent any more
+                    if pipe is not None:
+                        pipe.close()
+    if watch.exceeded_bytes and not finished:
+        raise EngineError(_too_much_memory(job, watch.exceeded_bytes))
     if not finished:
         raise EngineError(_reason(status, log_path, size_before))
+
+
+def _converse(worker: subprocess.Popen[bytes], job: Job, on_event: Callable[[dict[str, Any]], None]) -> bool:
+    """Send the job and pass its events on; return whether the worker said that it is done. Raises what it reports."""
+    assert worker.stdin is not None and worker.stdout is not None
+    with contextlib.suppress(BrokenPipeError):  # it died at once: its exit status says more
+        worker.stdin.write(json.dumps(to_document(job)).encode() + b"\n")
+        worker.stdin.flush()
+    finished = False
+    failure: GgufEvalError | None = None
+    for line in worker.stdout:
+        event = _parsed(line)
+        if event is None:
+            break  # killed while writing
+        if event["event"] == "error":
+            failure = (UsageError if event.get("usage") else EngineError)(event["message"])
+        elif event["event"] == "done":
+            finished = True
+        else:
+            on_event(event)
+    if failure:
+        raise failure
+    with contextlib.suppress(OSError):
+        worker.stdin.close()
+    return finished
+
+
+def _memory_limit(job: Job) -> int:
+    engine = getattr(job, "engine", None)
+    return (engine.max_memory_bytes if engine else None) or memory_limit_bytes()
+
+
+def _too_much_memory(job: Job, used_bytes: int) -> str:
+    engine = getattr(job, "engine", None)
+    allowed = "--max-memory" if engine and engine.max_memory_bytes else "this machine's memory"
+    return (
+        f"the worker was ended when it took {used_bytes / 1e6:.0f} MB, more than {allowed} of "
+        f"{_memory_limit(job) / 1e6:.0f} MB; take a lower level, a smaller --ctx or batch, or allow more"
+    )
 
 
 def _start(log: Any) -> subprocess.Popen[bytes]:

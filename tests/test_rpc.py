@@ -1,0 +1,187 @@
+"""Offload for real, without a GPU: a second process serves a device through llama.cpp's RPC."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rpc_server import rpc_server
+from tiny_model import write_model
+
+from gguf_eval.errors import EngineError, UsageError
+from gguf_eval.runtime.bindings import library
+from gguf_eval.runtime.settings import EngineSettings, Offload
+from gguf_eval.study.doctor import check_offload, examine
+from gguf_eval.study.jobs import ScoreJob, SpeedJob
+from gguf_eval.study.plan import RunRequest
+from gguf_eval.study.process import run_in_worker
+from gguf_eval.study.read import read_study
+from gguf_eval.study.run import run_study
+
+MIB = 2**20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def needs_rpc() -> None:
+    if not library().llama_supports_rpc():
+        pytest.skip("this build of llama.cpp has no RPC")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("rpc") / "tiny.gguf", layers=6)
+
+
+def speed_job(model: Path, **offload: Any) -> SpeedJob:
+    return SpeedJob(
+        model=str(model), n_ctx=256, prompt_tokens=(32,), generated_tokens=(4,), repetitions=1, threads=1,
+        engine=EngineSettings(Offload(**offload)), batch_size=64, ubatch_size=64,
+    )  # fmt: skip
+
+
+def events_of(job: SpeedJob | ScoreJob, log: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    run_in_worker(job, log, lambda event: found.update({event["event"]: event}))
+    return found
+
+
+def test_layers_go_to_the_device_and_its_memory_is_told(model: Path, tmp_path: Path) -> None:
+    with rpc_server() as (endpoint, _):
+        found = events_of(speed_job(model, gpu_layers=3, rpc=(endpoint,)), tmp_path / "log")
+    details = found["details"]["details"]
+    assert (details["layers"], details["layer_count"]) == (3, 7)
+    places = {(buffer["place"].split("[")[0], buffer["holds"]): buffer["size_bytes"] for buffer in details["buffers"]}
+    layer = 4 * (256 * 256 * 2 + 128 * 256 * 2 + 3 * 512 * 256 + 2 * 256)
+    output = 4 * (258 * 256 + 256)
+    assert places["RPC0", "model"] == pytest.approx(2 * layer + output, rel=0.01)
+    assert ("RPC0", "KV") in places
+    assert ("RPC0", "compute") in places
+    assert "device RPC0" in found["memory"]["memory"]
+
+
+def test_auto_takes_all_layers_where_they_fit_and_fewer_where_not(model: Path, tmp_path: Path) -> None:
+    chosen = []
+    for memory in (512 * MIB, 12 * MIB, MIB // 5):
+        with rpc_server(memory_bytes=memory) as (endpoint, _):
+            details = events_of(speed_job(model, rpc=(endpoint,)), tmp_path / "log")["details"]["details"]
+        chosen.append(details["layers"])
+        assert "by prediction" in details["reasons"][0]
+    assert chosen[0] == 7
+    assert 0 < chosen[1] < 7
+    assert chosen[2] == 0
+
+
+def test_auto_steps_down_where_the_device_does_not_keep_its_promise(tmp_path: Path) -> None:
+    wide = write_model(tmp_path / "wide.gguf", width=512, feed_forward=4096, layers=10)  # 31 MB a layer
+    with rpc_server(memory_bytes=4096 * MIB, spare_bytes=150 * MIB) as (endpoint, _):
+        details = events_of(speed_job(wide, rpc=(endpoint,)), tmp_path / "log")["details"]["details"]
+    assert 0 < details["layers"] < 11
+    assert any("could not be allocated" in reason for reason in details["reasons"])
+
+
+def test_a_device_that_is_not_there_or_silent_is_an_error() -> None:
+    with pytest.raises(EngineError, match="no server answers at 127.0.0.1:9"):
+        check_offload(Offload(rpc=("127.0.0.1:9",)))
+    with pytest.raises(UsageError, match="HOST:PORT is needed"):
+        check_offload(Offload(rpc=("somewhere",)))
+    with rpc_server() as (endpoint, _), pytest.raises(UsageError, match="there are: RPC0"):
+        check_offload(Offload(rpc=(endpoint,), devices=("RPC7",)))
+
+
+def test_doctor_lists_the_servers_device() -> None:
+    with rpc_server(memory_bytes=77 * MIB) as (endpoint, _):
+        found = examine(Offload(rpc=(endpoint,)))
+    devices = {device["name"]: device for device in found.devices}
+    assert devices["RPC0"]["total_bytes"] == 77 * MIB
+    assert devices["CPU"]["kind"] == "CPU"
+
+
+class Interfering:
+    """An observer that acts when a step of a certain name begins."""
+
+    def __init__(self, word: str, act: Callable[[], None]) -> None:
+        self.word, self.act, self.notes = word, act, []  # type: ignore[var-annotated]
+
+    @contextmanager
+    def step(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+        if self.word and self.word in label:
+            self.act()
+        yield lambda done: None
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def write_task(folder: Path, items: int) -> Path:
+    rows = "".join(f'{{"id": "{i}", "q": "after {i}", "o": ["{i + 1}", "no"], "r": {i % 2}}}\n' for i in range(items))
+    (folder / "count.jsonl").write_text(rows, encoding="utf-8")
+    path = folder / "count.toml"
+    path.write_text(
+        'name = "count"\nversion = 1\nkind = "choice"\n[dataset]\nfile = "count.jsonl"\n[prompt]\n'
+        'id = "{{ id }}"\ncontext = "{{ q }}:"\nchoices = "o"\ngold = "r"\n',
+        encoding="utf-8",
+    )
+    return path
+
+
+def request_for(model: Path, folder: Path, study: str, **changes: Any) -> RunRequest:
+    return RunRequest(
+        models=(model,), study=folder / study, tasks=(str(write_task(folder, 20)),), speed=False, threads=1,
+        cache=folder / "cache", ctx=128, **changes,
+    )  # fmt: skip
+
+
+def test_any_number_of_layers_gives_the_same_answers(model: Path, tmp_path: Path) -> None:
+    answers = []
+    with rpc_server() as (endpoint, _):
+        for layers in (0, 3, -1):
+            request = request_for(model, tmp_path, f"{layers}.sqlite", offload=Offload(layers, rpc=(endpoint,)))
+            assert run_study(request, Interfering("", lambda: None))
+            (point,) = read_study(request.study).points
+            (outcomes,) = point.outcomes.values()
+            answers.append([outcome.answer for outcome in outcomes.values()])
+    assert len(answers[0]) == 20
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_a_device_that_disappears_fails_its_point_and_the_sweep_goes_on(model: Path, tmp_path: Path) -> None:
+    with rpc_server() as (endpoint, server):
+        other = tmp_path / "other.gguf"
+        write_model(other, seed=5)
+        request = request_for(model, tmp_path, "s.sqlite", offload=Offload(-1, rpc=(endpoint,)))
+        request = RunRequest(**{**vars(request), "models": (model, other)})
+        observer = Interfering("tiny", server.kill)
+        assert not run_study(request, observer)
+    points = read_study(request.study).points
+    assert [point.status for point in points] == ["failed", "failed"]
+    assert all(point.error and "127.0.0.1" in point.error for point in points)
+    assert len(observer.notes) == 2
+
+
+def test_a_device_that_disappears_in_the_middle_of_decoding_is_a_reason(model: Path, tmp_path: Path) -> None:
+    with rpc_server() as (endpoint, server):
+        job = speed_job(model, gpu_layers=-1, rpc=(endpoint,))
+
+        def on_event(event: dict[str, Any]) -> None:
+            if event["event"] == "sample":
+                server.kill()
+
+        job = SpeedJob(**{**vars(job), "repetitions": 2000})
+        with pytest.raises(EngineError, match="Remote RPC server"):
+            run_in_worker(job, tmp_path / "log", on_event)
+
+
+def test_a_point_says_in_which_environment_it_was_evaluated(model: Path, tmp_path: Path) -> None:
+    request = request_for(model, tmp_path, "e.sqlite")
+    assert run_study(request, Interfering("", lambda: None))
+    (point,) = read_study(request.study).points
+    (environment,) = point.environments
+    assert environment["machine"]["processor"]
+    assert environment["llama_cpp"]["llama_cpp"]
+    with contextlib.closing(sqlite3.connect(request.study)) as study:
+        assert study.execute("SELECT count(*) FROM point_run").fetchone() == (1,)
