@@ -60,7 +60,7 @@ def study() -> StudySummary:
     return summarise(StudyRecord("s.sqlite", "2026-01-01", "gguf-eval run", environment, (task,), points))
 
 
-@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("width", [80, 100, 160])
 def test_terminal_text(study: StudySummary, width: int) -> None:
     output = io.StringIO()
     print_report(study, Console(file=output, width=width, highlight=False, force_terminal=False))
@@ -69,7 +69,7 @@ def test_terminal_text(study: StudySummary, width: int) -> None:
 
 
 def test_every_line_of_the_tables_fits(study: StudySummary) -> None:
-    for width in (80, 100, 200):
+    for width in (60, 80, 100, 200):
         output = io.StringIO()
         print_report(study, Console(file=output, width=width, force_terminal=True, color_system=None))
         assert max(map(len, output.getvalue().splitlines())) <= width

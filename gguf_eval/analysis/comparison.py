@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from gguf_eval.analysis.resampling import Kinds, bootstrap_difference, sign_flip_test
 from gguf_eval.analysis.statistics import CONFIDENCE, Estimate, holm, mcnemar_exact, normal_quantile, paired_difference
 
@@ -69,6 +71,8 @@ def count_pairs(
 
     clusters: the name of the cluster of each item that is in one.
     """
+    if not clusters and list(candidate) == list(reference):
+        return _pairs_in_order(candidate, reference)
     differences = {
         key: value - other
         for key, value in candidate.items()
@@ -88,8 +92,24 @@ def count_pairs(
     )
 
 
+def _pairs_in_order(candidate: Mapping[str, float | None], reference: Mapping[str, float | None]) -> Pairs:
+    """The same for the same items in the same order, each standing for itself: at once."""
+    own, other = (np.array(list(values.values()), np.float64) for values in (candidate, reference))  # None is NaN
+    scored, scored_reference = ~np.isnan(own), ~np.isnan(other)
+    differences = (own - other)[scored & scored_reference]
+    gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
+    kinds = None
+    if not np.isin(differences, (-1.0, 0.0, 1.0)).all():
+        values, counts = np.unique(differences, return_counts=True)
+        kinds = {(value, 1): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
+    n = len(differences)
+    return Pairs(n, gained, lost, int(scored.sum() + scored_reference.sum()) - 2 * n, kinds)
+
+
 def cluster_kinds(values: Mapping[str, float], clusters: Mapping[str, str]) -> dict[tuple[float, int], int]:
     """How many clusters there are of each (sum of the values, items)."""
+    if not clusters:
+        return {(value, 1): count for value, count in Counter(values.values()).items()}
     members: dict[str, list[float]] = {}
     alone: Counter[tuple[float, int]] = Counter()
     for key, value in values.items():

@@ -21,6 +21,7 @@ class Conclusion:
     """The choice's peak memory over the reference's."""
     generation_ratio: float | None
     """The choice's generation speed over the reference's."""
+    undecided: tuple[PointSummary, ...] = ()
 
 
 def conclude(study: StudySummary) -> list[Conclusion]:
@@ -45,6 +46,7 @@ def _conclude(model: str, reference: PointSummary, points: Sequence[PointSummary
         worse=worse,
         memory_ratio=_ratio(choice.peak_rss_bytes, reference.peak_rss_bytes),
         generation_ratio=_ratio(_generation(choice), _generation(reference)),
+        undecided=tuple(point for point in compared if point.overall and point.overall.verdict == "undecided"),
     )
 
 

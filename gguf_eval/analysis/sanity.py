@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from gguf_eval.analysis.statistics import wilson
+from gguf_eval.study.outcomes import answers, scores, unscored_reasons
 from gguf_eval.study.records import Outcome, PointRecord, TaskRecord
 
 Suspicion = Literal["chance", "one-answer", "non-finite"]
@@ -33,30 +34,31 @@ def find_warnings(
     found = []
     for point in points:
         for task in tasks:
-            outcomes = list(point.outcomes.get(task.hash, {}).values())
+            outcomes = point.outcomes.get(task.hash, {})
             for suspicion, text in _suspicions(task, outcomes, point.id in references):
                 message = f"{point.name} on {task.name}: {text}"
                 found.append(ScoreWarning(point.id, point.name, task.name, suspicion, message))
     return found
 
 
-def _suspicions(task: TaskRecord, outcomes: Sequence[Outcome], is_reference: bool) -> list[tuple[Suspicion, str]]:
+def _suspicions(task: TaskRecord, outcomes: Mapping[str, Outcome], is_reference: bool) -> list[tuple[Suspicion, str]]:
     found: list[tuple[Suspicion, str]] = []
-    broken = sum("not a finite number" in (outcome.unscored_reason or "") for outcome in outcomes)
+    broken = sum(n for reason, n in unscored_reasons(outcomes).items() if "not a finite number" in reason)
     if broken:
         text = f"{broken} of {len(outcomes)} items gave log-likelihoods that are no numbers"
         found.append(("non-finite", f"{text}: the model file or its settings are broken"))
-    scored = [outcome for outcome in outcomes if outcome.value is not None and outcome.item_hash in task.items]
+    scored = {key: value for key, value in scores(outcomes).items() if value is not None and key in task.items}
     if len(scored) < _FEWEST:
         return found
-    items = [task.items[outcome.item_hash] for outcome in scored]
-    answers = {outcome.answer for outcome in scored}
-    if len(answers) == 1 and None not in answers and len({item.gold for item in items}) > 1:
-        text = f"choice {_letter(answers.pop())} is the answer to all {len(scored)} items"
+    picked = answers(outcomes)
+    given = {picked[key] for key in scored}
+    if len(given) == 1 and None not in given and len({task.items[key].gold for key in scored}) > 1:
+        text = f"choice {_letter(given.pop())} is the answer to all {len(scored)} items"
         found.append(("one-answer", f"{text}: the score says only how often that is right"))
-    if is_reference and all(item.choices for item in items):
+    items = [task.items[key] for key in scored] if is_reference else []
+    if items and all(item.choices for item in items):
         chance = sum(max(1, len(item.golds)) / len(item.choices) for item in items) / len(items)
-        estimate = wilson(sum(outcome.value or 0.0 for outcome in scored), len(scored))
+        estimate = wilson(sum(scored.values()), len(scored))
         if estimate is not None and estimate.low <= chance:
             text = f"the reference scores {estimate.value:.1%} where guessing gets {chance:.1%}"
             found.append(("chance", f"{text}: it can't be told from chance, so a level has nothing to lose here"))

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gguf_eval.analysis.averages import Average, averages, pairs_on
-from gguf_eval.analysis.comparison import MARGIN, Comparison, add_pairs, compare
+from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare
 from gguf_eval.analysis.sanity import ScoreWarning, find_warnings
 from gguf_eval.analysis.statistics import Estimate, mean_and_deviation, wilson
-from gguf_eval.study.records import ItemRecord, Outcome, PointRecord, SpeedRecord, Status, StudyRecord, TaskRecord
+from gguf_eval.study.outcomes import metric_values, scores, truncated, unscored_reasons
+from gguf_eval.study.records import Outcome, PointRecord, SpeedRecord, Status, StudyRecord, TaskRecord
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class TaskSummary:
     truncated: int
     """Items whose prompt was cut to fit the context."""
     comparison: Comparison | None
+    group: str = ""
+    title: str = ""
+    unscored_reasons: dict[str, int] = field(default_factory=dict)
+    """How many items have each reason."""
 
 
 @dataclass(frozen=True)
@@ -115,21 +120,27 @@ def _summarise_model(points: list[PointRecord], tasks: tuple[TaskRecord, ...], m
     others = [point for point in points if reference is not None and point.id != reference.id]
     by_task: dict[str, dict[int, Comparison]] = {}
     overall: dict[int, Comparison] = {}
+    pairs: dict[str, dict[int, Pairs]] = {}
     if reference is not None:
         pairs = {task.hash: {p.id: pairs_on(p, reference, task) for p in others} for task in tasks}
         by_task = {hash_: compare(reference.label, counted, margin=margin) for hash_, counted in pairs.items()}
         totals = {point.id: add_pairs(counted[point.id] for counted in pairs.values()) for point in others}
         overall = compare(reference.label, totals, margin=margin)
     ordered = sorted(points, key=lambda p: (p is not reference, -p.bits_per_weight, -p.size_bytes))
-    return [_summarise_point(point, reference, tasks, by_task, overall) for point in ordered]
+    paired = {p.id: {hash_: counted[p.id] for hash_, counted in pairs.items()} for p in others}
+    return [
+        _summarise_point(p, p is reference, tasks, by_task, overall, averages(p, tasks, paired.get(p.id)))
+        for p in ordered
+    ]
 
 
 def _summarise_point(
     point: PointRecord,
-    reference: PointRecord | None,
+    is_reference: bool,
     tasks: tuple[TaskRecord, ...],
     by_task: Mapping[str, Mapping[int, Comparison]],
     overall: Mapping[int, Comparison],
+    means: dict[str, Average],
 ) -> PointSummary:
     summaries = {}
     for task in tasks:
@@ -150,29 +161,32 @@ def _summarise_point(
         error=point.error,
         log_path=point.log_path,
         origin=point.origin,
-        is_reference=point is reference,
+        is_reference=is_reference,
         peak_rss_bytes=point.memory.get("peak_rss"),
         speed={record.test: _summarise_speed(record) for record in point.speed},
         tasks=summaries,
         overall=overall.get(point.id),
         label=point.label,
-        averages=averages(point, reference, tasks),
+        averages=means,
     )
 
 
 def _summarise_task(
     task: TaskRecord, outcomes: Mapping[str, Outcome], comparison: Comparison | None
 ) -> TaskSummary | None:
-    scored = [outcome for outcome in outcomes.values() if outcome.value is not None]
-    unscored = len(outcomes) - len(scored)
+    values = scores(outcomes)
+    unscored = sum(value is None for value in values.values())
     metrics = {}
+    totals = _totals(outcomes)
     for metric in task.metrics:
-        estimate = wilson(sum(o.metrics[metric] for o in scored), len(scored), unscored=unscored)
+        estimate = wilson(totals.get(metric, 0.0), len(values) - unscored, unscored=unscored)
         if estimate is not None:
             metrics[metric] = estimate
     if not outcomes:
         return None
-    chances = [_chance(task.items[key]) for key in outcomes if key in task.items]
+    chances = list(task.chances.values())
+    if len(values) != len(chances):
+        chances = [task.chances[key] for key in values if key in task.chances]
     return TaskSummary(
         name=task.name,
         metric=task.metric,
@@ -180,14 +194,21 @@ def _summarise_task(
         unscored=unscored,
         metrics=metrics,
         chance=sum(chances) / len(chances),
-        truncated=sum(outcome.truncated_tokens > 0 for outcome in outcomes.values()),
+        truncated=truncated(outcomes),
         comparison=comparison,
+        group=task.group,
+        title=task.title,
+        unscored_reasons=dict(unscored_reasons(outcomes)),
     )
 
 
-def _chance(item: ItemRecord) -> float:
-    """What guessing gets: nothing where there is no list to choose from."""
-    return max(1, len(item.golds)) / len(item.choices) if len(item.choices) > 1 else 0.0
+def _totals(outcomes: Mapping[str, Outcome]) -> dict[str, float]:
+    """The sum of each metric over the scored items."""
+    totals: dict[str, float] = {}
+    for combination, count in metric_values(outcomes).items():
+        for name, value in combination:
+            totals[name] = totals.get(name, 0.0) + value * count
+    return totals
 
 
 def _summarise_speed(record: SpeedRecord) -> SpeedSummary:

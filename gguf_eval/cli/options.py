@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -150,17 +149,19 @@ def warn(warnings: tuple[str, ...]) -> None:
         typer.echo(f"gguf-eval: warning: {warning}", err=True)
 
 
-def stdout() -> Console:
+def stdout(*, no_color: bool = False) -> Console:
     """The console for answers: plain and wide when piped."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
-    return Console(width=width, highlight=False)
+    return Console(width=width, highlight=False, no_color=no_color or None)
 
 
 def print_json(document: object) -> None:
-    """Print one JSON document."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Print one JSON document; characters that a terminal would obey are escaped."""
+    from gguf_eval.report.escape import json_text
+
+    sys.stdout.write(json_text(document) + "\n")
 
 
 def print_summary(summary: StudySummary, json_output: bool) -> None:
@@ -168,7 +169,7 @@ def print_summary(summary: StudySummary, json_output: bool) -> None:
     if json_output:
         from gguf_eval.report.export import to_document
 
-        sys.stdout.write(json.dumps(to_document(summary), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        print_json(to_document(summary))
         return
     from gguf_eval.report.terminal import print_report
 

@@ -1,139 +1,133 @@
-"""The report in a terminal."""
+"""The report in a terminal: tables at its width, two scatters, and what it all comes to in sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gguf_eval.analysis.marks import Marks, find_marks, generation_rate, score
 from gguf_eval.analysis.recommend import conclude
-from gguf_eval.analysis.summary import PointSummary, SpeedSummary, StudySummary
+from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
+from gguf_eval.report.by_task import LEGEND, by_task_tables
+from gguf_eval.report.columns import Column, all_columns, chosen, fitting, models_of, ordered
+from gguf_eval.report.escape import printable
+from gguf_eval.report.scatter import Dot, scatter
 
-_FIXED_WIDTH = 54
-"""Columns that every table has: level, bits, size, memory, both speeds."""
-_DIFFERENCE_WIDTH = 19
-_TASK_WIDTH = 12
-_VERDICT_STYLES = {"worse": "red", "better": "green", "same": "green", "undecided": "yellow"}
+_MODEL_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red")
+_WIDE = 10_000
+_PLOT_WIDTH, _PLOTS_WIDTH = 78, 160
+_BESIDE_WIDTH = 100
+"""From this width on the two scatters stand side by side."""
 
 
-def print_report(study: StudySummary, console: Console) -> None:
-    """Print the whole report at the console's width."""
-    for model in dict.fromkeys(point.model for point in study.points):
-        points = [point for point in study.points if point.model == model]
-        console.print()
-        console.print(Text(model, style="bold"), Text(_parameters(points), style="dim"))
-        for table in _tables(points, study.task_names, console.width):
+def print_report(
+    study: StudySummary,
+    console: Console,
+    *,
+    wide: bool = False,
+    columns: Sequence[str] = (),
+    sort: str | None = None,
+) -> None:
+    """Print the whole report at the console's width; ``wide`` prints every column, however long the lines get."""
+    sentences = [printable(line) for found in conclude(study) for line in words.conclusion(found)]
+    study = printable(study)
+    marks = find_marks(study)
+    plot_width = min(console.width, _PLOTS_WIDTH)
+    if wide:
+        console.width = _WIDE
+    by_task = [
+        (model, tables)
+        for model, points in models_of(study).items()
+        if (tables := _print_model(study, model, points, marks, console, columns, sort))
+    ]
+    for model, tables in by_task:
+        console.print(Text(f"\n{model} by task", style="bold"))
+        for table in tables:
             console.print(table)
-        console.print(_failures(points))
-    notes = [Text(line, style="dim") for line in [*_how_to_read(study), *words.items_note(study)]]
-    console.print(Group(*notes))
-    sentences = [line for found in conclude(study) for line in words.conclusion(found)]
-    if sentences:
-        console.print()
+    if by_task:
+        console.print(Text(LEGEND, style="dim"))
+    for plot in _scatters(study, marks, plot_width):
+        console.print(plot)
+    console.print()
+    for line in words.how_to_read(study, marks):
+        console.print(Text(line, style="dim"))
+    for warning in study.warnings:
+        console.print(Text(f"! {warning.message}", style="bold yellow"), soft_wrap=not console.is_terminal)
+    console.print()
     for sentence in sentences:
         console.print(Text(sentence), soft_wrap=not console.is_terminal)
 
 
-def _parameters(points: Sequence[PointSummary]) -> str:
-    count = max(point.parameters for point in points)
-    return f"{count / 1e9:.1f} B parameters" if count >= 1e9 else f"{count / 1e6:.0f} M parameters"
+def _print_model(
+    study: StudySummary,
+    model: str,
+    points: Sequence[PointSummary],
+    marks: Marks,
+    console: Console,
+    columns: Sequence[str],
+    sort: str | None,
+) -> list[Table]:
+    """Print one model's main table; return the tables of what did not fit into it."""
+    every = all_columns(study, points, marks)
+    shown = chosen(every, columns) if columns else fitting(every, points, console.width)
+    console.print()
+    console.print(Text.assemble((model, "bold"), " ", (words.parameters(points), "dim")), soft_wrap=True)
+    console.print(_main_table(shown, ordered(points, sort)))
+    for line in _failures(points):
+        console.print(line, soft_wrap=not console.is_terminal)
+    if columns:
+        return []
+    with_tasks = len(study.task_names) > 1 and not any(column.kind == "tasks" for column in shown)
+    return by_task_tables(study, points, console.width, with_tasks=with_tasks)
 
 
-def _tables(points: Sequence[PointSummary], tasks: Sequence[str], width: int) -> list[RenderableType]:
-    """One table where the tasks fit beside the costs; further ones for the tasks that do not."""
-    room = max(1, (width - _FIXED_WIDTH - _DIFFERENCE_WIDTH) // _TASK_WIDTH)
-    tables: list[RenderableType] = [_table(points, tasks[:room], costs=True)]
-    rest = tasks[room:]
-    room = max(1, (width - 12) // _TASK_WIDTH)
-    tables.extend(
-        Padding(_table(points, rest[i : i + room], costs=False), (1, 0, 0, 0)) for i in range(0, len(rest), room)
-    )
-    return tables
-
-
-def _table(points: Sequence[PointSummary], tasks: Sequence[str], *, costs: bool) -> Table:
+def _main_table(columns: Sequence[Column], points: Sequence[PointSummary]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("level", no_wrap=True)
-    if costs:
-        for name in ("bpw", "file", "peak RAM", *_tests(points)):
-            table.add_column(name, justify="right", no_wrap=True)
-    for name in tasks:
-        table.add_column(name, justify="right", no_wrap=True, max_width=18)
-    if costs and any(point.overall for point in points):
-        reference = next(point for point in points if point.is_reference)
-        table.add_column(f"against {reference.level}", no_wrap=True)
+    for column in columns:
+        table.add_column(Text(column.header), justify=column.justify, no_wrap=True)
     for point in points:
-        table.add_row(*_row(point, points, tasks, costs=costs))
+        table.add_row(*(column.cell(point) for column in columns))
     return table
 
 
-def _tests(points: Sequence[PointSummary]) -> list[str]:
-    return list(dict.fromkeys(test for point in points for test in point.speed))
-
-
-def _row(point: PointSummary, points: Sequence[PointSummary], tasks: Sequence[str], *, costs: bool) -> list[Text]:
-    style = "dim" if point.status == "failed" else ""
-    mark = {"failed": " ✗", "partial": " …", "complete": ""}[point.status]
-    cells = [Text(point.level + mark, style=style)]
-    if costs:
-        bits = f"{point.bits_per_weight:.2f}" if point.parameters else words.MISSING
-        cells += [Text(bits), Text(words.size(point.size_bytes)), Text(words.size(point.peak_rss_bytes))]
-        cells += [_speed(point.speed.get(test)) for test in _tests(points)]
-    cells += [_task(point, name) for name in tasks]
-    if costs and any(other.overall for other in points):
-        cells.append(_difference(point))
-    return cells
-
-
-def _speed(speed: SpeedSummary | None) -> Text:
-    if speed is None:
-        return Text(words.MISSING)
-    text = Text(
-        f"{speed.tokens_per_second:,.0f}" if speed.tokens_per_second >= 100 else f"{speed.tokens_per_second:.1f}"
-    )
-    if speed.stdev is not None:
-        text.append(f"\n±{speed.stdev:.0f}" if speed.tokens_per_second >= 100 else f"\n±{speed.stdev:.1f}", style="dim")
-    else:
-        text.append("\nn=1", style="dim")
-    return text
-
-
-def _task(point: PointSummary, name: str) -> Text:
-    summary = point.tasks.get(name)
-    if summary is None or summary.estimate is None:
-        return Text(words.MISSING)
-    text = Text(f"{summary.estimate.value * 100:.1f}")
-    text.append(f"\n{words.interval(summary.estimate)}", style="dim")
-    return text
-
-
-def _difference(point: PointSummary) -> Text:
-    if point.is_reference:
-        return Text("reference", style="dim")
-    if point.overall is None:
-        return Text(words.MISSING)
-    text = Text(words.signed_points(point.overall.difference.value) + " ")
-    text.append(words.verdict(point.overall), style=_VERDICT_STYLES[point.overall.verdict])
-    text.append(f"\n{words.difference_interval(point.overall.difference)}", style="dim")
-    return text
-
-
-def _failures(points: Sequence[PointSummary]) -> RenderableType:
-    lines = [
-        Text(f"✗ {point.level} failed: {point.error}", style="red") for point in points if point.status == "failed"
+def _failures(points: Sequence[PointSummary]) -> list[Text]:
+    lines = [Text(f"✗ {p.label} failed: {p.error}", style="red") for p in points if p.status == "failed"]
+    lines += [
+        Text(f"… {p.label} is incomplete: run the same command again to finish it", style="yellow")
+        for p in points
+        if p.status == "partial"
     ]
-    lines += [Text(f"… {point.level} is incomplete: run the same command again to finish it", style="yellow")
-              for point in points if point.status == "partial"]  # fmt: skip
-    return Group(*lines, Text()) if lines else Text()
+    return lines
 
 
-def _how_to_read(study: StudySummary) -> list[str]:
-    machine = study.environment.get("machine", {})
-    where = f"{machine.get('processor', 'unknown processor')}, {machine.get('physical_cores', '?')} cores"
-    tests = sorted({test for point in study.points for test in point.speed})
-    speed = f"{', '.join(tests)}: tokens/s, mean ± deviation, on {where}. " if tests else ""
-    return [f"{speed}Accuracy in %, with 95 % intervals; differences in points, on the same items."]
+def _scatters(study: StudySummary, marks: Marks, width: int) -> list[RenderableType]:
+    """Accuracy and speed against memory, side by side where there is room; none for fewer than three points."""
+    models = {model: _MODEL_STYLES[i % len(_MODEL_STYLES)] for i, model in enumerate(models_of(study))}
+    quality, speed = [], []
+    for point in study.points:
+        memory, estimate, rate = point.peak_rss_bytes or point.size_bytes, score(point), generation_rate(point)
+        mark = "◆" if point.id in marks.front else "●"
+        label = point.label if len(models) == 1 else f"{list(models).index(point.model) + 1}:{point.label}"
+        if memory and estimate is not None:
+            quality.append(Dot(memory / 1e9, estimate.value * 100, label, models[point.model], mark))
+        if memory and rate is not None:
+            speed.append(Dot(memory / 1e9, rate, label, models[point.model], mark))
+    wanted = [(quality, "score, %"), (speed, "generation, tokens/s")]
+    plots = [(dots, f"{title}, against memory") for dots, title in wanted if len(dots) > 2]
+    if not plots:
+        return []
+    beside = len(plots) > 1 and width >= _BESIDE_WIDTH
+    each = (width - 4) // 2 if beside else min(width, _PLOT_WIDTH)
+    drawn: list[RenderableType] = [
+        scatter(dots, title=title, x_title="memory, GB", width=each) for dots, title in plots
+    ]
+    legend = [Text.assemble(*((f"{i + 1}: {model}   ", style) for i, (model, style) in enumerate(models.items())))]
+    grid = Table.grid(padding=(0, 4, 0, 0))
+    if beside:
+        grid.add_row(*drawn)
+    body = [grid] if beside else [part for plot in drawn for part in (plot, Text())][:-1]
+    return [Text(), *body, *(legend if len(models) > 1 else [])]

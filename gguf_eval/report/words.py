@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gguf_eval.analysis.comparison import Comparison
+from gguf_eval.analysis.marks import Marks
 from gguf_eval.analysis.recommend import Conclusion
 from gguf_eval.analysis.statistics import Estimate
-from gguf_eval.analysis.summary import PointSummary, StudySummary
+from gguf_eval.analysis.summary import PointSummary, SpeedSummary, StudySummary, TaskSummary
 
 MINUS = "−"
 MISSING = "–"
@@ -18,6 +21,29 @@ def size(count: int | None) -> str:
     if count < 10_000_000:
         return f"{count / 1e6:.2f} MB"
     return f"{count / 1e6:,.0f} MB" if count < 10_000_000_000 else f"{count / 1e9:.1f} GB"
+
+
+def parameters(points: Sequence[PointSummary]) -> str:
+    """How many weights the model has."""
+    count = max(point.parameters for point in points)
+    return f"{count / 1e9:.1f} B parameters" if count >= 1e9 else f"{count / 1e6:.0f} M parameters"
+
+
+def rate(tokens_per_second: float) -> str:
+    """Tokens a second, to three figures or the unit."""
+    return f"{tokens_per_second:,.0f}" if tokens_per_second >= 100 else f"{tokens_per_second:.1f}"
+
+
+def deviation(speed: SpeedSummary) -> str:
+    """The deviation of a rate, as exact as the rate."""
+    if speed.stdev is None:
+        return "n=1"
+    return f"±{speed.stdev:.0f}" if speed.tokens_per_second >= 100 else f"±{speed.stdev:.1f}"
+
+
+def percent(share: float) -> str:
+    """A share in per cent."""
+    return f"{share * 100:.1f}"
 
 
 def signed_points(share: float) -> str:
@@ -48,35 +74,65 @@ def p_value(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
 
 
-def items_note(study: StudySummary) -> list[str]:
-    """What the tables leave unsaid: chance, unscored and truncated items."""
+def how_to_read(study: StudySummary, marks: Marks) -> list[str]:
+    """What the figures are, and where they were measured."""
+    machine = study.environment.get("machine", {})
+    where = f"{machine.get('processor', 'unknown processor')}, {machine.get('physical_cores', '?')} cores"
+    tests = sorted({test for point in study.points for test in point.speed})
     lines = []
+    if tests:
+        lines.append(f"{', '.join(tests)}: tokens/s, mean ± deviation, on {where}.")
+    lines.append("Accuracy in %, with 95 % intervals; differences in points, on the same items.")
+    if len(study.task_names) > 1:
+        lines.append("score: mean over the tasks, each counting once.")
+    if marks.best:
+        front = " ◆ on the Pareto front of memory, generation speed and score." if marks.front else ""
+        lines.append(f"* best of its model, noise and all.{front}")
+    return [*lines, *items_note(study)]
+
+
+def items_note(study: StudySummary) -> list[str]:
+    """What the tables leave unsaid: metric, items, chance, unscored and truncated items; tasks alike share a line."""
+    alike: dict[str, list[str]] = {}
     for name in study.task_names:
         summaries = [point.tasks[name] for point in study.points if name in point.tasks]
-        if not summaries:
-            continue
-        counts = sorted({(s.estimate.n if s.estimate else 0) + s.unscored for s in summaries})
-        items = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        line = f"{name}: {summaries[0].metric}, {items} items, chance {summaries[0].chance * 100:.0f}"
-        unscored = max(s.unscored for s in summaries)
-        truncated = max(s.truncated for s in summaries)
-        if unscored:
-            line += f", up to {unscored} unscored"
-        if truncated:
-            line += f", up to {truncated} cut to fit the context"
-        lines.append(line)
-    return lines
+        if summaries:
+            alike.setdefault(_task_note(summaries), []).append(name)
+    return [f"{', '.join(names)}: {note}" for note, names in alike.items()]
+
+
+def _task_note(summaries: Sequence[TaskSummary]) -> str:
+    counts = sorted({(s.estimate.n if s.estimate else 0) + s.unscored for s in summaries})
+    items = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    note = f"{summaries[0].metric}, {items} items, chance {summaries[0].chance * 100:.0f}"
+    unscored = max(summaries, key=lambda s: s.unscored)
+    truncated = max(s.truncated for s in summaries)
+    if unscored.unscored:
+        reasons = "; ".join(f"{count}: {reason}" for reason, count in unscored.unscored_reasons.items())
+        note += f", up to {unscored.unscored} unscored ({reasons})"
+    if truncated:
+        note += f", up to {truncated} cut to fit the context"
+    return note
 
 
 def conclusion(found: Conclusion) -> list[str]:
-    """The sentences a person would want."""
+    """The sentences a person would want: what to run and why, what is worse, what is undecided."""
     if found.choice is found.reference:
-        lines = [f"{found.model}: run {found.reference.level}: every smaller level measured is worse, or incomplete."]
+        lines = [f"{found.model}: run {found.reference.label}: every smaller level measured is worse, or incomplete."]
     else:
         lines = [_choice(found)]
-    lines.extend(_loss(point, found.reference.level) for point in found.worse)
+    lines.extend(_loss(point, found.reference.label) for point in found.worse)
+    lines.extend(_undecided(found))
     lines.append(_reference(found.reference))
     return lines
+
+
+def _undecided(found: Conclusion) -> list[str]:
+    parts = []
+    for point in found.undecided:
+        items = point.overall.items_to_settle if point.overall else None
+        parts.append(f"{point.label} (about {items:,} items would settle it)" if items else point.label)
+    return [f"Undecided against {found.reference.label}: {', '.join(parts)}."] if parts else []
 
 
 def _choice(found: Conclusion) -> str:
@@ -88,7 +144,7 @@ def _choice(found: Conclusion) -> str:
     if found.generation_ratio is not None:
         clauses.append(f"{found.generation_ratio:.2f} times the generation speed")
     cost = " and ".join(clauses) or f"{size(found.choice.size_bytes)} on disk"
-    return f"{found.model}: run {found.choice.level}: {cost} of {found.reference.level}, and {_finding(compared)}."
+    return f"{found.model}: run {found.choice.label}: {cost} of {found.reference.label}, and {_finding(compared)}."
 
 
 def _finding(compared: Comparison) -> str:
@@ -111,7 +167,7 @@ def _loss(point: PointSummary, reference: str) -> str:
     compared = point.overall
     assert compared is not None
     return (
-        f"{point.level} is worse than {reference}: {signed_points(compared.difference.value)} points "
+        f"{point.label} is worse than {reference}: {signed_points(compared.difference.value)} points "
         f"(95 % interval {difference_interval(compared.difference)}, {p_value(compared.p_value)})."
     )
 
@@ -119,7 +175,7 @@ def _loss(point: PointSummary, reference: str) -> str:
 def _reference(point: PointSummary) -> str:
     if point.origin.get("requantized"):
         return (
-            f"The reference is {point.level}, made from a {point.origin['source_level']} file: what that file had "
+            f"The reference is {point.label}, made from a {point.origin['source_level']} file: what that file had "
             "lost before is in every row and can't be seen here."
         )
-    return f"The reference is {point.level}, the highest precision measured of this model."
+    return f"The reference is {point.label}, the highest precision measured of this model."

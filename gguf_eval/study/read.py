@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gguf_eval.errors import StudyError
 from gguf_eval.runtime.settings import ANCHOR
+from gguf_eval.study.outcomes import LIGHT_COLUMNS, StoredOutcomes
 from gguf_eval.study.records import (
     ItemRecord,
     MeasurementRecord,
@@ -26,16 +29,16 @@ def read_study(path: Path) -> StudyRecord:
     if not path.is_file():
         raise StudyError(f"{path}: no such study; 'gguf-eval run' makes one")
     with sqlite_errors(path):
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        connection = _open(path)
         try:
             check_version(connection, path)
-            connection.row_factory = sqlite3.Row
             connection.execute("BEGIN")
             tasks = _tasks(connection)
             run = connection.execute("SELECT * FROM run ORDER BY id DESC LIMIT 1").fetchone()
             first = connection.execute("SELECT started_at FROM run ORDER BY id LIMIT 1").fetchone()
+            order = {hash_: sorted(task.items) for hash_, task in tasks.items()}
             points = tuple(
-                _point(connection, row, tasks)
+                _point(connection, path, row, tasks, order)
                 for row in connection.execute("SELECT * FROM point LEFT JOIN model_file USING (sha256) ORDER BY id")
             )
         finally:
@@ -45,6 +48,12 @@ def read_study(path: Path) -> StudyRecord:
     return StudyRecord(
         str(path), first["started_at"], run["command"], json.loads(run["environment"]), tuple(tasks.values()), points
     )
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    connection.row_factory = sqlite3.Row
+    return connection
 
 
 def _tasks(connection: sqlite3.Connection) -> dict[str, TaskRecord]:
@@ -82,9 +91,17 @@ def _item(row: sqlite3.Row) -> ItemRecord:
     )
 
 
-def _point(connection: sqlite3.Connection, row: sqlite3.Row, tasks: dict[str, TaskRecord]) -> PointRecord:
+def _point(
+    connection: sqlite3.Connection,
+    path: Path,
+    row: sqlite3.Row,
+    tasks: Mapping[str, TaskRecord],
+    order: Mapping[str, Sequence[str]],
+) -> PointRecord:
     planned = [r[0] for r in connection.execute("SELECT task_hash FROM point_task WHERE point_id = ?", (row["id"],))]
-    outcomes = {hash_: _outcomes(connection, row["id"], hash_) for hash_ in tasks if hash_ in planned}
+    outcomes = {
+        hash_: _outcomes(connection, path, row["id"], hash_, order[hash_]) for hash_ in tasks if hash_ in planned
+    }
     speed, memory, measurement = _measurement(connection, row["id"])
     runs = connection.execute(
         "SELECT environment FROM run JOIN point_run ON run_id = run.id WHERE point_id = ? ORDER BY run.id", (row["id"],)
@@ -120,25 +137,40 @@ def _point(connection: sqlite3.Connection, row: sqlite3.Row, tasks: dict[str, Ta
     )
 
 
-def _outcomes(connection: sqlite3.Connection, point: int, task_hash: str) -> dict[str, Outcome]:
-    rows = connection.execute("SELECT * FROM outcome WHERE point_id = ? AND task_hash = ?", (point, task_hash))
-    return {
-        row["item_hash"]: Outcome(
-            row["item_hash"],
-            row["value"],
-            row["answer"],
-            json.loads(row["metrics"]),
-            tuple(json.loads(row["logprobs"])),
-            tuple(json.loads(row["token_counts"])),
-            row["truncated_tokens"],
-            row["unscored_reason"],
-            row["text"],
-            row["extracted"],
-            row["finish_reason"],
-            row["seconds"],
-        )
-        for row in rows
-    }
+def _outcomes(
+    connection: sqlite3.Connection, path: Path, point: int, task_hash: str, items: Sequence[str]
+) -> Mapping[str, Outcome]:
+    """Outcomes that are decoded when looked at; ``items`` are the hashes of the task's items, in order."""
+    where = "FROM outcome WHERE point_id = ? AND task_hash = ? ORDER BY item_hash"
+    cursor = connection.cursor()
+    cursor.row_factory = None  # plain tuples: there are many
+    light = cursor.execute(f"SELECT {LIGHT_COLUMNS} {where}", (point, task_hash)).fetchall()
+    hashes = items
+    if len(light) != len(items):  # every answered item was planned: as many are the same
+        hashes = [row[0] for row in connection.execute(f"SELECT item_hash {where}", (point, task_hash))]
+
+    def fetch() -> dict[str, Outcome]:
+        with sqlite_errors(path), contextlib.closing(_open(path)) as again:
+            return {row["item_hash"]: _outcome(row) for row in again.execute(f"SELECT * {where}", (point, task_hash))}
+
+    return StoredOutcomes(hashes, light, fetch)
+
+
+def _outcome(row: sqlite3.Row) -> Outcome:
+    return Outcome(
+        row["item_hash"],
+        row["value"],
+        row["answer"],
+        json.loads(row["metrics"]),
+        tuple(json.loads(row["logprobs"])),
+        tuple(json.loads(row["token_counts"])),
+        row["truncated_tokens"],
+        row["unscored_reason"],
+        row["text"],
+        row["extracted"],
+        row["finish_reason"],
+        row["seconds"],
+    )
 
 
 def _measurement(

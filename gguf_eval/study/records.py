@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from gguf_eval.runtime.settings import EngineSettings
@@ -76,6 +79,20 @@ class TaskRecord:
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Subjects by named group."""
 
+    @cached_property
+    def chances(self) -> dict[str, float]:
+        """What guessing gets on each item, by item hash: nothing where there is no list to choose from."""
+        return {
+            key: max(1, len(item.golds)) / len(item.choices) if len(item.choices) > 1 else 0.0
+            for key, item in self.items.items()
+        }
+
+    @cached_property
+    def clusters(self) -> dict[str, str]:
+        """The cluster of each item that shares one with another item, by item hash."""
+        sizes = Counter(item.cluster for item in self.items.values())
+        return {key: item.cluster for key, item in self.items.items() if item.cluster and sizes[item.cluster] > 1}
+
 
 @dataclass(frozen=True)
 class SpeedRecord:
@@ -127,7 +144,7 @@ class PointRecord:
     speed: tuple[SpeedRecord, ...] = ()
     memory: dict[str, int] = field(default_factory=dict)
     """Bytes by kind, for instance ``peak_rss``."""
-    outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
+    outcomes: Mapping[str, Mapping[str, Outcome]] = field(default_factory=dict)
     """By task hash, then by item hash."""
     measurement: MeasurementRecord | None = None
     """Of ``speed`` and ``memory``."""

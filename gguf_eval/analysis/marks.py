@@ -1,0 +1,73 @@
+"""What a report marks: the best value of each column, and the points on the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gguf_eval.analysis.averages import ALL
+from gguf_eval.analysis.pareto import Tradeoff, pareto
+from gguf_eval.analysis.statistics import Estimate
+from gguf_eval.analysis.summary import PointSummary, StudySummary
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Ids of points."""
+
+    front: frozenset[int]
+    """No other point of the study is as good in memory, generation speed and accuracy, and better in one."""
+    best: Mapping[str, frozenset[int]]
+    """By column, the best of each model; columns with one value only are left out."""
+
+
+def find_marks(study: StudySummary) -> Marks:
+    """The marks of every point that is not failed."""
+    points = [point for point in study.points if point.status != "failed"]
+    tradeoffs = [entry for point in points if (entry := _tradeoff(point)) is not None]
+    front = frozenset(place.tradeoff.point_id for place in pareto(tradeoffs) if not place.dominated_by)
+    best: dict[str, frozenset[int]] = {}
+    for model in dict.fromkeys(point.model for point in points):
+        members = [point for point in points if point.model == model]
+        for column, ids in _best(members).items():
+            best[column] = best.get(column, frozenset()) | ids
+    return Marks(front if len(tradeoffs) > 1 else frozenset(), best)
+
+
+def score(point: PointSummary) -> Estimate | None:
+    """The point's mean over the tasks' headline scores."""
+    average = point.averages.get(ALL)
+    return average.estimate if average else None
+
+
+def generation_rate(point: PointSummary) -> float | None:
+    """Tokens a second of the point's generation test."""
+    return next((speed.tokens_per_second for test, speed in point.speed.items() if test.startswith("tg")), None)
+
+
+def _tradeoff(point: PointSummary) -> Tradeoff | None:
+    estimate, memory = score(point), point.peak_rss_bytes or point.size_bytes
+    if estimate is None or not memory:
+        return None
+    return Tradeoff(point.id, point.name, memory, estimate.value, generation_rate(point))
+
+
+def _best(points: Sequence[PointSummary]) -> dict[str, frozenset[int]]:
+    columns: dict[str, dict[int, float]] = {}
+    for point in points:
+        estimate = score(point)
+        values = {
+            "file": -float(point.size_bytes) if point.size_bytes else None,
+            "memory": -float(point.peak_rss_bytes) if point.peak_rss_bytes else None,
+            "score": estimate.value if estimate else None,
+            **{f"speed {test}": speed.tokens_per_second for test, speed in point.speed.items()},
+            **{f"task {name}": task.estimate.value if task.estimate else None for name, task in point.tasks.items()},
+        }
+        for column, value in values.items():
+            if value is not None:
+                columns.setdefault(column, {})[point.id] = value
+    return {
+        column: frozenset(id_ for id_, value in values.items() if value == max(values.values()))
+        for column, values in columns.items()
+        if len(set(values.values())) > 1
+    }

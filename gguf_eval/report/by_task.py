@@ -1,0 +1,91 @@
+"""The table of groups and tasks: one row each, one column a level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from gguf_eval.analysis.statistics import Estimate
+from gguf_eval.analysis.summary import PointSummary, StudySummary
+from gguf_eval.report import words
+from gguf_eval.report.columns import VERDICT_STYLES
+
+_MARKS = {"worse": "▼", "better": "▲", "same": "=", "undecided": " "}
+_CELL_WIDTH = 7
+_CELL_WIDTH_WITH_INTERVAL = 13
+_NAME_WIDTH = 24
+LEGEND = "▼ worse, ▲ better, = same as the reference beyond noise; no mark: undecided"
+
+
+def by_task_tables(study: StudySummary, points: Sequence[PointSummary], width: int, *, with_tasks: bool) -> list[Table]:
+    """Groups with their averages and, where asked for, the tasks of each; as many tables as the levels need.
+
+    Intervals go first where there is no room for them.
+    """
+    shown = [point for point in points if point.tasks]
+    rows = _rows(study, shown, with_tasks)
+    if not rows or not shown:
+        return []
+    name_width = min(_NAME_WIDTH, max(Text(name).cell_len for name, _, _ in rows))
+    room = width - name_width
+    intervals = len(shown) * _CELL_WIDTH_WITH_INTERVAL <= room
+    each = max(1, room // (_CELL_WIDTH_WITH_INTERVAL if intervals else _CELL_WIDTH + 2))
+    return [_table(rows, shown[i : i + each], name_width, intervals=intervals) for i in range(0, len(shown), each)]
+
+
+_Row = tuple[str, str, bool]
+"""Shown name, key, whether it is a group."""
+
+
+def _rows(study: StudySummary, points: Sequence[PointSummary], with_tasks: bool) -> list[_Row]:
+    groups: dict[str, list[str]] = {}
+    for name in study.task_names:
+        task = next((point.tasks[name] for point in points if name in point.tasks), None)
+        if task is not None:
+            groups.setdefault(task.group, []).append(name)
+    named = [group for group in groups if group]
+    rows: list[_Row] = []
+    for group, names in groups.items():
+        if len(named) > 1 and group:
+            noun = "task" if len(names) == 1 else "tasks"
+            rows.append((f"{group} ({len(names)} {noun})", group, True))
+        if with_tasks:
+            indent = "  " if len(named) > 1 and group else ""
+            rows += [(indent + name, name, False) for name in names]
+    return rows
+
+
+def _table(rows: Sequence[_Row], points: Sequence[PointSummary], name_width: int, *, intervals: bool) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("group" if rows[0][2] else "task", no_wrap=True, max_width=name_width)
+    for point in points:
+        table.add_column(Text(point.label), justify="right", no_wrap=True)
+    for name, key, is_group in rows:
+        cells = [_group_cell(p, key, intervals) if is_group else _task_cell(p, key, intervals) for p in points]
+        table.add_row(Text(name, style="bold" if is_group else ""), *cells)
+    return table
+
+
+def _group_cell(point: PointSummary, group: str, intervals: bool) -> Text:
+    average = point.averages.get(group)
+    if average is not None:
+        return _cell(average.estimate, " ", "", intervals).copy()
+    members = [task for task in point.tasks.values() if task.group == group]
+    return _task_cell(point, members[0].name, intervals) if len(members) == 1 else Text(f"{words.MISSING} ")
+
+
+def _task_cell(point: PointSummary, name: str, intervals: bool) -> Text:
+    task = point.tasks.get(name)
+    if task is None or task.estimate is None:
+        return Text(f"{words.MISSING} ")
+    verdict = task.comparison.verdict if task.comparison else "undecided"
+    return _cell(task.estimate, _MARKS[verdict], VERDICT_STYLES[verdict], intervals)
+
+
+def _cell(estimate: Estimate, mark: str, style: str, intervals: bool) -> Text:
+    text = Text(words.percent(estimate.value))
+    if intervals:
+        text.append(f" {words.interval(estimate)}", style="dim")
+    return text.append(mark, style=style)

@@ -1,0 +1,81 @@
+"""Stored outcomes, decoded where they are looked at: a report of hundreds of thousands needs little of each."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from gguf_eval.study.records import Outcome
+
+LIGHT_COLUMNS = "value, answer, metrics, truncated_tokens, unscored_reason"
+"""What nearly every report reads; the other columns are fetched with the first outcome that is looked at."""
+
+
+class StoredOutcomes(Mapping[str, Outcome]):
+    """The outcomes of one point on one task, by item hash in the order of the hashes."""
+
+    def __init__(
+        self,
+        hashes: Sequence[str],
+        light: Sequence[tuple[Any, ...]],
+        fetch: Callable[[], dict[str, Outcome]],
+    ) -> None:
+        """Wrap rows of `LIGHT_COLUMNS`, one for each of ``hashes``; ``fetch`` reads the whole outcomes."""
+        self._hashes = hashes
+        self._light = light
+        self._fetch = fetch
+        self._whole: dict[str, Outcome] | None = None
+        self.scores = dict(zip(hashes, (row[0] for row in light), strict=True))
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._hashes)
+
+    def __getitem__(self, item_hash: str) -> Outcome:
+        if self._whole is None:
+            self._whole = self._fetch()
+        return self._whole[item_hash]
+
+    def column(self, place: int) -> list[Any]:
+        """One of the `LIGHT_COLUMNS`, counted from 0, in the order of the hashes."""
+        return [row[place] for row in self._light]
+
+
+def scores(outcomes: Mapping[str, Outcome]) -> Mapping[str, float | None]:
+    """The headline value of each item; None where unscored."""
+    if isinstance(outcomes, StoredOutcomes):
+        return outcomes.scores
+    return {key: outcome.value for key, outcome in outcomes.items()}
+
+
+def answers(outcomes: Mapping[str, Outcome]) -> dict[str, int | None]:
+    """The choice picked on each item; None where unscored, or where there was nothing to pick from."""
+    if isinstance(outcomes, StoredOutcomes):
+        return dict(zip(outcomes, outcomes.column(1), strict=True))
+    return {key: outcome.answer for key, outcome in outcomes.items()}
+
+
+def metric_values(outcomes: Mapping[str, Outcome]) -> Counter[tuple[tuple[str, float], ...]]:
+    """How many scored items have each combination of metric values, a combination being (name, value) pairs."""
+    if isinstance(outcomes, StoredOutcomes):
+        counted = Counter(row[2] for row in outcomes._light if row[0] is not None)
+        return Counter({tuple(json.loads(text).items()): count for text, count in counted.items()})
+    return Counter(tuple(outcome.metrics.items()) for outcome in outcomes.values() if outcome.value is not None)
+
+
+def truncated(outcomes: Mapping[str, Outcome]) -> int:
+    """Items whose prompt was cut to fit the context."""
+    if isinstance(outcomes, StoredOutcomes):
+        return sum(count > 0 for count in outcomes.column(3))
+    return sum(outcome.truncated_tokens > 0 for outcome in outcomes.values())
+
+
+def unscored_reasons(outcomes: Mapping[str, Outcome]) -> Counter[str]:
+    """Why items have no score, with how many there are of each reason."""
+    if isinstance(outcomes, StoredOutcomes):
+        return Counter(reason for reason in outcomes.column(4) if reason)
+    return Counter(outcome.unscored_reason for outcome in outcomes.values() if outcome.unscored_reason)
