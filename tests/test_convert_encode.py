@@ -10,60 +10,147 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gguf_eval.files.convert.encode import encode, has_special, to_bfloat16, to_q8_0, widen
+from gguf_eval.files.convert.encode import BLOCK_ELEMENTS, Noticed, encode
 from gguf_eval.files.convert.families import read_hyperparameters
+from gguf_eval.files.convert.half import has_special
 from gguf_eval.files.convert.rope import rope_factors
 
 _BITS = hnp.arrays(np.uint32, (4, 32), elements=st.integers(0, 2**32 - 1))
 _NORMAL = st.floats(-(2.0**99), 2.0**99, width=32, allow_subnormal=False) | st.sampled_from(
     [0.0, -0.0, 0.5, -1.5, 2.5, 127.0]
 )
+_HALVES = np.arange(1 << 16, dtype=np.uint16)
+_SOURCES = {
+    "F16": _HALVES.view(np.float16),
+    "BF16": _HALVES,
+    "F32": (_HALVES.astype(np.uint32) << np.uint32(16)).view(np.float32),
+}
 
 
-@settings(deadline=None)
-@given(_BITS)
-def test_bfloat16_of_any_bits(bits: np.ndarray) -> None:
-    values = bits.view(np.float32)
-    expected = quants.quantize(values, GGMLQuantizationType.BF16).view(np.uint16)
-    assert np.array_equal(to_bfloat16(values), expected)
+def as_float32(values: np.ndarray, source: str) -> np.ndarray:
+    """The slow definition."""
+    with np.errstate(invalid="ignore"):
+        wide = (values.astype(np.uint32) << np.uint32(16)).view(np.float32) if source == "BF16" else values
+        return wide.astype(np.float32)
 
 
-@settings(deadline=None)
-@given(hnp.arrays(np.float32, (3, 64), elements=_NORMAL))
-def test_q8_0(values: np.ndarray) -> None:
+def expect(values: np.ndarray, source: str, target: str) -> np.ndarray:
+    """The bytes of ``values`` by numpy's casts and gguf's quantizers."""
+    if source == target != "BF16":
+        return values.reshape(-1).view(np.uint8)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        expected = quants.quantize(values, GGMLQuantizationType.Q8_0)
-        result = to_q8_0(values)
-    assert np.array_equal(result.ravel(), expected.ravel())
+        return quants.quantize(as_float32(values, source), GGMLQuantizationType[target]).reshape(-1).view(np.uint8)
+
+
+@pytest.mark.parametrize("target", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("source", list(_SOURCES))
+@pytest.mark.parametrize("kind", ["every", "common", "finite", "normal"])
+def test_all_values_of_16_bits(source: str, target: str, kind: str) -> None:
+    """All 65,536, in their order, then parts of them that take the quicker ways, long enough to be cut into blocks."""
+    values = _SOURCES[source]
+    with np.errstate(invalid="ignore"):
+        wide = np.abs(as_float32(values, source))
+    if kind == "common":  # few that a half holds as subnormal
+        chosen = values[(wide >= 2.0**-14) & (wide < 60000)]
+        values = np.concatenate([np.tile(chosen, 8), values[(wide > 0) & (wide < 2.0**-14)][::40], chosen, chosen])
+        values = values[: values.size // 8 * 8]
+    elif kind != "every":
+        values = values[wide < (np.inf if kind == "finite" else 65536)]
+    result, noticed = encode(values, source, target)
+    assert np.array_equal(result, expect(values, source, target))
+    with np.errstate(invalid="ignore"):
+        wide = as_float32(values, source)
+    assert noticed.not_finite == (not np.isfinite(wide).all())
+    too_large = np.isfinite(wide).all() and (np.abs(wide) >= 65520).any()
+    assert noticed.overflowed or not (too_large and target == "F16")
+    assert not noticed.overflowed or (target == "F16" and (np.abs(wide) >= 65520).any())
+
+
+@settings(deadline=None)
+@given(_BITS, st.sampled_from(["F16", "BF16"]), st.booleans())
+def test_float32_is_rounded_as_by_the_definition(bits: np.ndarray, target: str, finite: bool) -> None:
+    values = bits.view(np.float32)
+    if finite:
+        values = np.where(np.isfinite(values), values, np.float32(1))
+    result, noticed = encode(values, "F32", target)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = expect(values, "F32", target).view(np.uint16)
+    assert np.array_equal(result.view(np.uint16), expected)
+    assert noticed.not_finite == (not np.isfinite(values).all())
+
+
+def test_float32_to_half_at_every_border() -> None:
+    """Each half, each point midway between two, and the floats next to it: ties, subnormals, overflow."""
+    halves = _HALVES[:0x7C00].view(np.float16).astype(np.float64)
+    middles = np.append((halves[:-1] + halves[1:]) / 2, 65520.0).astype(np.float32)
+    for direction in (-np.inf, np.inf):
+        around = [halves.astype(np.float32), middles, np.nextafter(middles, np.float32(direction))]
+        values = np.concatenate([*around, *(-part for part in around)])
+        assert np.array_equal(encode(values, "F32", "F16")[0], expect(values, "F32", "F16"))
+
+
+@settings(deadline=None)
+@given(hnp.arrays(np.float32, (3, 64), elements=_NORMAL), st.sampled_from(["F32", "BF16", "F16"]))
+def test_q8_0(values: np.ndarray, source: str) -> None:
+    if source == "BF16":
+        values = (values.view(np.uint32) >> 16).astype(np.uint16)
+    elif source == "F16":
+        values = np.clip(values, -65504, 65504).astype(np.float16)
+    result, noticed = encode(values, source, "Q8_0")
+    assert np.array_equal(result, expect(values, source, "Q8_0"))
+    assert noticed == Noticed()
+
+
+@pytest.mark.parametrize("source", list(_SOURCES))
+def test_q8_0_of_many_blocks(source: str) -> None:
+    """More than is encoded at a time; the largest weight stands everywhere in its block, one block is zero."""
+    values = np.random.default_rng(5).standard_normal(3 * BLOCK_ELEMENTS + 96).astype(np.float32)
+    values[np.arange(0, values.size, 33)] *= 9
+    values[64:96] = 0
+    if source != "F32":
+        values = (values.view(np.uint32) >> 16).astype(np.uint16) if source == "BF16" else values.astype(np.float16)
+    assert np.array_equal(encode(values, source, "Q8_0")[0], expect(values, source, "Q8_0"))
+
+
+@pytest.mark.parametrize("position", [0, 31, 32, 64 * 32 - 1])
+@pytest.mark.parametrize("special", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("source", list(_SOURCES))
+def test_q8_0_sees_nan_and_infinity(source: str, special: float, position: int) -> None:
+    values = np.ones(64 * 32, np.float32)
+    values[position] = special
+    if source != "F32":
+        values = (values.view(np.uint32) >> 16).astype(np.uint16) if source == "BF16" else values.astype(np.float16)
+    result, noticed = encode(values, source, "Q8_0")
+    assert noticed == Noticed(not_finite=True)
+    untouched = np.arange(64) != position // 32
+    expected = expect(values, source, "Q8_0").reshape(-1, 34)
+    assert np.array_equal(result.reshape(-1, 34)[untouched], expected[untouched])
 
 
 def test_q8_0_rounds_ties_away_from_zero() -> None:
-    row = np.zeros((1, 32), np.float32)
-    row[0, :5] = [127, 0.5, -0.5, 1.5, -2.5]
-    assert to_q8_0(row)[0, 2:7].view(np.int8).tolist() == [127, 1, -1, 2, -3]
+    row = np.zeros(32, np.float32)
+    row[:7] = [127, 0.5, -0.5, 1.5, -2.5, np.nextafter(np.float32(0.5), np.float32(0)), -126.5]
+    assert encode(row, "F32", "Q8_0")[0][2:9].view(np.int8).tolist() == [127, 1, -1, 2, -3, 0, -127]
 
 
-@settings(deadline=None)
-@given(hnp.arrays(np.uint16, (2, 32), elements=st.integers(0, 2**16 - 1)))
-def test_half_and_bfloat16_are_widened_exactly_and_kept_as_they_are(bits: np.ndarray) -> None:
-    half = bits.view(np.float16)
-    with np.errstate(invalid="ignore"):
-        assert np.array_equal(encode(half, "F16", "F32")[0], half.ravel().astype(np.float32), equal_nan=True)
-    assert np.array_equal(encode(half, "F16", "F16")[0].view(np.uint16), bits.ravel())
-    wide = (bits.astype(np.uint32) << 16).view(np.float32)
-    assert np.array_equal(widen(bits, "BF16"), wide, equal_nan=True)
-    expected = quants.quantize(wide, GGMLQuantizationType.BF16).view(np.uint16)
-    assert np.array_equal(encode(bits, "BF16", "BF16")[0], expected.ravel())
+def test_q8_0_rounds_next_to_every_tie() -> None:
+    """The floats below, at and above each half between 0 and 127, where the scale is one."""
+    ties = np.arange(0.5, 127, dtype=np.float32)
+    near = np.concatenate([np.nextafter(ties, np.float32(0)), ties, np.nextafter(ties, np.float32(128))])
+    rows = np.concatenate([near, -near, np.zeros(-2 * near.size % 31, np.float32)]).reshape(-1, 31)
+    rows = np.concatenate([np.full((rows.shape[0], 1), 127, np.float32), rows], axis=1)
+    assert np.array_equal(encode(rows, "F32", "Q8_0")[0], expect(rows, "F32", "Q8_0"))
 
 
 @settings(deadline=None)
 @given(_BITS)
 def test_nan_and_infinity_are_seen_in_every_type(bits: np.ndarray) -> None:
     values = bits.view(np.float32)
-    assert encode(values, "F32", "BF16")[1] == has_special(values, "F32") == (not np.isfinite(values).all())
+    assert encode(values, "F32", "BF16")[1].not_finite == has_special(values, "F32")
+    assert has_special(values, "F32") == (not np.isfinite(values).all())
     short = (bits >> 16).astype(np.uint16)
     assert has_special(short.view(np.float16), "F16") == (not np.isfinite(short.view(np.float16)).all())
-    assert has_special(short, "BF16") == (not np.isfinite(widen(short, "BF16")).all())
+    assert has_special(short, "BF16") == (not np.isfinite(as_float32(short, "BF16")).all())
 
 
 @pytest.mark.parametrize("theta", [10000.0, 500000.0, 1000000.0])

@@ -1,123 +1,154 @@
-"""Turns weights of one element type into another, chunk by chunk, with the bits llama.cpp's converter gives."""
+"""Turns weights of one element type into another with the bits llama.cpp's converter gives."""
 
 from __future__ import annotations
 
-from functools import cache
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_eval.files.convert import q8_0
+from gguf_eval.files.convert.half import (
+    bfloat16_to_half,
+    has_special,
+    narrow_to_bfloat16,
+    narrow_to_half,
+    table,
+    widen_half,
+)
+
 Array = NDArray[Any]
-Bits = NDArray[np.uint16]
 Floats = NDArray[np.float32]
-_Q8_BLOCK, _Q8_BLOCK_BYTES = 32, 34
-_CACHED_ELEMENTS = (
-    1 << 15
-)  # temporary arrays of this size stay in the cache and off the system's allocator: 5 times faster
+
+BLOCK_ELEMENTS = 1 << 15
+"""Weights encoded at a time: they and the spare arrays stay in a core's cache."""
 
 SOURCE_TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 """Element types that can be read, with numpy's type of their bytes (bfloat16 as its bits)."""
 
 
-def widen(values: Array, source: str) -> Floats:
-    """Return contiguous ``values`` of the element type ``source`` as float32."""
-    if source == "BF16":
-        bits: NDArray[np.uint32] = values.astype(np.uint32)
-        bits <<= np.uint32(16)
-        return bits.view(np.float32)
-    return _table(source, "F32").take(values.view(np.uint16), mode="clip") if source == "F16" else values
+@dataclass(frozen=True)
+class Noticed:
+    """What was seen among weights."""
+
+    not_finite: bool = False
+    """A NaN or an infinity was there already."""
+    overflowed: bool = False
+    """Finite weights became infinite in the new type."""
+
+    def __or__(self, other: Noticed) -> Noticed:
+        return Noticed(self.not_finite or other.not_finite, self.overflowed or other.overflowed)
 
 
-def encode(values: Array, source: str, target: str) -> tuple[Array, bool]:
-    """Return contiguous ``values`` (element type ``source``) in the storage type ``target``, flat.
+@dataclass(frozen=True)
+class Spare:
+    """Arrays for intermediate results, used again for every block: fresh memory costs more than the arithmetic.
 
-    The second result tells whether a NaN or an infinity was among them. Targets: F32, F16, BF16 (rounded to the
-    nearest, ties to even), Q8_0 (blocks of 32 of the last axis: a half and 32 signed bytes; ties away from zero, the
-    scale's inverse taken before it is rounded).
+    A thread needs its own.
     """
-    flat: Array = values.reshape(-1)
-    blocks = [flat[start : start + _CACHED_ELEMENTS] for start in range(0, flat.size, _CACHED_ELEMENTS)]
-    special = [has_special(block, source) for block in blocks]
-    if source == target:
-        return (quiet(flat) if source == "BF16" and any(special) else flat), any(special)
-    parts = [_encode_block(block, source, target) for block in blocks]
-    return (np.concatenate(parts) if parts else flat[:0]), any(special)
+
+    wide: Floats = field(default_factory=lambda: np.empty(BLOCK_ELEMENTS, np.float32))
+    first: NDArray[np.uint32] = field(default_factory=lambda: np.empty(BLOCK_ELEMENTS, np.uint32))
+    second: NDArray[np.uint32] = field(default_factory=lambda: np.empty(BLOCK_ELEMENTS, np.uint32))
 
 
-def _encode_block(values: Array, source: str, target: str) -> Array:
-    encoded: Array
+def encoded_bytes(elements: int, target: str) -> int:
+    """Bytes of that many weights in a storage type."""
     if target == "Q8_0":
-        encoded = to_q8_0(widen(values, source)).reshape(-1)
+        return elements // q8_0.BLOCK * q8_0.BLOCK_BYTES
+    return elements * SOURCE_TYPES[target].itemsize
+
+
+def encode(values: Array, source: str, target: str) -> tuple[NDArray[np.uint8], Noticed]:
+    """Return the bytes of contiguous ``values`` (element type ``source``) in the storage type ``target``."""
+    out = np.empty(encoded_bytes(values.size, target), np.uint8)
+    return out, encode_into(values.reshape(-1), source, target, out, Spare())
+
+
+def encode_into(values: Array, source: str, target: str, out: NDArray[np.uint8], spare: Spare) -> Noticed:
+    """Encode flat contiguous ``values`` (element type ``source``) as ``target`` into the bytes ``out``.
+
+    Targets: F32, F16, BF16 (rounded to the nearest, ties to even), Q8_0 (values a multiple of 32). ``out`` may be the
+    memory of ``values`` itself where the type stays.
+    """
+    noticed = Noticed()
+    for start in range(0, values.size, BLOCK_ELEMENTS):
+        block = values[start : start + BLOCK_ELEMENTS]
+        place = out[encoded_bytes(start, target) : encoded_bytes(start + block.size, target)]
+        noticed |= _encode_block(block, source, target, place, spare)
+    return noticed
+
+
+def _encode_block(values: Array, source: str, target: str, out: NDArray[np.uint8], spare: Spare) -> Noticed:
+    if target == "Q8_0":
+        return Noticed(_to_q8_0(values, source, out, spare))
+    if source == "BF16" and target == "F16":
+        if not bfloat16_to_half(values, out.view(np.uint16), spare.first.view(np.uint16)):
+            return Noticed()
+        special = has_special(values, source)
+        return Noticed(special, not special)
+    special = has_special(values, source)
+    if source == target:
+        _keep(values, out, quiet=special and source == "BF16")
     elif target == "F32":
-        encoded = widen(values, source)
-    elif source != "F32":
-        encoded = _table(source, target).take(values.view(np.uint16), mode="clip")
+        widen(values, source, special, out.view(np.float32))
+    elif source == "F32" and target == "BF16":
+        narrow_to_bfloat16(values, out.view(np.uint16), spare.first)
+    elif source == "F32":
+        return Noticed(special, _to_half(values, special, out, spare))
     else:
-        encoded = to_bfloat16(values) if target == "BF16" else _to_half(values)
-    return encoded
+        table(source, target).take(values.view(np.uint16), mode="clip", out=out.view(np.uint16))
+    return Noticed(special)
 
 
-@cache
-def _table(source: str, target: str) -> Array:
-    """Return each of the 65,536 values of a 16-bit type in another type: looking up is faster than computing."""
-    bits = np.arange(1 << 16, dtype=np.uint16)
-    wide = bits.view(np.float16).astype(np.float32) if source == "F16" else widen(bits, source)
-    if target == "F32":
-        return wide
-    return _to_half(wide) if target == "F16" else to_bfloat16(wide)
+def _keep(values: Array, out: NDArray[np.uint8], *, quiet: bool) -> None:
+    """Copy; ``quiet`` sets the quiet bit of every NaN among bfloat16, as a pass through float32 does."""
+    if out.ctypes.data != values.ctypes.data:
+        np.copyto(out, values.view(np.uint8))
+    if quiet:
+        bits = out.view(np.uint16)
+        bits[(bits & np.uint16(0x7FFF)) > 0x7F80] |= np.uint16(0x40)
 
 
-def _to_half(values: Floats) -> NDArray[np.float16]:
-    with np.errstate(over="ignore"):  # the caller looks for new infinities
-        return values.astype(np.float16)
+def _to_half(values: Floats, special: bool, out: NDArray[np.uint8], spare: Spare) -> bool:
+    """Round float32 to halves; tells whether finite weights became infinite."""
+    if special:
+        with np.errstate(over="ignore"):
+            np.copyto(out.view(np.float16), values, casting="same_kind")
+        return False
+    narrow_to_half(values, out.view(np.uint16), (spare.first, spare.second))
+    return has_special(out, "F16")
 
 
-def quiet(values: Array) -> Array:
-    """Set the quiet bit of every NaN among bfloat16 ``values``, as a pass through float32 does."""
-    bits = values.view(np.uint16)
-    nan = (bits & 0x7FFF) > 0x7F80
-    return np.where(nan, bits | 0x40, bits) if nan.any() else values
-
-
-def to_bfloat16(values: Floats) -> Bits:
-    """Round float32 to bfloat16 bits."""
-    bits = values.view(np.uint32)
-    rounded: NDArray[np.uint32] = bits >> np.uint32(16)
-    rounded &= np.uint32(1)
-    rounded += np.uint32(0x7FFF)
-    rounded += bits  # overflows for some NaNs, which are replaced below
-    rounded >>= np.uint32(16)
-    if has_special(values, "F32"):
-        nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-        rounded = np.where(nan, (bits >> np.uint32(16)) | np.uint32(0x40), rounded)
-    return rounded.astype(np.uint16)
-
-
-def to_q8_0(values: Floats) -> NDArray[np.uint8]:
-    """Quantize float32 to Q8_0; returns the bytes, 34 for each block of 32."""
-    blocks = values.reshape(-1, _Q8_BLOCK)
-    magnitudes = blocks.view(np.uint32) & np.uint32(0x7FFFFFFF)  # ordered as the floats are, and faster to compare
-    scale = magnitudes.max(axis=1, keepdims=True).view(np.float32) / np.float32(127)
-    out = np.empty((blocks.shape[0], _Q8_BLOCK_BYTES), np.uint8)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        out[:, :2] = scale.astype("<f2").view(np.uint8)
-        inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
-        scaled = blocks * inverse
-        scaled += scaled
-        halves = scaled.astype(np.int16)  # twice the value, cut: halves tell which way to round
-    halves += halves > 0
-    halves >>= 1
-    out[:, 2:] = halves.astype(np.int8).view(np.uint8)
+def widen(values: Array, source: str, special: bool, out: Floats) -> Floats:
+    """Turn flat ``values`` of the element type ``source`` into float32; ``special``: infinities or NaNs are there."""
+    if source == "BF16":
+        bits = out.view(np.uint32)
+        np.copyto(bits, values)
+        np.left_shift(bits, np.uint32(16), out=bits)
+    elif special:
+        table(source, "F32").take(values.view(np.uint16), mode="clip", out=out)
+    else:
+        widen_half(values.view(np.uint16), out)
     return out
 
 
-def has_special(values: Array, source: str) -> bool:
-    """Tell whether contiguous ``values`` of the element type ``source`` hold a NaN or an infinity.
-
-    Looks at exponent bits, which is several times faster than asking for each value.
-    """
+def _to_q8_0(values: Array, source: str, out: NDArray[np.uint8], spare: Spare) -> bool:
+    """Quantize; tells whether a NaN or an infinity was there, which a block's largest magnitude shows."""
+    wide, first, second = spare.wide[: values.size], spare.first[: values.size], spare.second[: values.size]
     if source == "F32":
-        return bool((values.view(np.uint32) & np.uint32(0x7F800000)).max(initial=0) == 0x7F800000)
-    mask = np.uint16(0x7C00 if source == "F16" else 0x7F80)
-    return bool((values.view(np.uint16) & mask).max(initial=0) == mask)
+        wide = values
+        magnitudes = np.bitwise_and(values.view(np.uint32), np.uint32(0x7FFFFFFF), out=first)
+        maxima = q8_0.block_maxima(magnitudes, second).view(np.float32)
+        infinite = np.float32(np.inf)
+        special = not bool((maxima < infinite).all())
+    else:
+        bits = values.view(np.uint16)
+        magnitudes = np.bitwise_and(bits, np.uint16(0x7FFF), out=first.view(np.uint16)[: values.size])
+        short = q8_0.block_maxima(magnitudes, second.view(np.uint16)).copy()
+        special = has_special(short, source)
+        widen(values, source, special, wide)
+        maxima = widen(short, source, special, np.empty(short.size, np.float32))
+    q8_0.quantize(values=wide, maxima=maxima, out=out, spare=(spare.wide, first, second.view(np.int8)))
+    return special

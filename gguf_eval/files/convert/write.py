@@ -1,4 +1,4 @@
-"""Writes the model file of a plan: tensor by tensor, chunk by chunk, under a temporary name until it is whole."""
+"""Writes the model file of a plan: piece by piece, in several threads, under a temporary name until it is whole."""
 
 from __future__ import annotations
 
@@ -9,23 +9,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from queue import SimpleQueue
 
 from gguf_eval.errors import ModelFileError, UsageError
-from gguf_eval.files.convert import header
-from gguf_eval.files.convert.encode import SOURCE_TYPES, Array, encode, has_special
+from gguf_eval.files.convert.encode import Noticed
+from gguf_eval.files.convert.pieces import Lane, Piece, cut, place_tensors
 from gguf_eval.files.convert.plan import ConversionPlan, plan_conversion
-from gguf_eval.files.convert.tensor import PlannedTensor
-from gguf_eval.files.safetensors import MappedFiles, StoredTensor
 
 Progress = Callable[[int, int], None]
 """Called with the bytes written so far and in all."""
 
-_CHUNK_ELEMENTS = 1 << 20
-_WORKERS = 2
-_AHEAD = 2 * _WORKERS  # chunks that may wait to be written
+_MOST_WORKERS = 8  # numpy lets go of the interpreter while it works; more would wait for it, and for the disk
+_AHEAD = 2  # pieces that may wait for each worker
 _SHOWN = 8
 
 
@@ -38,16 +33,6 @@ class Conversion:
     out_type: str
     tensors: int
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """Encoded bytes and what was noticed on the way."""
-
-    data: Array
-    not_finite: bool
-    overflowed: bool
-    """Finite weights became infinite in the new type."""
 
 
 def convert(
@@ -79,8 +64,7 @@ def write(plan: ConversionPlan, output: Path, *, strict: bool = False, progress:
     _check_room(output, plan.size_bytes)
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb", buffering=0) as file:
-            found = _write_all(plan, file, progress)
+        found = _write_all(plan, partial, progress)
         if strict and found:
             raise ModelFileError(f"{'; '.join(found)}; get the checkpoint again, or convert without strictness")
         partial.replace(output)
@@ -102,33 +86,32 @@ def _check_room(output: Path, needed: int) -> None:
         raise ModelFileError(f"{output}: {needed:,} bytes are needed, {free:,} are free in {folder}; make room")
 
 
-def _write_all(plan: ConversionPlan, file: Any, progress: Progress | None) -> list[str]:
+def _write_all(plan: ConversionPlan, partial: Path, progress: Progress | None) -> list[str]:
     """Write header and tensors; returns warnings."""
-    total, done = plan.size_bytes, len(plan.header)
-    not_finite: list[str] = []
-    overflowed: list[str] = []
-    _write_bytes(file, plan.header)
-    with MappedFiles() as maps, ThreadPoolExecutor(_WORKERS) as pool:
-        for tensor in plan.tensors:
-            noticed = [False, False]
-            for chunk in _in_order(pool, _jobs(tensor, maps)):
-                _write_bytes(file, chunk.data)
-                noticed = [noticed[0] or chunk.not_finite, noticed[1] or chunk.overflowed]
-                done += chunk.data.nbytes
-                if progress is not None:
-                    progress(done, total)
-            padding = header.padded(tensor.size_bytes) - tensor.size_bytes
-            _write_bytes(file, bytes(padding))
-            done += padding
-            not_finite += [tensor.name] * noticed[0]
-            overflowed += [tensor.name] * noticed[1]
-            for source in tensor.sources:
-                maps.release(source)
+    placed = list(place_tensors(plan.tensors, len(plan.header)))
+    with partial.open("wb") as file:
+        file.write(plan.header)
+        for tensor, place in placed:
+            if not tensor.sources:
+                file.seek(place)
+                file.write(tensor.computed)
+        file.truncate(plan.size_bytes)  # padding included: what is not written reads as zero
+    not_finite: dict[str, None] = {}
+    overflowed: dict[str, None] = {}
+    done = len(plan.header)
+    for piece, noticed in _move_all((piece for tensor, place in placed for piece in cut(tensor, place)), partial):
+        if noticed.not_finite:
+            not_finite[piece.tensor.name] = None
+        if noticed.overflowed:
+            overflowed[piece.tensor.name] = None
+        done += piece.size_bytes
+        if progress is not None:
+            progress(done, plan.size_bytes)
     if progress is not None:
-        progress(total, total)
+        progress(plan.size_bytes, plan.size_bytes)
     return [
-        *_name("NaN or infinite weights in", not_finite),
-        *_name(f"weights too large for {plan.out_type}, now infinite, in", overflowed),
+        *_name("NaN or infinite weights in", list(not_finite)),
+        *_name(f"weights too large for {plan.out_type}, now infinite, in", list(overflowed)),
     ]
 
 
@@ -139,50 +122,32 @@ def _name(what: str, names: list[str]) -> list[str]:
     return [f"{what} {', '.join(names[:_SHOWN])}{more}"]
 
 
-def _write_bytes(file: Any, data: bytes | Array) -> None:
-    """Write all of ``data``; an unbuffered file may take less than it is given."""
-    view = memoryview(data) if isinstance(data, bytes) else data.view(np.uint8).data
-    while view:
-        view = view[file.write(view) :]
+def _move_all(pieces: Iterator[Piece], output: Path) -> Iterator[tuple[Piece, Noticed]]:
+    """Move ``pieces`` in several threads, a few ahead of what has been yielded, and yield them in order."""
+    waiting: deque[tuple[Piece, Future[Noticed]]] = deque()
+    lanes: SimpleQueue[Lane] = SimpleQueue()
+    opened: list[Lane] = []
 
+    def move(piece: Piece) -> Noticed:
+        lane = lanes.get()
+        try:
+            return lane.move(piece)
+        finally:
+            lanes.put(lane)
 
-def _in_order(pool: ThreadPoolExecutor, jobs: Iterator[Callable[[], _Chunk]]) -> Iterator[_Chunk]:
-    """Run ``jobs`` a few ahead of their use and yield their results in order."""
-    waiting: deque[Future[_Chunk]] = deque()
-    for job in jobs:
-        waiting.append(pool.submit(job))
-        if len(waiting) >= _AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _jobs(tensor: PlannedTensor, maps: MappedFiles) -> Iterator[Callable[[], _Chunk]]:
-    """Cut a tensor into pieces of work."""
-    if not tensor.sources:
-        data = np.frombuffer(tensor.computed, np.uint8)
-        yield lambda: _Chunk(data, False, False)
-    for source in tensor.sources:
-        values = _view(source, maps, tensor.heads)
-        step = max(1, _CHUNK_ELEMENTS // max(1, values[0].size))
-        for start in range(0, values.shape[0], step):
-            part, kind = values[start : start + step], source.dtype
-            yield lambda part=part, kind=kind: _encode_chunk(part, kind, tensor.type_name)  # type: ignore[misc]
-
-
-def _view(source: StoredTensor, maps: MappedFiles, heads: int) -> Array:
-    """Return the mapped weights, rows first; with ``heads`` the rows of each head are put in llama.cpp's order.
-
-    There the two halves of a head, which rotary embedding pairs, are interleaved.
-    """
-    flat: Array = np.frombuffer(maps.of(source.file), SOURCE_TYPES[source.dtype], source.elements, source.offset)
-    values: Array = flat.reshape(source.shape if len(source.shape) > 1 else (1, -1))
-    if heads:
-        values = flat.reshape(heads, 2, source.shape[0] // heads // 2, *source.shape[1:]).swapaxes(1, 2)
-    return values
-
-
-def _encode_chunk(part: Array, source: str, target: str) -> _Chunk:
-    data, not_finite = encode(np.ascontiguousarray(part), source, target)
-    overflowed = target == "F16" != source and not not_finite and has_special(data, "F16")
-    return _Chunk(data, not_finite, overflowed)
+    workers = max(1, min(_MOST_WORKERS, os.cpu_count() or 1))
+    try:
+        for _ in range(workers):
+            opened.append(Lane(output))
+            lanes.put(opened[-1])
+        with ThreadPoolExecutor(workers) as pool:
+            for piece in pieces:
+                waiting.append((piece, pool.submit(move, piece)))
+                if len(waiting) > _AHEAD * workers:
+                    first, result = waiting.popleft()
+                    yield first, result.result()
+            for first, result in waiting:
+                yield first, result.result()
+    finally:
+        for lane in opened:
+            lane.close()
