@@ -4,10 +4,12 @@
 
 CHECKPOINT is a small real checkpoint (SmolLM2-135M as half precision: 269 MB). With ``--upstream`` the converter of
 that llama.cpp tree is run on it with that Python (which needs torch and transformers), turn by turn with ours, and
-the two files compared. Then synthetic sharded checkpoints of 0.75 and 3 GB are converted: seconds beside those of
-copying the same checkpoint (both until the bytes are on the disk), processor time, and peak resident memory. Every
-run is a process of its own; memory is read from /proc (Linux), without and with the pages of the mapped input.
-Figures go to benchmarks/results/convert.json.
+the two files compared. Then synthetic sharded checkpoints of 0.75 and 3 GB are converted, turn by turn with a copy of
+the same checkpoint, both until the bytes are on the disk and both with the input in the page cache: the best of each
+makes `of_copy_speed` (bytes read and written a second, beside the copy's). Every run is a process of its own, and its
+seconds include starting and planning, which `planning_seconds` tells (a dry run). Peak memory is read from /proc
+(Linux), without and with pages of files. The package mistral-common, which tests use, should not be installed: gguf
+imports it where it is, for half a second. Figures go to benchmarks/results/convert.json.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from checkpoints import Spec, make  # noqa: E402
 from checkpoints import tiny as tiny_spec  # noqa: E402
 
 REPEATS = 3
-SIZE_REPEATS = 1
+SIZE_REPEATS = 3
 Json = dict[str, Any]
 
 
@@ -141,6 +143,8 @@ def by_size(scratch: Path) -> list[Json]:
         folder = scratch / f"synthetic-{layers}"
         if not folder.is_dir():
             synthetic(folder, layers)
+        copy_seconds(folder, scratch / "copy")  # brings the input into memory
+        planning = min(run([*ours(folder, scratch / "none", "auto"), "--dry-run"])["seconds"] for _ in range(2))
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         for out_type in ("auto", "f16", "q8_0"):
             out = scratch / "out.gguf"
@@ -149,6 +153,7 @@ def by_size(scratch: Path) -> list[Json]:
                 copies.append(copy_seconds(folder, scratch / "copy"))
                 runs.append(synced(run(ours(folder, out, out_type)), out))
             row = {"input_bytes": size, "out_type": out_type, "output_bytes": out.stat().st_size, **best(runs)}
+            row["planning_seconds"] = planning
             row["copy_seconds"] = copies
             moved = size + row["output_bytes"]
             row["bytes_per_second"] = round(moved / row["best_seconds"])

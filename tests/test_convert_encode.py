@@ -46,7 +46,7 @@ def expect(values: np.ndarray, source: str, target: str) -> np.ndarray:
 @pytest.mark.parametrize("source", list(_SOURCES))
 @pytest.mark.parametrize("kind", ["every", "common", "finite", "normal"])
 def test_all_values_of_16_bits(source: str, target: str, kind: str) -> None:
-    """All 65,536, in their order, then parts of them that take the quicker ways, long enough to be cut into blocks."""
+    """All 65,536, in their order, then parts of them that take the quicker ways."""
     values = _SOURCES[source]
     with np.errstate(invalid="ignore"):
         wide = np.abs(as_float32(values, source))

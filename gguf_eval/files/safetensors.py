@@ -1,4 +1,4 @@
-"""Reads what safetensors files say of their tensors, and maps the bytes.
+"""Reads what safetensors files say of their tensors.
 
 The format: eight bytes with the header's length (little-endian), a JSON header, the data. The rules checked here are
 the format's own: offsets lie inside the file, follow one another without gaps or overlaps, and fit shape and type.
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -125,36 +123,6 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _damaged(path: Path, found: str) -> ModelFileError:
     return ModelFileError(f"{path}: not a usable safetensors file: {found}; download it again")
-
-
-class MappedFiles:
-    """Read-only memory maps of the files that tensors lie in, made when first asked for."""
-
-    def __init__(self) -> None:
-        self._maps: dict[Path, mmap.mmap] = {}
-
-    def __enter__(self) -> MappedFiles:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for mapped in self._maps.values():
-            with suppress(BufferError):  # an array still in use, after an error: it closes with that
-                mapped.close()
-
-    def of(self, path: Path) -> mmap.mmap:
-        """Return the map of ``path``."""
-        if path not in self._maps:
-            with path.open("rb") as file:
-                self._maps[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._maps[path]
-
-    def release(self, tensor: StoredTensor) -> None:
-        """Tell the system that the pages of ``tensor`` are not needed again, where it can be told."""
-        mapped = self._maps.get(tensor.file)
-        if mapped is None or not hasattr(mmap, "MADV_DONTNEED"):
-            return
-        start = tensor.offset // mmap.PAGESIZE * mmap.PAGESIZE
-        mapped.madvise(mmap.MADV_DONTNEED, start, tensor.offset + tensor.size_bytes - start)
 
 
 def read_shards(folder: Path, index: Mapping[str, Any] | None) -> dict[str, StoredTensor]:

@@ -66,7 +66,7 @@ def bfloat16_to_half(bits: Bits16, out: Bits16, spare: Bits16) -> bool:
     np.bitwise_and(bits, np.uint16(0x7FFF), out=out)
     np.subtract(out, np.uint16(0x3880), out=out)  # from the smallest normal half on
     np.greater_equal(out, np.uint16(0x0F00), out=outside)
-    groups = np.flatnonzero(outside[:whole].view(np.uint64))
+    groups = np.flatnonzero(outside[:whole].view(np.uint64) != 0)
     if whole < bits.size or groups.size > bits.size // 64:
         table("BF16", "F16").take(bits, mode="clip", out=out.view(np.float16))
         return bool((out & np.uint16(0x7C00)).max(initial=0) == 0x7C00)

@@ -19,7 +19,7 @@ from gguf_eval.files.convert.tensor import PlannedTensor
 from gguf_eval.files.safetensors import StoredTensor
 
 Bytes = NDArray[np.uint8]
-PIECE_ELEMENTS = 16 * BLOCK_ELEMENTS
+PIECE_ELEMENTS = 2 * BLOCK_ELEMENTS
 _READ_AHEAD_BYTES = 16 << 20
 
 
@@ -71,11 +71,11 @@ class Lane:
     program cuts short gives an error, not the end of the process.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, spare: Spare) -> None:
         self._output = output.open("r+b", buffering=0)
         self._source: FileIO | None = None
         self._path: Path | None = None
-        self._spare = Spare()
+        self._spare = spare
         self._read = self._permuted = self._encoded = np.empty(0, np.uint8)
 
     def close(self) -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from gguf_eval.errors import ModelFileError, UsageError
-from gguf_eval.files.convert.encode import Noticed
+from gguf_eval.files.convert.encode import Noticed, Spare
 from gguf_eval.files.convert.pieces import Lane, Piece, cut, place_tensors
 from gguf_eval.files.convert.plan import ConversionPlan, plan_conversion
 
 Progress = Callable[[int, int], None]
 """Called with the bytes written so far and in all."""
 
-_MOST_WORKERS = 8  # numpy lets go of the interpreter while it works; more would wait for it, and for the disk
+_WORKERS = 3  # one encodes while others read and write; more gain nothing
 _AHEAD = 2  # pieces that may wait for each worker
 _SHOWN = 8
 
@@ -135,15 +135,15 @@ def _move_all(pieces: Iterator[Piece], output: Path) -> Iterator[tuple[Piece, No
         finally:
             lanes.put(lane)
 
-    workers = max(1, min(_MOST_WORKERS, os.cpu_count() or 1))
+    spare = Spare()
     try:
-        for _ in range(workers):
-            opened.append(Lane(output))
+        for _ in range(_WORKERS):
+            opened.append(Lane(output, spare))
             lanes.put(opened[-1])
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(_WORKERS) as pool:
             for piece in pieces:
                 waiting.append((piece, pool.submit(move, piece)))
-                if len(waiting) > _AHEAD * workers:
+                if len(waiting) > _AHEAD * _WORKERS:
                     first, result = waiting.popleft()
                     yield first, result.result()
             for first, result in waiting:
