@@ -226,6 +226,10 @@ class Context:
         """Let ``target`` share the first ``length`` cells of ``source``; no data is moved."""
         self._llama.llama_memory_seq_cp(self.memory, source, target, 0, length)
 
+    def drop(self, sequence: int, start: int = 0) -> None:
+        """Drop the positions of ``sequence`` from ``start`` on; cells that no other sequence holds become free."""
+        self._llama.llama_memory_seq_rm(self.memory, sequence, start, -1)
+
     def keep_only(self, sequence: int, length: int) -> None:
         """Drop everything but the first ``length`` positions of ``sequence``."""
         self._llama.llama_memory_seq_keep(self.memory, sequence)

@@ -1,0 +1,67 @@
+"""What a model's tokens are: the bytes they stand for, which end an answer, which are control tokens."""
+
+from __future__ import annotations
+
+import ctypes
+
+from gguf_eval.runtime.bindings import library
+from gguf_eval.runtime.model import Model
+
+_LONGEST_PIECE_BYTES = 256
+
+
+class Vocabulary:
+    """Looks tokens of one model up, each once."""
+
+    def __init__(self, model: Model) -> None:
+        self._llama = library()
+        self._vocab = model.vocab
+        self._size = model.vocab_size
+        self._pieces: dict[int, bytes] = {}
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of ``token`` in a text, blanks before words included; none for control tokens.
+
+        A character of several bytes may be spread over several tokens.
+        """
+        if token not in self._pieces:
+            self._pieces[token] = self._look_up(token, special=False)
+        return self._pieces[token]
+
+    def spelling(self, token: int) -> str:
+        """How ``token`` is written in a chat template; control tokens too."""
+        return self._look_up(token, special=True).decode("utf-8", errors="replace")
+
+    def ends_answer(self, token: int) -> bool:
+        """Whether ``token`` ends what the model writes: end of sequence, of turn, of message."""
+        return bool(self._llama.llama_vocab_is_eog(self._vocab, token))
+
+    @property
+    def bos(self) -> str:
+        """The spelling of the beginning-of-sequence token, empty where there is none."""
+        return self._spelling_of(self._llama.llama_vocab_bos(self._vocab))
+
+    @property
+    def eos(self) -> str:
+        """The spelling of the end-of-sequence token, empty where there is none."""
+        return self._spelling_of(self._llama.llama_vocab_eos(self._vocab))
+
+    def control_spellings(self) -> frozenset[str]:
+        """Spellings of all tokens that a text read with ``parse_special`` turns into control tokens."""
+        marks = self._llama.LLAMA_TOKEN_ATTR_CONTROL | self._llama.LLAMA_TOKEN_ATTR_UNKNOWN
+        attributes = self._llama.llama_vocab_get_attr
+        found = (self.spelling(token) for token in range(self._size) if attributes(self._vocab, token) & marks)
+        return frozenset(text for text in found if text)
+
+    def _spelling_of(self, token: int) -> str:
+        return self.spelling(token) if token >= 0 else ""
+
+    def _look_up(self, token: int, *, special: bool) -> bytes:
+        capacity = _LONGEST_PIECE_BYTES
+        buffer = ctypes.create_string_buffer(capacity)
+        count = self._llama.llama_token_to_piece(self._vocab, token, buffer, capacity, 0, special)
+        if count < 0:  # the length it needs
+            capacity = -count
+            buffer = ctypes.create_string_buffer(capacity)
+            count = self._llama.llama_token_to_piece(self._vocab, token, buffer, capacity, 0, special)
+        return buffer.raw[: max(0, count)]
