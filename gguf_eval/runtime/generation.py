@@ -1,7 +1,13 @@
 """Writes many answers side by side: finished ones leave, waiting ones enter, a shared prompt is decoded once.
 
-Prompts are sorted, so that what a prompt shares with the one before it is in the cache: one sequence, the trunk, holds
-the longest prefix that the coming prompts share, and every answer starts from a copy of its cells (no data is moved).
+Prompts are sorted, so that what a prompt shares with the one before it is known: one sequence, the trunk, holds the
+longest prefix that the coming prompts share, and every answer starts from a copy of it.
+
+An answer does not depend on what is written beside it, nor on how many are. With weights that are multiplied in
+eight bits, a difference in the last bit of a sum grows to tenths of a logit and changes many texts; so every answer's
+sums are added in the same order. Sequences have cells of their own, prompts are decoded one at a time, and tokens of
+answers in multiples of four: llama.cpp's products with repacked weights take four rows together and the rest by another
+kernel, and its attention over a single sequence is split in another way.
 """
 
 from __future__ import annotations
@@ -29,6 +35,10 @@ FinishReason = Literal["stop", "eog", "length", "context"]
 _TRUNK = 0
 _WORTH_SHARING_TOKENS = 32
 """A shorter common prefix is decoded with each prompt: a decode of its own costs more."""
+_ROWS_TOGETHER = 4
+"""Rows that llama.cpp's kernels for repacked weights take together."""
+_CACHE_BYTES = 2 << 30
+"""Most memory of the key-value cache, unless one answer needs more."""
 
 
 @dataclass(frozen=True)
@@ -86,21 +96,8 @@ class _Answer:
     chooser: TokenChooser
     position: int = 0
     """Tokens of it in the cache."""
-    shared: int = 0
-    """Of these, the ones it took from the trunk."""
     written: list[int] = field(default_factory=list)
     began: float = 0.0
-
-    @property
-    def cells(self) -> int:
-        """Cells of the cache it may come to need beside the shared ones."""
-        return len(self.prompt) + self.room - self.shared
-
-    def due(self, most: int) -> npt.NDArray[np.int32]:
-        """The next tokens to decode."""
-        if self.position < len(self.prompt):
-            return self.prompt[self.position : self.position + most]
-        return np.array(self.written[-1:], np.int32)
 
 
 class Generator:
@@ -112,22 +109,25 @@ class Generator:
         *,
         max_tokens: int | None = None,
         parallel: int = 16,
-        max_cells: int = 8192,
+        cache_bytes: int = _CACHE_BYTES,
+        rows_together: int = _ROWS_TOGETHER,
         batch_size: int = 512,
         threads: int | None = None,
         engine: EngineSettings | None = None,
     ) -> None:
         """``max_tokens``: the longest prompt and answer together, the model's trained context unless given.
 
-        ``parallel``: answers written side by side, fewer where their prompts and limits together need more than
-        ``max_cells`` of the key-value cache (one answer always gets what it needs).
+        ``parallel``: answers written side by side, fewer where the key-value cache would take more than
+        ``cache_bytes``. ``rows_together``: decodes are filled to a multiple of this; 1 saves the filling and lets
+        answers differ with ``parallel``.
         """
         self.model = model
         self.engine = engine or EngineSettings()
         self.max_tokens = max_tokens or model.trained_context
         self.parallel = parallel
-        self.max_cells = max_cells
-        self.batch_size = max(batch_size, parallel + 1)
+        self.cache_bytes = cache_bytes
+        self.rows_together = rows_together
+        self.batch_size = max(batch_size, parallel + rows_together)
         self.threads = threads or physical_cores()
         self.vocabulary = Vocabulary(model)
         self.stats = GenerationStats()
@@ -155,16 +155,19 @@ class Generator:
         if waiting:
             waiting.sort(key=lambda answer: answer.prompt.astype(">i4").tobytes())
             self.stats.total_prompt_tokens += sum(len(answer.prompt) for answer in waiting)
-            cells = self._cells(waiting)
+            cells = max(len(answer.prompt) + answer.room for answer in waiting)
+            cells = -(-cells // 256) * 256
+            slots = self._slots(len(waiting), cells)
             settings = ContextSettings(
-                n_ctx=cells,
+                n_ctx=cells * (slots + 1),
                 batch_size=self.batch_size,
                 ubatch_size=self.batch_size,
-                max_sequences=min(self.parallel, len(waiting)) + 1,
+                max_sequences=slots + 1,
                 threads=self.threads,
+                unified=False,
             ).with_engine(self.engine)
             with self.model.open_context(settings) as context:
-                yield from _Run(self, context, deque(waiting), cells).results()
+                yield from _Run(self, context, deque(waiting), slots).results()
         self.stats.total_seconds += time.perf_counter() - began
 
     def _prepare(self, index: int, request: GenerationRequest) -> _Answer | Generation:
@@ -184,113 +187,111 @@ class Generator:
             chooser=TokenChooser(request.temperature, request.top_p, request.seed),
         )
 
-    def _cells(self, waiting: Sequence[_Answer]) -> int:
-        """Cells of the cache: for all answers side by side, within ``max_cells``, and for any one of them."""
-        needs = sorted((answer.cells for answer in waiting), reverse=True)
-        wanted = max(min(sum(needs[: self.parallel]), self.max_cells), needs[0])
-        return -(-wanted // 256) * 256
+    def _slots(self, waiting: int, cells: int) -> int:
+        """How many sequences answers can be written in, each with ``cells`` of the cache; the trunk has as many."""
+        together = self.rows_together
+        wanted = -(-min(self.parallel, waiting) // together) * together
+        affordable = self.cache_bytes // (cells * self.model.cache_bytes_per_token) - 1
+        if affordable >= together:
+            affordable -= affordable % together
+        return max(1, min(wanted, affordable))
 
 
 class _Run:
     """One call of `Generator.stream`: which answers are in which sequences, and what the cache holds."""
 
-    def __init__(self, generator: Generator, context: Context, waiting: deque[_Answer], cells: int) -> None:
+    def __init__(self, generator: Generator, context: Context, waiting: deque[_Answer], slots: int) -> None:
         self._generator = generator
         self._context = context
         self._waiting = waiting
-        self._cells = cells
         self._active: dict[int, _Answer] = {}
-        self._free = list(range(min(generator.parallel, len(waiting)), 0, -1))
+        self._free = list(range(slots, 0, -1))
         self._trunk = np.empty(0, np.int32)
-        self._orphans: list[tuple[int, set[int]]] = []
-        """Cells the trunk gave up, and the answers that still hold them."""
+        self._parallel = min(generator.parallel, slots)
+        self._rows_together = generator.rows_together if slots >= generator.rows_together else 1
 
     def results(self) -> Iterator[dict[int, Generation]]:
         """Decode until every answer is finished."""
         while self._waiting or self._active:
-            while self._waiting and self._free and self._fits(self._waiting[0]):
-                self._enter(self._waiting.popleft())
-            finished = self._step()
+            finished: dict[int, Generation] = {}
+            while self._waiting and len(self._active) < self._parallel:
+                finished |= self._enter(self._waiting.popleft())
+            if self._active:
+                finished |= self._step()
             if finished:
                 self._generator.stats.answers += len(finished)
                 yield finished
 
-    def _fits(self, answer: _Answer) -> bool:
-        if not self._active:
-            return True  # the cache holds any one answer
-        shared = self._shared(answer)
-        held = len(self._trunk) + sum(cells for cells, _ in self._orphans)
-        promised = sum(other.cells for other in self._active.values())
-        return held + promised + answer.cells - shared <= self._cells
+    def _enter(self, answer: _Answer) -> dict[int, Generation]:
+        """Decode a prompt after what it shares with the trunk, and write the answer's first token."""
+        self._fit_trunk(answer.prompt)
+        answer.began = time.perf_counter()
+        sequence = self._free.pop()
+        self._active[sequence] = answer
+        answer.position = len(self._trunk)
+        if answer.position:
+            self._context.copy_whole(_TRUNK, sequence)
+        self._decode_prompt(sequence, answer.prompt, answer.position, read=True)
+        answer.position = len(answer.prompt)
+        return self._continue_all([sequence])
 
-    def _shared(self, answer: _Answer) -> int:
-        """Tokens of the prompt that the trunk holds, but for the last, whose logits are read."""
-        return min(shared_length(self._trunk, answer.prompt), len(answer.prompt) - 1)
-
-    def _enter(self, answer: _Answer) -> None:
-        """Give an answer a sequence that starts with what it shares with the trunk."""
-        shared = self._shared(answer)
+    def _fit_trunk(self, prompt: npt.NDArray[np.int32]) -> None:
+        """Let the trunk hold what ``prompt`` shares with the one before it or with the one after it."""
+        # The last token is decoded in any case: its logits are read.
+        shared = min(shared_length(self._trunk, prompt), len(prompt) - 1)
         if shared < len(self._trunk):  # sorted order: no later prompt shares more
             self._context.drop(_TRUNK, shared)
-            if self._active:
-                self._orphans.append((len(self._trunk) - shared, set(self._active)))
             self._trunk = self._trunk[:shared]
         if self._waiting:
             following = self._waiting[0].prompt
-            common = min(shared_length(answer.prompt, following), len(answer.prompt) - 1, len(following) - 1)
+            common = min(shared_length(prompt, following), len(prompt) - 1, len(following) - 1)
             if common - shared >= _WORTH_SHARING_TOKENS:
-                self._grow_trunk(answer.prompt[:common])
-                shared = common
-        sequence = self._free.pop()
-        if shared:
-            self._context.copy_sequence(_TRUNK, sequence, shared)
-        answer.shared = answer.position = shared
-        answer.began = time.perf_counter()
-        self._active[sequence] = answer
+                self._decode_prompt(_TRUNK, prompt[:common], shared, read=False)
+                self._trunk = prompt[:common]
 
-    def _grow_trunk(self, prefix: npt.NDArray[np.int32]) -> None:
-        size = self._generator.batch_size
-        for start in range(len(self._trunk), len(prefix), size):
-            part = np.ascontiguousarray(prefix[start : start + size])
-            positions = np.arange(start, start + len(part), dtype=np.int32)
-            self._context.decode(part, positions, [(_TRUNK,)] * len(part), np.zeros(len(part), np.int8))
+    def _decode_prompt(self, sequence: int, prompt: npt.NDArray[np.int32], start: int, *, read: bool) -> None:
+        """Decode ``prompt`` from ``start`` on, and have the logits of its last token computed if they are read."""
+        for begin in range(start, len(prompt), self._generator.batch_size):
+            part = np.ascontiguousarray(prompt[begin : begin + self._generator.batch_size])
+            positions = np.arange(begin, begin + len(part), dtype=np.int32)
+            outputs = np.zeros(len(part), np.int8)
+            outputs[-1] = read and begin + len(part) == len(prompt)
+            self._context.decode(part, positions, [(sequence,)] * len(part), outputs)
             self._generator.stats.decodes += 1
-        self._generator.stats.decoded_prompt_tokens += len(prefix) - len(self._trunk)
-        self._trunk = prefix
+        self._generator.stats.decoded_prompt_tokens += len(prompt) - start
 
     def _step(self) -> dict[int, Generation]:
-        """One decode: a token of every answer being written, then as many prompt tokens as there is room for."""
-        room = self._generator.batch_size
-        writing_first = sorted(self._active, key=lambda s: self._active[s].position < len(self._active[s].prompt))
-        tokens: list[npt.NDArray[np.int32]] = []
-        positions: list[npt.NDArray[np.int32]] = []
-        owners: list[tuple[int]] = []
-        outputs: list[int] = []
-        reading: list[int] = []
-        for sequence in writing_first:
-            answer = self._active[sequence]
-            due = answer.due(room)
-            if len(due) == 0:
-                continue
-            tokens.append(due)
-            positions.append(np.arange(answer.position, answer.position + len(due), dtype=np.int32))
-            owners += [(sequence,)] * len(due)
-            self._generator.stats.decoded_prompt_tokens += len(due) if not answer.written else 0
-            answer.position += len(due)
-            room -= len(due)
-            complete = answer.position >= len(answer.prompt)
-            outputs += [0] * (len(due) - 1) + [int(complete)]
-            if complete:
-                reading.append(sequence)
-        self._context.decode(np.concatenate(tokens), np.concatenate(positions), owners, np.array(outputs, np.int8))
+        """Write the next token of every answer."""
+        sequences = list(self._active)
+        answers = list(self._active.values())
+        idle = self._free[: -len(sequences) % self._rows_together]
+        tokens = [answer.written[-1] for answer in answers] + [0] * len(idle)
+        positions = [answer.position for answer in answers] + [0] * len(idle)
+        outputs = [1] * len(answers) + [0] * len(idle)
+        self._context.decode(
+            np.array(tokens, np.int32),
+            np.array(positions, np.int32),
+            [(sequence,) for sequence in sequences + idle],
+            np.array(outputs, np.int8),
+        )
         self._generator.stats.decodes += 1
+        for sequence in idle:
+            self._context.drop(sequence)
+        for answer in answers:
+            answer.position += 1
+        return self._continue_all(sequences)
+
+    def _continue_all(self, sequences: Sequence[int]) -> dict[int, Generation]:
+        """Choose the next token of each of ``sequences`` from the last decode's logits; return what is finished."""
         finished = {}
-        if reading:
-            for sequence, row in zip(reading, self._context.logits(len(reading)), strict=True):
-                reason = self._continue(self._active[sequence], row)
-                if reason is not None:
-                    answer = self._leave(sequence)
-                    finished[answer.index] = _finished(answer, reason)
+        for sequence, row in zip(sequences, self._context.logits(len(sequences)), strict=True):
+            answer = self._active[sequence]
+            reason = self._continue(answer, row)
+            if reason is not None:
+                del self._active[sequence]
+                self._context.drop(sequence)
+                self._free.append(sequence)
+                finished[answer.index] = _finished(answer, reason)
         return finished
 
     def _continue(self, answer: _Answer, logits: npt.NDArray[np.float32]) -> FinishReason | None:
@@ -306,14 +307,6 @@ class _Run:
         if len(answer.written) == answer.room:
             return "length" if answer.room == answer.request.max_tokens else "context"
         return None
-
-    def _leave(self, sequence: int) -> _Answer:
-        answer = self._active.pop(sequence)
-        self._context.drop(sequence)
-        self._free.append(sequence)
-        remaining = ((cells, holders - {sequence}) for cells, holders in self._orphans)
-        self._orphans = [(cells, holders) for cells, holders in remaining if holders]
-        return answer
 
 
 def _finished(answer: _Answer, reason: FinishReason) -> Generation:

@@ -40,6 +40,8 @@ class ContextSettings:
     """1 on, 0 off, -1 what llama.cpp decides for the device."""
     cache_type_k: str = "F16"
     cache_type_v: str = "F16"
+    unified: bool = True
+    """One pool of cells that sequences share, or ``n_ctx / max_sequences`` cells of its own for each."""
 
     def with_engine(self, engine: EngineSettings) -> ContextSettings:
         """The same with the cache types and flash attention that a job was told."""
@@ -89,6 +91,13 @@ class Model:
         if self.handle:
             self._llama.llama_model_free(self.handle)
             self.handle = None
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Bytes of the key-value cache that one token takes, stored as F16."""
+        llama, handle = self._llama, self.handle
+        head_size = llama.llama_model_n_embd(handle) // max(1, llama.llama_model_n_head(handle))
+        return int(llama.llama_model_n_layer(handle) * llama.llama_model_n_head_kv(handle) * head_size * 2 * 2) or 1
 
     @property
     def adds_bos(self) -> bool:
@@ -145,7 +154,7 @@ class Context:
         params.flash_attn_type = settings.flash_attention
         params.type_k = CACHE_TYPES[settings.cache_type_k.upper()]
         params.type_v = CACHE_TYPES[settings.cache_type_v.upper()]
-        params.kv_unified = True
+        params.kv_unified = settings.unified
         params.no_perf = True
         with captured_log() as log:
             self.handle = self._llama.llama_init_from_model(model.handle, params)
@@ -225,6 +234,10 @@ class Context:
     def copy_sequence(self, source: int, target: int, length: int) -> None:
         """Let ``target`` share the first ``length`` cells of ``source``; no data is moved."""
         self._llama.llama_memory_seq_cp(self.memory, source, target, 0, length)
+
+    def copy_whole(self, source: int, target: int) -> None:
+        """Copy all cells of ``source`` to ``target``, which works where each sequence has cells of its own too."""
+        self._llama.llama_memory_seq_cp(self.memory, source, target, -1, -1)
 
     def drop(self, sequence: int, start: int = 0) -> None:
         """Drop the positions of ``sequence`` from ``start`` on; cells that no other sequence holds become free."""
