@@ -69,6 +69,17 @@ def machine_state() -> dict[str, Any]:
     return state
 
 
+def processor_flags() -> frozenset[str]:
+    """Instruction sets of the processor by Linux's names; empty on other systems."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(("flags", "Features")):
+                return frozenset(line.split(":", 1)[1].split())
+    except OSError:
+        pass  # not Linux
+    return frozenset()
+
+
 def describe_machine() -> dict[str, Any]:
     """What a reader must know to judge a speed or a memory figure."""
     import psutil

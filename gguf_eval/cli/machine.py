@@ -1,14 +1,122 @@
-"""The commands about this machine: doctor."""
+"""The commands about this machine: bench, doctor."""
 
 from __future__ import annotations
 
-from gguf_eval.cli.options import app, stdout
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gguf_eval.cli.options import (
+    CacheTypeK,
+    CacheTypeV,
+    Device,
+    FlashAttention,
+    GpuLayers,
+    Json,
+    MaxMemory,
+    NoMmap,
+    Rpc,
+    SplitMode,
+    TensorSplit,
+    app,
+    cache_type_pairs,
+    flash_attention_number,
+    memory_bytes,
+    model_source_path,
+    offload_settings,
+    print_json,
+    split_names,
+    stdout,
+)
+from gguf_eval.errors import UsageError
 
 
 @app.command()
-def doctor() -> None:
-    """Show what gguf-eval finds on this machine: processor, memory, llama.cpp build and cache folder."""
+def bench(
+    models: Annotated[list[str], typer.Argument(help="GGUF files, or what 'run' takes.", show_default=False)],
+    prompt: Annotated[str, typer.Option("--n-prompt", "-p", help="Tokens of prompts, for instance 512,2048.")] = "512",
+    generated: Annotated[str, typer.Option("--n-gen", "-n", help="Tokens to generate.")] = "128",
+    depth: Annotated[str, typer.Option("--n-depth", "-d", help="Tokens in the cache before each test.")] = "0",
+    repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1, help="Timed runs of each test.")] = 5,
+    ctx: Annotated[int | None, typer.Option("--ctx", "-c", min=16, help="Context in tokens (default: 4096).")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Tokens of one decode.")] = 2048,
+    ubatch_size: Annotated[int, typer.Option("--ubatch-size", "-ub", min=1, help="Tokens computed at once.")] = 512,
+    threads: Annotated[int | None, typer.Option("--threads", "-t", min=1, help="Threads.")] = None,
+    gpu_layers: GpuLayers = "auto",
+    device: Device = "",
+    split_mode: SplitMode = "layer",
+    tensor_split: TensorSplit = "",
+    rpc: Rpc = "",
+    no_mmap: NoMmap = False,
+    cache_type_k: CacheTypeK = "F16",
+    cache_type_v: CacheTypeV = "F16",
+    flash_attention: FlashAttention = "auto",
+    max_memory: MaxMemory = "",
+    study: Annotated[Path | None, typer.Option("--study", help="A study file to keep the repetitions in.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Measure speed and memory, as llama-bench does, each point in a process of its own."""
+    from rich.console import Console
+
+    from gguf_eval.analysis.costs import point_cost
+    from gguf_eval.report.costs import costs_document, print_costs
+    from gguf_eval.report.progress import ConsoleObserver
+    from gguf_eval.study.bench import bench as run_bench
+    from gguf_eval.study.plan import RunRequest
+
+    request = RunRequest(
+        models=tuple(model_source_path(model, None) for model in models),
+        study=study or Path(),
+        tasks=(),
+        repetitions=repetitions,
+        prompt_tokens=_counts("--n-prompt", prompt),
+        generated_tokens=_counts("--n-gen", generated),
+        depths=_counts("--n-depth", depth) or (0,),
+        ctx=ctx,
+        speed_batch_size=batch_size,
+        speed_ubatch_size=ubatch_size,
+        threads=threads,
+        offload=offload_settings(gpu_layers, device, split_mode, tensor_split, rpc, no_mmap),
+        cache_types=cache_type_pairs(cache_type_k, cache_type_v),
+        flash_attention=flash_attention_number(flash_attention),
+        max_memory_bytes=memory_bytes(max_memory),
+        command=shlex.join(["gguf-eval", *sys.argv[1:]]),
+        measure_again=True,
+    )
+    try:
+        found, complete = run_bench(request, ConsoleObserver(Console(stderr=True)))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    costs = [point_cost(point) for point in found.points if point.speed]
+    if json_output:
+        print_json(costs_document(costs, found.environment))
+    elif costs:
+        print_costs(costs, stdout())
+    if not complete:
+        raise typer.Exit(1)
+
+
+def _counts(option: str, text: str) -> tuple[int, ...]:
+    names = split_names(text)
+    if not all(name.isdigit() for name in names):
+        raise UsageError(f"{option} needs numbers of tokens separated by commas; found '{text}'")
+    return tuple(int(name) for name in names)
+
+
+@app.command()
+def doctor(rpc: Rpc = "", json_output: Json = False) -> None:
+    """Show what gguf-eval finds on this machine, what would go wrong, and the command that mends it."""
+    from dataclasses import asdict
+
     from gguf_eval.report.listing import print_doctor
+    from gguf_eval.runtime.settings import Offload
     from gguf_eval.study.doctor import examine
 
-    print_doctor(examine(), stdout())
+    found = examine(Offload(rpc=tuple(split_names(rpc))))
+    if json_output:
+        print_json({**asdict(found), "cache": str(found.cache)})
+    else:
+        print_doctor(found, stdout())

@@ -32,16 +32,23 @@ def print_doctor(found: Examination, console: Console) -> None:
     machine = found.machine
     lines = {
         "processor": f"{machine['processor']}, {machine['physical_cores']} physical cores",
-        "memory": words.size(machine["memory_bytes"]),
+        "memory": f"{words.size(found.memory_limit_bytes)}, {words.size(found.memory_available_bytes)} available",
         "system": f"{machine['system']}, {machine['architecture']}, Python {machine['python']}",
-        "cache": str(found.cache),
+        "cache": f"{found.cache}, {words.size(found.disk_free_bytes)} free",
+        "hub": found.hub,
+        "energy": ", ".join(found.energy_sources) or "no counter that can be read",
     }
     if found.build_error:
         lines["llama.cpp"] = f"does not load: {found.build_error}"
     else:
         build = found.build
         lines["llama.cpp"] = f"{build['llama_cpp']} in llama-cpp-python {build['llama_cpp_python']}"
-        lines["offload"] = "this build can offload to a GPU" if build["gpu_offload"] else "this build uses the CPU only"
         lines["features"] = build["system_info"]
     for name, text in lines.items():
         console.print(Text(f"{name:<10} {text}"), soft_wrap=True)
+    for device in found.devices:
+        free = f"{words.size(device['free_bytes'])} free of {words.size(device['total_bytes'])}"
+        text = f"{'device':<10} {device['name']} ({device['description']}, {device['kind']}): {free}"
+        console.print(Text(text), soft_wrap=True)
+    for problem in found.problems:
+        console.print(Text(f"! {problem.what}\n  mend it with: {problem.command}", style="yellow"), soft_wrap=True)

@@ -49,6 +49,8 @@ class RunRequest:
     """Tokens in the cache before a speed test."""
     speed_batch_size: int = 2048
     speed_ubatch_size: int = 512
+    measure_again: bool = False
+    """Measure speed and memory though the study has them."""
 
 
 @dataclass(frozen=True)

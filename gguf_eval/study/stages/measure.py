@@ -45,7 +45,7 @@ def measure(state: RunState, point: PlannedPoint, point_id: int, file: ModelFile
         **{key: value for key, value in asdict(job).items() if key not in ("model", "kind")},
         "threads": job.threads or physical_cores(),
     }
-    if state.study.has_measurement(point_id, conditions):
+    if not state.request.measure_again and state.study.has_measurement(point_id, conditions):
         return
     measurement = state.study.begin_measurement(point_id, conditions)
     tests = (len(job.prompt_tokens) + len(job.generated_tokens)) * len(job.depths)

@@ -1,0 +1,77 @@
+"""Prompt and generation speed beside llama-bench's: the same machine, threads and flash attention, turn and turn about.
+
+    python benchmarks/speed.py --llama-bench llama-bench --models Q8_0.gguf Q4_K_M.gguf -o benchmarks/results/speed.json
+
+Each turn starts llama-bench and `gguf-eval bench` afresh, one after the other; medians over all repetitions are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = ("pp512", "tg128")
+
+
+def theirs(tool: Path, model: Path, threads: int, repetitions: int) -> dict[str, list[float]]:
+    command = [str(tool), "-m", str(model), "-p", "512", "-n", "128", "-r", str(repetitions), "-t", str(threads),
+               "-ngl", "0", "-fa", "1", "-o", "json"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, check=True)
+    tests = {}
+    for row in json.loads(done.stdout):
+        tests[f"pp{row['n_prompt']}" if row["n_prompt"] else f"tg{row['n_gen']}"] = row["samples_ts"]
+    return tests
+
+
+def ours(model: Path, threads: int, repetitions: int) -> tuple[dict[str, list[float]], list[str]]:
+    command = [sys.executable, "-m", "gguf_eval", "bench", str(model), "-p", "512", "-n", "128", "-r", str(repetitions),
+               "-t", str(threads), "-ngl", "0", "-fa", "on", "--json"]  # fmt: skip
+    (point,) = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["points"]
+    return {name: test["tokens_per_second"] for name, test in point["tests"].items()}, point["warnings"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--llama-bench", type=Path, required=True)
+    parser.add_argument("--models", type=Path, nargs="+", required=True)
+    parser.add_argument("--turns", type=int, default=4)
+    parser.add_argument("--repetitions", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("-o", "--output", type=Path)
+    args = parser.parse_args()
+    done = json.loads(args.output.read_text()) if args.output and args.output.exists() else {"models": {}}
+    result = {"command": " ".join(Path(argument).name for argument in sys.argv), "models": done["models"]}
+    for model in args.models:
+        rates: dict[str, dict[str, list[float]]] = {"llama-bench": {}, "gguf-eval": {}}
+        warnings: list[str] = []
+        turns: dict[str, list[float]] = {test: [] for test in TESTS}
+        for _ in range(args.turns):
+            other = theirs(args.llama_bench, model, args.threads, args.repetitions)
+            for test, found in other.items():
+                rates["llama-bench"].setdefault(test, []).extend(found)
+            measured, told = ours(model, args.threads, args.repetitions)
+            warnings += told
+            for test, found in measured.items():
+                rates["gguf-eval"].setdefault(test, []).extend(found)
+                turns[test].append(statistics.median(found) / statistics.median(other[test]))
+        medians = {who: {test: statistics.median(found[test]) for test in TESTS} for who, found in rates.items()}
+        ratios = {test: medians["gguf-eval"][test] / medians["llama-bench"][test] for test in TESTS}
+        result["models"][model.stem] = {
+            "tokens_per_second": rates,
+            "medians": medians,
+            "ratio_of_medians": ratios,
+            "ratio_by_turn": turns,
+            "median_ratio_by_turn": {test: statistics.median(found) for test, found in turns.items()},
+            "noise_reported": warnings,
+        }
+        print(model.stem, medians, ratios, turns, flush=True)
+    if args.output:
+        args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

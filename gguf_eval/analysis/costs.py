@@ -1,0 +1,146 @@
+"""What a point costs on its machine: speeds, memory beside its prediction, energy, and how steady the machine was."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gguf_eval.study.records import PointRecord, SpeedRecord
+
+_STEADY = 0.05
+"""Relative deviation, and difference of the anchor, up to which a machine counts as quiet."""
+_OUTLIER = 1.25
+"""A repetition that took so many times the median is named."""
+_OTHERS = 0.1
+"""Share of the processor that others may use unmentioned."""
+_SLOWED = 0.9
+"""Share of its first clock that the processor keeps unmentioned."""
+
+
+@dataclass(frozen=True)
+class TestCost:
+    """One speed test."""
+
+    test: str
+    tokens_per_second: tuple[float, ...]
+    """By repetition."""
+    first_token_seconds: float | None
+    """Median; for prompts."""
+    joules_per_token: dict[str, float]
+    """Mean by source; empty where nothing counts energy."""
+
+    @property
+    def mean(self) -> float:
+        """Mean rate."""
+        return statistics.fmean(self.tokens_per_second)
+
+    @property
+    def deviation(self) -> float | None:
+        """Sample deviation of the rates, None of a single one."""
+        return statistics.stdev(self.tokens_per_second) if len(self.tokens_per_second) > 1 else None
+
+
+@dataclass(frozen=True)
+class PointCost:
+    """One point."""
+
+    name: str
+    label: str
+    tests: tuple[TestCost, ...]
+    context: int | None
+    load_seconds: float | None
+    memory_bytes: dict[str, int]
+    memory_methods: dict[str, str]
+    measured_bytes: int | None
+    """Peak resident memory that loading and running the model added to the program's own."""
+    predicted_bytes: int | None
+    """The same from the file's header alone; None where layers are on devices."""
+    buffers: tuple[dict[str, Any], ...]
+    """llama.cpp's own figures: place, holds, size_bytes."""
+    layers: int | None
+    layer_count: int | None
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def prediction_error(self) -> float | None:
+        """Predicted over measured, less one."""
+        return self.predicted_bytes / self.measured_bytes - 1 if self.predicted_bytes and self.measured_bytes else None
+
+
+def point_cost(point: PointRecord) -> PointCost:
+    """Sum up a point's newest measurement."""
+    details: Mapping[str, Any] = point.measurement.details if point.measurement else {}
+    peak, before = point.memory.get("peak_rss"), point.memory.get("rss_before_load")
+    on_devices = details.get("layers")
+    return PointCost(
+        name=point.name,
+        label=point.label,
+        tests=tuple(_test_cost(record) for record in point.speed),
+        context=details.get("predicted", {}).get("context"),
+        load_seconds=details.get("load_seconds"),
+        memory_bytes=dict(point.memory),
+        memory_methods=point.measurement.memory_methods if point.measurement else {},
+        measured_bytes=peak - before if peak is not None and before is not None else None,
+        predicted_bytes=None if on_devices else details.get("predicted", {}).get("resident_bytes"),
+        buffers=tuple(details.get("buffers", ())),
+        layers=on_devices,
+        layer_count=details.get("layer_count"),
+        reasons=tuple(details.get("reasons", ())),
+        warnings=(*speed_warnings(point.speed), *state_warnings(details.get("states", ()))),
+    )
+
+
+def _test_cost(record: SpeedRecord) -> TestCost:
+    joules: dict[str, list[float]] = {}
+    for repetition in record.joules:
+        for source, spent in repetition.items():
+            joules.setdefault(source, []).append(spent / max(1, record.tokens))
+    return TestCost(
+        record.test,
+        tuple(record.tokens / seconds for seconds in record.seconds),
+        statistics.median(record.first_token_seconds) if record.first_token_seconds else None,
+        {source: statistics.fmean(values) for source, values in joules.items()},
+    )
+
+
+def speed_warnings(records: Sequence[SpeedRecord]) -> list[str]:
+    """What in the repetitions themselves says that the machine was not quiet."""
+    warnings = []
+    for record in records:
+        middle = statistics.median(record.seconds)
+        if len(record.seconds) > 1:
+            spread = statistics.stdev(record.seconds) / statistics.fmean(record.seconds)
+            if spread > _STEADY:
+                warnings.append(f"{record.test}: the repetitions deviate by {spread:.0%} from their mean")
+        slow = [seconds for seconds in record.seconds if seconds > _OUTLIER * middle]
+        if slow:
+            warnings.append(
+                f"{record.test}: {len(slow)} of {len(record.seconds)} repetitions took up to "
+                f"{max(slow) / middle:.1f} times the median"
+            )
+        if record.anchor_seconds:
+            drift = record.anchor_seconds / middle - 1
+            if abs(drift) > _STEADY:
+                changed = "longer" if drift > 0 else "less"
+                warnings.append(f"{record.test}: once more at the end it took {abs(drift):.0%} {changed}")
+    return warnings
+
+
+def state_warnings(states: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the states of the machine before and after say: others at work, a falling clock, a battery."""
+    if len(states) < 2:
+        return []
+    first, last = states[0], states[-1]
+    warnings = []
+    seconds = last["at_seconds"] - first["at_seconds"]
+    others = (last["busy_seconds"] - first["busy_seconds"]) - (last["own_seconds"] - first["own_seconds"])
+    if seconds > 0 and others / seconds > _OTHERS:
+        warnings.append(f"other programs kept {others / seconds:.1f} processors busy meanwhile")
+    if "cpu_mhz" in first and "cpu_mhz" in last and last["cpu_mhz"] < _SLOWED * first["cpu_mhz"]:
+        warnings.append(f"the processor's clock fell from {first['cpu_mhz']} to {last['cpu_mhz']} MHz")
+    if str(last.get("power", "")).startswith("battery"):
+        warnings.append(f"on {last['power']}: many machines compute slower without mains")
+    return warnings

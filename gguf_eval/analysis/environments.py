@@ -1,0 +1,38 @@
+"""Whether points that are compared were measured alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gguf_eval.study.records import PointRecord
+
+_COMPARED = {
+    "processor": ("machine", "processor"),
+    "cores": ("machine", "physical_cores"),
+    "system": ("machine", "system"),
+    "llama.cpp": ("llama_cpp", "llama_cpp"),
+    "llama-cpp-python": ("llama_cpp", "llama_cpp_python"),
+    "llama.cpp's flags": ("llama_cpp", "system_info"),
+}
+
+
+def environment_warnings(points: Sequence[PointRecord]) -> list[str]:
+    """One line for each thing in which the environments of these points differ."""
+    warnings = []
+    for title, (group, key) in _COMPARED.items():
+        seen: dict[str, list[str]] = {}
+        for point in points:
+            for environment in point.environments:
+                value = str(_value(environment, group, key))
+                names = seen.setdefault(value, [])
+                if point.label not in names:
+                    names.append(point.label)
+        if len(seen) > 1:
+            parts = "; ".join(f"{', '.join(names)}: {value}" for value, names in seen.items())
+            warnings.append(f"these points were not measured alike ({title}): {parts}")
+    return warnings
+
+
+def _value(environment: Mapping[str, Any], group: str, key: str) -> Any:
+    return environment.get(group, {}).get(key, "unknown")

@@ -1,0 +1,110 @@
+"""Text and JSON of what points cost: the answer of ``bench``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gguf_eval.analysis.costs import PointCost, TestCost
+from gguf_eval.report import words
+
+SCHEMA = 1
+
+
+def costs_document(points: Sequence[PointCost], environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything measured, every repetition too, as JSON-ready values."""
+    return {
+        "schema": SCHEMA,
+        "environment": dict(environment),
+        "points": [
+            {
+                "name": point.name,
+                "tests": {
+                    test.test: {
+                        "tokens_per_second": list(test.tokens_per_second),
+                        "mean": test.mean,
+                        "stdev": test.deviation,
+                        "first_token_seconds": test.first_token_seconds,
+                        "joules_per_token": test.joules_per_token,
+                    }
+                    for test in point.tests
+                },
+                "context": point.context,
+                "load_seconds": point.load_seconds,
+                "memory": {
+                    kind: {"bytes": size, "method": point.memory_methods.get(kind)}
+                    for kind, size in point.memory_bytes.items()
+                },
+                "measured_bytes": point.measured_bytes,
+                "predicted_bytes": point.predicted_bytes,
+                "prediction_error": point.prediction_error,
+                "buffers": list(point.buffers),
+                "layers_on_devices": point.layers,
+                "layers": point.layer_count,
+                "reasons": list(point.reasons),
+                "warnings": list(point.warnings),
+            }
+            for point in points
+        ],
+    }
+
+
+def print_costs(points: Sequence[PointCost], console: Console) -> None:
+    """A table of speeds, then what each point took, then warnings."""
+    energy = any(test.joules_per_token for point in points for test in point.tests)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("point", no_wrap=True)
+    for name in ("test", "tokens/s", "n", "first token", *(("J/token",) if energy else ())):
+        table.add_column(name, justify="right", no_wrap=True)
+    for point in points:
+        for index, test in enumerate(point.tests):
+            table.add_row(*_row(point.name if not index else "", test, energy))
+    console.print(table)
+    for point in points:
+        console.print(Text("\n" + "\n".join(_lines(point))), soft_wrap=True)
+    for point in points:
+        for warning in point.warnings:
+            console.print(Text(f"! {point.name}: {warning}", style="yellow"), soft_wrap=True)
+
+
+def _row(name: str, test: TestCost, energy: bool) -> list[str]:
+    spread = f" ± {test.deviation:.1f}" if test.deviation is not None else ""
+    first = words.MISSING if test.first_token_seconds is None else f"{test.first_token_seconds:.2f} s"
+    cells = [name, test.test, f"{test.mean:.1f}{spread}", str(len(test.tokens_per_second)), first]
+    if energy:
+        spent = ", ".join(f"{value:.2f} ({source})" for source, value in test.joules_per_token.items())
+        cells.append(spent or words.MISSING)
+    return cells
+
+
+def _lines(point: PointCost) -> list[str]:
+    """Memory, load time and layers of one point."""
+    memory = point.memory_bytes
+    split = ""
+    if "file_rss" in memory:
+        split = f" ({words.size(memory['file_rss'])} file, {words.size(memory['anonymous_rss'])} anonymous)"
+    lines = [f"{point.name}: peak {words.size(memory.get('peak_rss'))}{split} at a context of {point.context}"]
+    if point.load_seconds is not None:
+        lines[0] += f", loaded in {point.load_seconds:.1f} s"
+    if point.prediction_error is not None:
+        lines.append(
+            f"  the model's part {words.size(point.measured_bytes)}, predicted {words.size(point.predicted_bytes)} "
+            f"({point.prediction_error:+.1%})"
+        )
+    places: dict[str, list[str]] = {}
+    for buffer in point.buffers:
+        kind = {"model": "weights", "KV": "KV cache"}.get(buffer["holds"], buffer["holds"])
+        places.setdefault(buffer["place"], []).append(f"{kind} {words.size(buffer['size_bytes'])}")
+    lines += [f"  {place}: {', '.join(parts)}" for place, parts in places.items()]
+    lines += [
+        f"  {kind}: {words.size(size)} at peak"
+        for kind, size in memory.items()
+        if kind.startswith(("device ", "process on "))
+    ]
+    if point.layers is not None and point.layers + len(point.reasons) > 1:
+        lines.append(f"  {point.layers} of {point.layer_count} layers on devices: {'; '.join(point.reasons)}")
+    return lines
