@@ -13,7 +13,7 @@ from types import TracebackType
 
 from gguf_eval.runtime.devices import Device, device_memory
 
-_INTERVAL_SECONDS = 0.1
+_INTERVAL_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,11 @@ def _status() -> dict[str, int]:
 
 
 class MemorySampler:
-    """Watches this process and devices from a thread. Use as a context manager; then ask for the peaks."""
+    """Watches devices from a thread, and this process when told to. Use as a context manager; then ask for the peaks.
+
+    Without devices there is no thread: one that wakes while all cores compute costs several per cent of speed, and the
+    system itself keeps the process's peak.
+    """
 
     def __init__(self, devices: Sequence[Device]) -> None:
         """``devices`` carry the free memory they had before: what is used is counted from there."""
@@ -95,14 +99,16 @@ class MemorySampler:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> MemorySampler:
-        self._thread.start()
+        if self.devices or self._nvml is not None:
+            self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         if kind is None:
             self.sample()
 
@@ -111,6 +117,9 @@ class MemorySampler:
         now = resident()
         if now.total_bytes > self.largest.total_bytes:
             self.largest = now
+        self._sample_devices()
+
+    def _sample_devices(self) -> None:
         for device in self.devices:
             free = device_memory(device.handle)[0]
             self._least_free[device.name] = min(free, self._least_free[device.name])
@@ -133,7 +142,7 @@ class MemorySampler:
 
     def _watch(self) -> None:
         while not self._end.wait(_INTERVAL_SECONDS):
-            self.sample()
+            self._sample_devices()
 
 
 class _Nvml:

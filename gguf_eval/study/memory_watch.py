@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-_INTERVAL_SECONDS = 0.1
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 0.1, 2.0
+"""Between two looks: a look while all cores compute costs speed, so they get rarer while nothing grows."""
+_GROWTH = 1.02
 
 
 class MemoryWatch:
@@ -37,12 +39,15 @@ class MemoryWatch:
 
         with contextlib.suppress(psutil.Error):  # the process has ended by itself
             process = psutil.Process(self._pid)
-            while not self._stop.wait(_INTERVAL_SECONDS):
+            seconds, before = _SHORTEST_SECONDS, 0
+            while not self._stop.wait(seconds):
                 used = process.memory_info().rss + _swapped_bytes(self._pid)
                 if used > self._limit:
                     self.exceeded_bytes = used
                     self._end_process()
                     return
+                seconds = _SHORTEST_SECONDS if used > _GROWTH * before else min(2 * seconds, _LONGEST_SECONDS)
+                before = used
 
 
 def _swapped_bytes(pid: int) -> int:

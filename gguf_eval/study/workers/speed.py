@@ -37,7 +37,7 @@ def run(job: SpeedJob, emit: Emit) -> None:
                 opened = time.perf_counter()
                 emit({"event": "build", **build})
                 states = [machine_state()]
-                _time(job, context, meter, emit)
+                _time(job, context, meter, sampler, emit)
                 states.append(machine_state())
                 details = {
                     "load_seconds": loaded - began,
@@ -53,7 +53,7 @@ def run(job: SpeedJob, emit: Emit) -> None:
     emit({"event": "memory", "memory": {**sampler.peaks(), "rss_before_load": (before, method)}})
 
 
-def _time(job: SpeedJob, context: Context, meter: EnergyMeter, emit: Emit) -> None:
+def _time(job: SpeedJob, context: Context, meter: EnergyMeter, sampler: MemorySampler, emit: Emit) -> None:
     """Run the tests that fit the context, shortened where they don't."""
     room = context.settings.n_ctx - max(job.depths, default=0)
     tests = speed_tests(
@@ -62,6 +62,7 @@ def _time(job: SpeedJob, context: Context, meter: EnergyMeter, emit: Emit) -> No
         job.depths,
     )
     for sample in measure_speed(context, tests, repetitions=job.repetitions, meter=meter):
+        sampler.sample()
         emit({"event": "sample", **asdict(sample)})
 
 

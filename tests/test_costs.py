@@ -1,0 +1,181 @@
+"""What a measurement says: figures, noise, environments; `bench` and `doctor` as a user meets them."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from gguf_eval.analysis.costs import point_cost, speed_warnings, state_warnings
+from gguf_eval.analysis.environments import environment_warnings
+from gguf_eval.report.costs import costs_document, print_costs
+from gguf_eval.runtime.energy import EnergyMeter, spent
+from gguf_eval.runtime.log import Buffer, buffers_in, offloaded_layers
+from gguf_eval.study.records import MeasurementRecord, PointRecord, SpeedRecord
+
+
+def point(label: str = "Q8_0", **changes: Any) -> PointRecord:
+    fields: dict[str, Any] = {
+        "id": 1, "name": f"m {label}", "model": "m", "level": label, "sha256": "0", "path": "m.gguf",
+        "architecture": "llama", "parameters": 1, "size_bytes": 1, "bits_per_weight": 8.5, "origin": {},
+        "settings": {}, "status": "complete", "error": None, "log_path": None, **changes,
+    }  # fmt: skip
+    return PointRecord(**fields)
+
+
+def test_a_quiet_machine_gets_no_warning() -> None:
+    quiet = SpeedRecord("pp512", 512, (1.00, 1.01, 0.99), anchor_seconds=1.02)
+    assert speed_warnings([quiet]) == []
+    state = {"at_seconds": 0.0, "busy_seconds": 10.0, "own_seconds": 5.0, "cpu_mhz": 3000, "power": "mains"}
+    later = {**state, "at_seconds": 10.0, "busy_seconds": 30.2, "own_seconds": 25.0, "cpu_mhz": 2900}
+    assert state_warnings([state, later]) == []
+    assert state_warnings([state]) == []
+
+
+def test_noise_is_named_with_its_numbers() -> None:
+    noisy = SpeedRecord("tg128", 128, (1.0, 1.0, 1.0, 2.0), anchor_seconds=1.3)
+    assert speed_warnings([noisy]) == [
+        "tg128: the repetitions deviate by 40% from their mean",
+        "tg128: 1 of 4 repetitions took up to 2.0 times the median",
+        "tg128: once more at the end it took 30% longer",
+    ]
+    state = {"at_seconds": 0.0, "busy_seconds": 10.0, "own_seconds": 5.0, "cpu_mhz": 3000}
+    later = {"at_seconds": 10.0, "busy_seconds": 35.0, "own_seconds": 20.0, "cpu_mhz": 2000, "power": "battery at 40 %"}
+    assert state_warnings([state, later]) == [
+        "other programs kept 1.0 processors busy meanwhile",
+        "the processor's clock fell from 3000 to 2000 MHz",
+        "on battery at 40 %: many machines compute slower without mains",
+    ]
+
+
+def test_points_measured_on_different_machines_or_builds_are_told() -> None:
+    def environment(processor: str, build: str) -> dict[str, Any]:
+        return {
+            "machine": {"processor": processor, "physical_cores": 2, "system": "s"},
+            "llama_cpp": {"llama_cpp": build},
+        }
+
+    alike = [point("F16", environments=(environment("A", "1"),)), point("Q8_0", environments=(environment("A", "1"),))]
+    assert environment_warnings(alike) == []
+    other = [*alike, point("Q4_0", environments=(environment("B", "1"),))]
+    assert environment_warnings(other) == ["these points were not measured alike (processor): F16, Q8_0: A; Q4_0: B"]
+
+
+def test_the_costs_of_a_point_are_told_in_full() -> None:
+    details = {
+        "load_seconds": 0.5, "layers": 0, "layer_count": 31, "reasons": ["as asked for"],
+        "buffers": [{"place": "CPU", "holds": "KV", "size_bytes": 94_000_000}],
+        "predicted": {"context": 4096, "resident_bytes": 270_000_000},
+    }  # fmt: skip
+    record = point(
+        speed=(SpeedRecord("pp512", 512, (1.0, 1.28), (1.01, 1.29), ({"RAPL package-0": 51.2}, {})),),
+        memory={"peak_rss": 320_000_000, "rss_before_load": 50_000_000, "file_rss": 160_000_000,
+                "anonymous_rss": 160_000_000},
+        measurement=MeasurementRecord({}, details, {"peak_rss": "VmHWM"}),
+    )  # fmt: skip
+    cost = point_cost(record)
+    assert cost.prediction_error == pytest.approx(0.0)
+    (document,) = costs_document([cost], {})["points"]
+    assert document["tests"]["pp512"]["tokens_per_second"] == [512.0, 400.0]
+    assert document["tests"]["pp512"]["joules_per_token"] == {"RAPL package-0": pytest.approx(0.1)}
+    assert document["memory"]["peak_rss"] == {"bytes": 320_000_000, "method": "VmHWM"}
+    out = io.StringIO()
+    print_costs([cost], Console(file=out, width=100))
+    assert [" ".join(line.split()) for line in out.getvalue().splitlines()] == [
+        "point test tokens/s n first token J/token",
+        "m Q8_0 pp512 456.0 ± 79.2 2 1.15 s 0.10 (RAPL package-0)",
+        "",
+        "m Q8_0: peak 320 MB (160 MB file, 160 MB anonymous) at a context of 4096, loaded in 0.5 s",
+        "the model's part 270 MB, predicted 270 MB (+0.0%)",
+        "CPU: KV cache 94 MB",
+        "! m Q8_0: pp512: the repetitions deviate by 17% from their mean",
+    ]
+
+
+def test_buffers_are_read_from_the_log() -> None:
+    log = [
+        "load_tensors: offloaded 20/31 layers to GPU",
+        "load_tensors:   CPU_Mapped model buffer size =   136.40 MiB",
+        "load_tensors: RPC0[127.0.0.1:5] model buffer size =     0.00 MiB",
+        "llama_kv_cache: RPC0[127.0.0.1:5] KV buffer size =    60.00 MiB",
+        "llama_context:        CPU  output buffer size =     0.19 MiB",
+        "sched_reserve:        CPU compute buffer size =    98.25 MiB",
+        "~llama_context:        CPU compute buffer size is  17.5137 MiB, matches expectation of  17.5137 MiB",
+    ]
+    mib = 2**20
+    assert buffers_in(log) == (
+        Buffer("CPU_Mapped", "model", round(136.4 * mib)),
+        Buffer("RPC0[127.0.0.1:5]", "KV", 60 * mib),
+        Buffer("CPU", "output", round(0.19 * mib)),
+        Buffer("CPU", "compute", round(98.25 * mib)),
+    )
+    assert offloaded_layers(log) == (20, 31)
+    assert offloaded_layers(log[1:]) is None
+
+
+def test_energy_is_counted_over_the_end_of_a_counter_and_never_guessed(tmp_path: Path) -> None:
+    folder = tmp_path / "intel-rapl:0"
+    folder.mkdir()
+    (tmp_path / "intel-rapl:0:0").mkdir()  # a part of the package: counted in it
+    (folder / "name").write_text("package-0\n")
+    (folder / "max_energy_range_uj").write_text("10000000\n")
+    (folder / "energy_uj").write_text("9000000\n")
+    meter = EnergyMeter(tmp_path)
+    before = meter.read()
+    (folder / "energy_uj").write_text("2000000\n")
+    assert spent(before, meter.read())["RAPL package-0"] == pytest.approx(3.0)
+    (folder / "energy_uj").unlink()
+    assert "RAPL package-0" not in meter.read()
+    assert not [name for name in EnergyMeter(tmp_path / "nowhere").sources if name.startswith("RAPL")]
+
+
+def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gguf_eval", *arguments], capture_output=True, text=True, encoding="utf-8", **options
+    )
+
+
+def test_bench_tells_every_repetition_and_keeps_it_where_asked(tiny_f32: Path, tmp_path: Path) -> None:
+    shutil.copy(tiny_f32, tmp_path / "m.gguf")
+    arguments = ("bench", "m.gguf", "-p", "16", "-n", "4", "-d", "0,32", "-r", "2", "-t", "1", "-ctk", "F16,Q8_0")
+    done = command(*arguments, "--json", "--study", "b.sqlite", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    points = json.loads(done.stdout)["points"]
+    assert [found["name"] for found in points] == ["m F32", "m F32 KV Q8_0/F16"]
+    for found in points:
+        assert set(found["tests"]) == {"pp16", "tg4", "pp16 @ d32", "tg4 @ d32"}
+        assert all(len(test["tokens_per_second"]) == 2 for test in found["tests"].values())
+        assert {buffer["holds"] for buffer in found["buffers"]} >= {"model", "KV", "compute"}
+        assert found["measured_bytes"] > 0
+        assert found["predicted_bytes"] > 0
+    assert (tmp_path / "b.sqlite").exists()
+    text = command("bench", "m.gguf", "-p", "0", "-n", "2", "-r", "1", "-t", "1", cwd=tmp_path)
+    assert "tg2" in text.stdout
+    assert "pp" not in text.stdout.split("peak")[0]
+
+
+def test_bench_fails_in_one_line(tiny_f32: Path) -> None:
+    wrong = command("bench", str(tiny_f32), "-p", "many")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "--n-prompt needs numbers of tokens" in wrong.stderr
+
+
+def test_doctor_says_what_would_go_wrong_and_what_mends_it(tmp_path: Path) -> None:
+    import os
+
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "GGUF_EVAL_CACHE": str(tmp_path)}
+    text = command("doctor", env=environment).stdout
+    assert "http://127.0.0.1:9 does not answer" in text
+    assert "mend it with: export HF_ENDPOINT" in text
+    for word in ("processor", "memory", "cache", "hub", "energy", "llama.cpp", "device"):
+        assert word in text
+    document = json.loads(command("doctor", "--json", env=environment).stdout)
+    assert document["problems"][0].keys() == {"what", "command"}
+    assert document["devices"]
