@@ -1,14 +1,82 @@
-"""The commands about tasks: tasks."""
+"""The commands about tasks: tasks list, show, check."""
 
 from __future__ import annotations
 
-from gguf_eval.cli.options import app, stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gguf_eval.cli.options import app, split_names, stdout
+
+if TYPE_CHECKING:
+    from gguf_eval.tasks.datasets import Fetch
+
+tasks_app = typer.Typer(help="List the tasks and suites that ship, show items, check a task file.")
+app.add_typer(tasks_app, name="tasks")
+
+Mirror = Annotated[
+    Path | None, typer.Option("--mirror", help="A local copy of the hub's Parquet files, instead of the hub.")
+]
 
 
-@app.command()
-def tasks() -> None:
+@tasks_app.callback(invoke_without_command=True)
+def tasks(context: typer.Context) -> None:
+    """List the tasks and suites that ship, show items, check a task file."""
+    if context.invoked_subcommand is None:
+        list_tasks()
+
+
+@tasks_app.command("list")
+def list_tasks() -> None:
     """List the tasks and suites that ship."""
     from gguf_eval.report.listing import print_tasks
     from gguf_eval.tasks.catalog import find_tasks, suites, task_names
 
     print_tasks(find_tasks(task_names()), suites(), stdout())
+
+
+@tasks_app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(help="A task's name, or the path of a task file.", show_default=False)],
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many items.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Chooses the items.")] = 0,
+    items: Annotated[str, typer.Option("--items", help="Or these items, by id, separated by commas.")] = "",
+    mirror: Mirror = None,
+) -> None:
+    """Print items as the model gets them: few-shot examples, prompt, choices, references."""
+    from gguf_eval.report.items import items_text
+    from gguf_eval.tasks.catalog import find_tasks
+    from gguf_eval.tasks.datasets import load_items
+
+    ids = split_names(items)
+    for task in find_tasks([name]):
+        found = load_items(task, fetch=_fetch(mirror), limit=None if ids else limit, seed=seed, ids=ids)
+        typer.echo(items_text(found))
+
+
+@tasks_app.command("check")
+def check(
+    file: Annotated[str, typer.Argument(help="The path of a task file, or a task's name.", show_default=False)],
+    mirror: Mirror = None,
+) -> None:
+    """Check a task file and every item of its data; exit code 1 where something is wrong."""
+    from gguf_eval.tasks.catalog import find_tasks
+    from gguf_eval.tasks.checking import check_task
+
+    wrong = False
+    for task in find_tasks([file]):
+        found = check_task(task, fetch=_fetch(mirror))
+        for problem in found.problems:
+            typer.echo(problem)
+        wrong = wrong or bool(found.problems)
+        typer.echo(f"{task.name}: {found.items} items, {len(found.problems)} wrong")
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _fetch(folder: Path | None) -> Fetch:
+    from gguf_eval.files.hub import dataset_files
+    from gguf_eval.tasks.datasets import mirror
+
+    return mirror(folder) if folder else dataset_files

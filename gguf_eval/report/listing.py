@@ -19,7 +19,7 @@ def print_tasks(tasks: Sequence[Task], suites: Mapping[str, Sequence[str]], cons
     for column in ("task", "metric", "source", "what it asks"):
         table.add_column(column, no_wrap=column != "what it asks")
     for task in tasks:
-        source = "ships with gguf-eval" if task.dataset.file else task.dataset.repo
+        source = task.dataset.repo or ("made by rule" if task.dataset.generator else "ships with gguf-eval")
         table.add_row(Text(task.name), Text(task.metric), Text(source), Text(task.description))
     console.print(table)
     for name, members in suites.items():

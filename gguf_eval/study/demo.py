@@ -26,5 +26,11 @@ def demo_model() -> Path:
 def demo_request(study: Path, threads: int | None, command: str) -> RunRequest:
     """What `demo` runs."""
     return RunRequest(
-        models=(demo_model(),), study=study, levels=LEVELS, allow_requantize=True, threads=threads, command=command
+        models=(demo_model(),),
+        study=study,
+        levels=LEVELS,
+        tasks=("grammar", "everyday"),
+        allow_requantize=True,
+        threads=threads,
+        command=command,
     )

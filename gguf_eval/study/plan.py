@@ -26,6 +26,8 @@ class RunRequest:
     """Levels to make of every model; none means each model as it is."""
     tasks: tuple[str, ...] = ("offline",)
     limit: int | None = None
+    items: tuple[str, ...] = ()
+    """Ids of the only items to ask; all (of the limit) unless given."""
     seed: int = 0
     allow_requantize: bool = False
     speed: bool = True

@@ -32,8 +32,10 @@ def run_study(request: RunRequest, observer: Observer) -> bool:
     with StudyWriter(request.study) as study:
         work = []
         for task in tasks:
-            items = load_items(task, fetch=fetch, limit=request.limit, seed=request.seed)
+            items = load_items(task, fetch=fetch, limit=request.limit, seed=request.seed, ids=request.items)
             work.append(TaskItems(task, {item.hash: item for item in items}))
+        if request.items and not any(task_items.items for task_items in work):
+            raise UsageError(f"no task has an item called {', '.join(request.items)}; 'gguf-eval tasks show' gives ids")
         environment = {"machine": describe_machine(), "packages": _packages()}
         run = study.begin_run(request.command, environment)
         for task_items in work:

@@ -19,12 +19,19 @@ Fetch = Callable[[str, str, str], Sequence[Path]]
 """(repo, config, split) -> the split's Parquet files on this machine."""
 
 
-def load_items(task: Task, *, fetch: Fetch, limit: int | None = None, seed: int = 0) -> list[Item]:
+def load_items(
+    task: Task, *, fetch: Fetch, limit: int | None = None, seed: int = 0, ids: Sequence[str] = ()
+) -> list[Item]:
     """The task's items in the dataset's order; with ``limit``, a random subset that depends only on ``seed``.
 
     A smaller limit asks a subset of what a larger one asks, so that raising it keeps every answer already stored.
+    With ``ids`` only the items of these ids, none of which need be there.
     """
-    rows = task_rows(task, fetch=fetch)
+    if task.dataset.generator:
+        rows = plain_rows(_generated(task, limit, seed))
+        limit = None
+    else:
+        rows = task_rows(task, fetch=fetch)
     chooser = ExampleChooser(task, _example_pool(task, fetch))
     render = item_renderer(task)
     subject = Templates(task.path).text(task.prompt.subject)
@@ -37,7 +44,16 @@ def load_items(task: Task, *, fetch: Fetch, limit: int | None = None, seed: int 
         if item.id in seen:
             raise TaskError(f"{task.path}: two items have the id '{item.id}'; ids must be unique")
         seen[item.id] = item.hash
-    return items
+    return [item for item in items if item.id in ids] if ids else items
+
+
+def _generated(task: Task, limit: int | None, seed: int) -> list[dict[str, Any]]:
+    """As many rows as asked for; another seed makes other rows."""
+    from gguf_eval.tasks.generators.catalog import generated_rows
+
+    dataset = task.dataset
+    count = dataset.count if limit is None else limit
+    return generated_rows(dataset.generator, dataset.difficulties, count, f"{dataset.seed}.{seed}")
 
 
 def task_rows(task: Task, *, fetch: Fetch) -> list[Row]:

@@ -9,6 +9,8 @@ from typing import Any, cast, get_args
 from gguf_eval.errors import TaskError, nearest
 from gguf_eval.tasks.aggregates import AGGREGATES
 from gguf_eval.tasks.answers import JUDGES, METRICS, require
+from gguf_eval.tasks.generators.catalog import GENERATORS
+from gguf_eval.tasks.generators.problem import DIFFICULTIES
 from gguf_eval.tasks.metrics import CHOICE_METRICS, CONTINUATION_METRICS
 from gguf_eval.tasks.spec import (
     Dataset,
@@ -25,7 +27,7 @@ from gguf_eval.tasks.spec import (
 _TEXT = ("name", "kind", "title", "description", "group", "subgroup", "metric", "licence", "paper")
 _TOP = {*_TEXT, "version", "metrics", "aggregates"}
 _TABLES = {
-    "dataset": {"repo", "config", "configs", "split", "file", "where"},
+    "dataset": {"repo", "config", "configs", "split", "file", "where", "generator", "difficulties", "count", "seed"},
     "prompt": {
         "id", "context", "choices", "gold", "delimiter", "target", "references", "description", "subject", "cluster",
     },
@@ -141,8 +143,13 @@ def _metrics(data: Mapping[str, Any], kind: Kind, path: Path) -> tuple[tuple[str
 
 
 def _dataset(table: Mapping[str, Any], path: Path) -> Dataset:
-    if ("repo" in table) == ("file" in table):
-        raise TaskError(f"{path}: [dataset] needs either 'repo' (with config and split) or 'file'")
+    if sum(key in table for key in ("repo", "file", "generator")) != 1:
+        raise TaskError(f"{path}: [dataset] needs either 'repo' (with config and split) or 'file', or 'generator'")
+    if "generator" in table:
+        return _generator(table, path)
+    for key in ("difficulties", "count", "seed"):
+        if key in table:
+            raise TaskError(f"{path}: dataset.{key} needs dataset.generator; leave it out")
     _check_strings({key: value for key, value in table.items() if key != "configs"}, path, "dataset.")
     where = table.get("where", "")
     if "file" in table:
@@ -151,6 +158,29 @@ def _dataset(table: Mapping[str, Any], path: Path) -> Dataset:
     if configs is None or ("config" in table and "configs" in table):
         raise TaskError(f"{path}: dataset needs 'config', a name, or 'configs', a list of names")
     return Dataset(table["repo"], configs, table.get("split", "test"), where=where)
+
+
+def _generator(table: Mapping[str, Any], path: Path) -> Dataset:
+    _known(table["generator"], GENERATORS, path, "dataset.generator")
+    for key in ("config", "configs", "split", "where"):
+        if key in table:
+            raise TaskError(f"{path}: dataset.{key} means nothing to a generator; leave it out")
+    difficulties = table.get("difficulties", list(range(1, DIFFICULTIES + 1)))
+    if (
+        not isinstance(difficulties, list)
+        or not difficulties
+        or not all(type(level) is int and 1 <= level <= DIFFICULTIES for level in difficulties)
+    ):
+        raise TaskError(
+            f"{path}: dataset.difficulties must be a list of whole numbers from 1 to {DIFFICULTIES}; "
+            f"found {difficulties!r}"
+        )
+    return Dataset(
+        generator=table["generator"],
+        difficulties=tuple(difficulties),
+        count=int(_number(table, "count", 120, path, "dataset.", int, 1)),
+        seed=int(_number(table, "seed", 0, path, "dataset.", int, 0)),
+    )
 
 
 def _prompt(table: Mapping[str, Any], kind: Kind, path: Path) -> Prompt:

@@ -211,5 +211,10 @@ def _checked_references(where: str, kind: Kind, references: Any) -> tuple[Any, .
 
 
 def plain_rows(rows: Sequence[Mapping[str, Any]], config: str = "default") -> list[Row]:
-    """Rows as they are numbered in their config."""
-    return [Row(number, config, {"dataset_config": config, **row}) for number, row in enumerate(rows)]
+    """Rows as they are numbered in their config; a column "ask-for" can also be named ask_for in templates."""
+    return [Row(number, config, {"dataset_config": config, **_named(row), **row}) for number, row in enumerate(rows)]
+
+
+def _named(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns whose name has a hyphen, under a name that templates can use."""
+    return {name.replace("-", "_"): value for name, value in row.items() if "-" in name}

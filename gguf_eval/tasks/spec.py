@@ -41,6 +41,13 @@ class Dataset:
     """JSON Lines, JSON (a list of objects), CSV or Parquet, by its ending."""
     where: str = ""
     """A Jinja expression; rows for which it is false are left out."""
+    generator: str = ""
+    """Or rows made by rule: one of `gguf_eval.tasks.generators.catalog`."""
+    difficulties: tuple[int, ...] = (1, 2, 3)
+    """Of the generated rows, in turn."""
+    count: int = 120
+    """Generated rows unless a limit says how many; they never run out."""
+    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,9 @@ class Templates:
 
         def evaluate(row: Mapping[str, Any]) -> Any:
             value = compiled(row)
-            if isinstance(value, self._jinja.Undefined):
-                str(value)  # raises, and names what is missing
+            for part in (value, *value) if isinstance(value, list | tuple) else (value,):
+                if isinstance(part, self._jinja.Undefined):
+                    str(part)  # raises, and names what is missing
             return value
 
         return evaluate
