@@ -15,6 +15,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,7 @@ def main() -> None:
     arguments = parser.parse_args()
     result: dict[str, Any] = {
         "command": "python benchmarks/judges.py DATA",
+        "versions": {"lm_eval": version("lm_eval")},
         "gsm8k against lm-evaluation-harness's filters": compare_gsm8k(arguments.data),
         "MATH against lm-evaluation-harness's normalisations": compare_math(arguments.data),
         "SQuAD against the copy of the official script in lm-evaluation-harness": compare_squad(),
@@ -263,10 +265,12 @@ def main() -> None:
         "sentences and capitals against NLTK": compare_sentences(arguments.data),
         "IFEval against lm-evaluation-harness's checks": compare_ifeval(arguments.data),
     }
-    text = json.dumps(result, indent=2, ensure_ascii=False)
-    print(text)
+    print(json.dumps(result, indent=2, ensure_ascii=False))
+    for part in result.values():
+        if isinstance(part, dict):
+            part.pop("first_differences", None)  # texts of other people's data sets: shown, not kept
     if arguments.output:
-        arguments.output.write_text(text + "\n", encoding="utf-8")
+        arguments.output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
