@@ -331,6 +331,7 @@ def test_sentences(text: str, count: int) -> None:
 
 
 def test_capital_words() -> None:
+    assert sentences.count_capital_words("I'm sure I'll go") == 2
     assert sentences.count_capital_words("I saw NASA, DON'T panic; CANNOT (A-OK) **BOLD** Mr. U.S.") == 9
 
 

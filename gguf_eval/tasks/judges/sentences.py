@@ -70,7 +70,7 @@ def _is_end(written: str, rest: str) -> bool:
 
 
 _SPLIT = re.compile(r"[«“‘„`»”’]|\"|'{2}|[:,](?!\d)|\.{2,}|[;@#$%&*?!\[\](){}<>\u2012-\u2015]|--")
-_CLITIC = re.compile(r"(?<=[^' ])(?=(?:'[SMD]|'LL|'RE|'VE|N'T)$)")
+_CLITIC = re.compile(r"(?<=[^' ])(?=(?:'[SMDsmd]|'LL|'RE|'VE|N'T|'ll|'re|'ve|n't)$)")
 _JOINED = re.compile(r"(CAN)(NOT)|(GIM)(ME)|(GON)(NA)|(GOT)(TA)|(LEM)(ME)|(WAN)(NA)|('T)(IS|WAS)")
 
 
