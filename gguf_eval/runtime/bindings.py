@@ -5,11 +5,14 @@ Only the low-level functions are used: the high-level ``Llama`` class decodes on
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
+import sys
+from pathlib import Path
 from typing import Any
 
-from gguf_eval.errors import EngineError
+from gguf_eval.errors import EngineError, UsageError
 
 
 @functools.cache
@@ -31,6 +34,36 @@ def library() -> Any:
     llama.llama_log_set(llama.llama_log_callback(), ctypes.c_void_p(0))
     llama.llama_backend_init()
     return llama
+
+
+def keep_log(path: Path | None) -> None:
+    """Append llama.cpp's log to a file from now on; without one, only its errors are shown, on standard error.
+
+    For processes that are not ours alone. Raises `UsageError` when the file can't be written.
+    """
+    llama = library()
+    try:
+        file = path.open("ab", buffering=0) if path else None
+    except OSError as error:
+        raise UsageError(f"{path}: a writable file is needed for llama.cpp's log ({error.strerror})") from None
+
+    def write(level: int, text: bytes, user_data: Any) -> None:
+        if file:
+            file.write(text)
+        elif level == _LOG_ERROR:
+            sys.stderr.write(text.decode(errors="replace"))
+
+    callback = llama.llama_log_callback(write)
+    _log_callbacks.append(callback)
+    llama.llama_log_set(callback, ctypes.c_void_p(0))
+    # No Python may be called once the interpreter is gone.
+    atexit.register(llama.llama_log_set, llama.llama_log_callback(), ctypes.c_void_p(0))
+
+
+_LOG_ERROR = 4
+"""ggml's number of the level (GGML_LOG_LEVEL_ERROR)."""
+_log_callbacks: list[Any] = []
+"""llama.cpp keeps only the address."""
 
 
 def build_info() -> dict[str, Any]:

@@ -112,6 +112,16 @@ class Model:
                 return int(token)
         raise EngineError("the model has neither a BOS nor an EOS token, so an empty context can't be scored")
 
+    @property
+    def eos_token(self) -> int | None:
+        """The end-of-sequence token, where the vocabulary has one."""
+        token = int(self._llama.llama_vocab_eos(self.vocab))
+        return token if token >= 0 else None
+
+    def token_text(self, token: int) -> str:
+        """How the vocabulary spells a token; control tokens as they stand in chat templates."""
+        return bytes(self._llama.llama_vocab_get_text(self.vocab, token)).decode("utf-8", errors="replace")
+
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``. ``add_special`` adds BOS or EOS where the file's metadata asks for it;
         ``parse_special`` reads control tokens spelt out in the text (only for chat templates).

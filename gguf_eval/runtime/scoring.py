@@ -29,6 +29,14 @@ class Request:
 
 
 @dataclass(frozen=True)
+class TokenRequest:
+    """The same for tokens: at least one of context."""
+
+    context: tuple[int, ...]
+    continuation: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Score:
     """What the model says of one request."""
 
@@ -109,14 +117,14 @@ class Scorer:
         self.threads = threads or physical_cores()
         self.stats = ScoringStats()
 
-    def score(self, requests: Sequence[Request]) -> list[Score]:
+    def score(self, requests: Sequence[Request | TokenRequest]) -> list[Score]:
         """Score ``requests``; the result is in their order."""
         scores: dict[int, Score] = {}
         for done in self.stream(requests):
             scores.update(done)
         return [scores[i] for i in range(len(requests))]
 
-    def stream(self, requests: Sequence[Request]) -> Iterator[dict[int, Score]]:
+    def stream(self, requests: Sequence[Request | TokenRequest]) -> Iterator[dict[int, Score]]:
         """Score ``requests``; after each decode yield those it finished, by their place in ``requests``."""
         began = time.perf_counter()
         encoded: dict[int, _Encoded] = {}
@@ -135,8 +143,11 @@ class Scorer:
             yield from self._decode_all(encoded)
         self.stats.total_seconds += time.perf_counter() - began
 
-    def _encode(self, request: Request) -> _Encoded | Score:
-        context, continuation = encode_pair(self.model, request.context, request.continuation)
+    def _encode(self, request: Request | TokenRequest) -> _Encoded | Score:
+        if isinstance(request, TokenRequest):
+            context, continuation = list(request.context), list(request.continuation)
+        else:
+            context, continuation = encode_pair(self.model, request.context, request.continuation)
         if not continuation:
             return Score((), False, unscored_reason="the continuation has no tokens")
         if len(continuation) > self.max_tokens:
