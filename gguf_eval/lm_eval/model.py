@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -12,12 +11,16 @@ from lm_eval.api.model import CacheHook, TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
-from gguf_eval.errors import EngineError
-from gguf_eval.files.cache import cache_dir, model_sha256
+from gguf_eval.errors import EngineError, UsageError
+from gguf_eval.files.cache import cache_dir, model_parts, model_sha256
+from gguf_eval.files.header import read_header
 from gguf_eval.files.source import model_source
 from gguf_eval.lm_eval.arguments import parse_arguments
 from gguf_eval.lm_eval.caching import answer_identity, claim
+from gguf_eval.lm_eval.chat import ChatTemplates
+from gguf_eval.lm_eval.generation import parse_generation
 from gguf_eval.runtime.bindings import keep_log
+from gguf_eval.runtime.generation import GenerationRequest, Generator
 from gguf_eval.runtime.model import ContextSettings
 from gguf_eval.runtime.placement import DEFAULT_CONTEXT, open_model
 from gguf_eval.runtime.scoring import Score, Scorer, TokenRequest
@@ -47,9 +50,19 @@ class GgufEvalLM(TemplateLM):  # type: ignore[misc]
         engine = self.arguments.engine
         wanted = ContextSettings(n_ctx=self.arguments.n_ctx or DEFAULT_CONTEXT, batch_size=self.arguments.batch_size)
         self.model = open_model(self.path, engine, wanted)
+        self.chat = ChatTemplates(read_header(model_parts(self.path)[0]).metadata, self.model)
+        self._template: str | None = None
         self.scorer = Scorer(
             self.model,
             max_tokens=self.arguments.n_ctx,
+            batch_size=self.arguments.batch_size,
+            threads=self.arguments.threads,
+            engine=engine,
+        )
+        self.generator = Generator(
+            self.model,
+            max_tokens=self.arguments.n_ctx,
+            parallel=self.arguments.parallel,
             batch_size=self.arguments.batch_size,
             threads=self.arguments.threads,
             engine=engine,
@@ -179,7 +192,55 @@ class GgufEvalLM(TemplateLM):  # type: ignore[misc]
             yield group
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        raise NotImplementedError
+        """Continue each context until one of its stop strings, the model's own end, or its limit of tokens."""
+        prepared = [self._generation(request.args[0], request.args[1], n) for n, request in enumerate(requests)]
+        texts = [""] * len(requests)
+        with tqdm(total=len(requests), desc="Running generate_until requests", disable=disable_tqdm) as bar:
+            for done in self.generator.stream(prepared):
+                for place, answer in done.items():
+                    if answer.unscored_reason:
+                        raise EngineError(f"a request can't be answered: {answer.unscored_reason}; raise n_ctx")
+                    texts[place] = answer.text
+                    self.cache_hook.add_partial("generate_until", requests[place].args, answer.text)
+                bar.update(len(done))
+        return texts
+
+    def _generation(self, context: str, given: Mapping[str, Any], number: int) -> GenerationRequest:
+        """What to write, for the harness's ``gen_kwargs``; the context is cut from the left to leave room."""
+        wanted = parse_generation(given, self.max_gen_toks)
+        room = self.max_length - wanted.max_tokens
+        if room < 1:
+            raise UsageError(
+                f"answers of {wanted.max_tokens} tokens are asked for and the context has {self.max_length}; "
+                "lower max_gen_toks or raise n_ctx"
+            )
+        tokens = self.tok_encode(context) or [self.prefix_token_id]
+        if len(tokens) > room:
+            _log.warning(
+                "Left truncation applied. Original sequence length was %d, truncating to last %d tokens. "
+                "Some content will be lost.", len(tokens), room,
+            )  # fmt: skip
+        return GenerationRequest(
+            prompt=tuple(tokens[-room:]),
+            max_tokens=wanted.max_tokens,
+            stop=wanted.stop,
+            temperature=wanted.temperature,
+            top_p=wanted.top_p,
+            # A request that is repeated is to be answered differently each time.
+            seed=self.arguments.seed + number,
+        )
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The model file's template, or the one of that name; raises `UsageError` where there is none."""
+        if chat_template is False or chat_template is None:
+            return None
+        self._template = self.chat.select(chat_template if isinstance(chat_template, str) else None)
+        return self._template
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """A conversation as the model was trained to read it; without the prompt its last message is left open."""
+        template = self._template or self.chat.select(None)
+        return self.chat.render(template, chat_history, add_generation_prompt=add_generation_prompt)
 
 
 def _answer(score: Score) -> tuple[float, bool]:
