@@ -71,6 +71,8 @@ class PointSummary:
     """What tells points of one model apart: the level, and the KV cache's type where it is not F16."""
     averages: dict[str, Average] = field(default_factory=dict)
     """Macro-averages: over ``all`` tasks, and over each group of tasks."""
+    harness: dict[str, dict[str, float]] = field(default_factory=dict)
+    """lm-evaluation-harness's own figures: by task, then by metric."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ def _summarise_point(
         status=point.status,
         error=point.error,
         log_path=point.log_path,
+        harness=point.harness,
         origin=point.origin,
         is_reference=is_reference,
         peak_rss_bytes=point.memory.get("peak_rss"),

@@ -95,20 +95,24 @@ def parse_arguments(given: Mapping[str, Any]) -> ModelArguments:
 
 
 def _value(name: str, value: Any) -> Any:
-    if name == "path":
-        return str(value)
-    if name in ("cache_dir", "log_file"):
-        return Path(str(value))
-    if name == "gpu_layers":
-        return _gpu_layers(value)
-    if name == "flash_attention":
-        return _choice(name, str(value).lower(), _FLASH_ATTENTION)
-    if name in ("cache_type_k", "cache_type_v"):
-        _choice(name, str(value).upper(), CACHE_TYPES)
-        return str(value).upper()
-    if name == "add_bos_token":
-        return bool(_choice(name, str(value).lower(), {"true": 1, "false": 0}))
+    special = {
+        "path": str,
+        "cache_dir": lambda given: Path(str(given)),
+        "log_file": lambda given: Path(str(given)),
+        "gpu_layers": _gpu_layers,
+        "flash_attention": lambda given: _choice(name, str(given).lower(), _FLASH_ATTENTION),
+        "cache_type_k": lambda given: _cache_type(name, str(given).upper()),
+        "cache_type_v": lambda given: _cache_type(name, str(given).upper()),
+        "add_bos_token": lambda given: bool(_choice(name, str(given).lower(), {"true": 1, "false": 0})),
+    }
+    if name in special:
+        return special[name](value)
     return _integer(name, value, 0 if name in ("seed", "prefix_token_id") else 1)
+
+
+def _cache_type(name: str, value: str) -> str:
+    _choice(name, value, CACHE_TYPES)
+    return value
 
 
 def _gpu_layers(value: Any) -> int | None:

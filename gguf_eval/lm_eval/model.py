@@ -69,9 +69,7 @@ class GgufEvalLM(TemplateLM):  # type: ignore[misc]
         )
 
     @classmethod
-    def create_from_arg_string(
-        cls, arg_string: str, additional_config: Mapping[str, Any] | None = None
-    ) -> GgufEvalLM:
+    def create_from_arg_string(cls, arg_string: str, additional_config: Mapping[str, Any] | None = None) -> GgufEvalLM:
         """Make the model from ``name=value,...``; the harness's batch_size, max_batch_size and device aren't needed."""
         from lm_eval.utils import simple_parse_args_string
 

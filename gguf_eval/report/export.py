@@ -61,6 +61,7 @@ def _point(point: PointSummary) -> dict[str, Any]:
             for test, speed in point.speed.items()
         },
         "tasks": {name: _task(task) for name, task in point.tasks.items()},
+        "lm_eval": point.harness,
         "comparison": _comparison(point.overall),
     }
 

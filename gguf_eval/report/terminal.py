@@ -77,6 +77,8 @@ def _print_model(
     console.print()
     console.print(Text.assemble((model, "bold"), " ", (words.parameters(points), "dim")), soft_wrap=True)
     console.print(_main_table(shown, ordered(points, sort)))
+    for line in _harness_lines(points):
+        console.print(line, soft_wrap=not console.is_terminal)
     for line in _failures(points):
         console.print(line, soft_wrap=not console.is_terminal)
     if columns:
@@ -92,6 +94,17 @@ def _main_table(columns: Sequence[Column], points: Sequence[PointSummary]) -> Ta
     for point in points:
         table.add_row(*(column.cell(point) for column in columns))
     return table
+
+
+def _harness_lines(points: Sequence[PointSummary]) -> list[Text]:
+    """lm-evaluation-harness's figures of tasks that have no score of their own in the table: perplexities."""
+    lines = []
+    for point in points:
+        for task, figures in point.harness.items():
+            if task not in point.tasks:
+                shown = ", ".join(f"{metric.removesuffix(',none')} {value:.4g}" for metric, value in figures.items())
+                lines.append(Text(f"{point.label} {task}: {shown}"))
+    return lines
 
 
 def _failures(points: Sequence[PointSummary]) -> list[Text]:

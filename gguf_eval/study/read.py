@@ -134,7 +134,16 @@ def _point(
         measurement=measurement,
         environments=tuple(json.loads(run["environment"]) for run in runs),
         outcomes=outcomes,
+        harness=_harness(connection, row["id"]),
     )
+
+
+def _harness(connection: sqlite3.Connection, point: int) -> dict[str, dict[str, float]]:
+    figures: dict[str, dict[str, float]] = {}
+    rows = connection.execute("SELECT task, metric, value FROM harness_figure WHERE point_id = ?", (point,))
+    for row in rows:
+        figures.setdefault(row["task"], {})[row["metric"]] = row["value"]
+    return figures
 
 
 def _outcomes(

@@ -150,6 +150,8 @@ class PointRecord:
     """Of ``speed`` and ``memory``."""
     environments: tuple[dict[str, Any], ...] = ()
     """Machine, packages and llama.cpp build of every run that evaluated the point."""
+    harness: dict[str, dict[str, float]] = field(default_factory=dict)
+    """lm-evaluation-harness's own figures: by task, then by metric."""
 
     @property
     def label(self) -> str:

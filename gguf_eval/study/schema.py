@@ -114,6 +114,14 @@ CREATE TABLE point_run (                 -- whose environment a point was evalua
     run_id INTEGER NOT NULL,
     PRIMARY KEY (point_id, run_id)
 ) WITHOUT ROWID;
+CREATE TABLE harness_figure (            -- lm-evaluation-harness's own figures
+    point_id INTEGER NOT NULL,
+    task TEXT NOT NULL,
+    metric TEXT NOT NULL,
+    value REAL NOT NULL,
+    standard_error REAL,
+    PRIMARY KEY (point_id, task, metric)
+) WITHOUT ROWID;
 """
 
 

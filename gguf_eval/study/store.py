@@ -15,7 +15,7 @@ import filelock
 
 from gguf_eval.errors import StudyError
 from gguf_eval.files.model_file import ModelFile
-from gguf_eval.study.records import Outcome
+from gguf_eval.study.records import Outcome, TaskRecord
 from gguf_eval.study.schema import APPLICATION_ID, SCHEMA_VERSION, migrate
 from gguf_eval.tasks.prompts import Item
 from gguf_eval.tasks.spec import Task
@@ -140,7 +140,7 @@ class StudyWriter:
         with self._transaction() as connection:
             connection.execute("UPDATE run SET environment = ? WHERE id = ?", (canonical_json(environment), run))
 
-    def save_task(self, task: Task, items: Sequence[Item], run: int) -> None:
+    def save_task(self, task: Task | TaskRecord, items: Sequence[Item], run: int) -> None:
         """Plan a task's items; items planned before stay."""
         with self._transaction() as connection:
             connection.execute(
@@ -226,6 +226,15 @@ class StudyWriter:
                     for o in outcomes
                 ],
             )  # fmt: skip
+
+    def save_harness_figures(self, point: int, task: str, figures: Mapping[str, tuple[float, float | None]]) -> None:
+        """Store what lm-evaluation-harness says of a task: (value, standard error) by metric, instead of before."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM harness_figure WHERE point_id = ? AND task = ?", (point, task))
+            connection.executemany(
+                "INSERT INTO harness_figure VALUES (?, ?, ?, ?, ?)",
+                [(point, task, metric, value, error) for metric, (value, error) in figures.items()],
+            )
 
     def has_measurement(self, point: int, conditions: Mapping[str, Any]) -> bool:
         """Whether speed and memory were measured completely under these conditions."""

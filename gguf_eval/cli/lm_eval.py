@@ -1,0 +1,55 @@
+"""The command that runs lm-evaluation-harness: lm-eval."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gguf_eval.cli.options import Study, app, model_source_path
+
+
+@app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lm_eval(
+    context: typer.Context,
+    model: Annotated[
+        str, typer.Option("--model", help="GGUF file, checkpoint folder, or owner/name on the hub.", show_default=False)
+    ],
+    model_args: Annotated[
+        str, typer.Option("--model_args", help="How it is run: n_ctx=4096,threads=8,gpu_layers=all,batch_size=512,...")
+    ] = "",
+    use_cache: Annotated[
+        Path | None, typer.Option("--use_cache", help="Keep answers there, apart for each model file, and go on.")
+    ] = None,
+    output_path: Annotated[
+        Path | None, typer.Option("--output_path", help="Where the harness's own result files go.")
+    ] = None,
+    study: Study = None,
+) -> None:
+    """Run lm-evaluation-harness's tasks (--tasks ...) on a model; all further options are the harness's own.
+
+    Answers are stored in a study file, where 'report' shows them beside speed and memory.
+    """
+    from gguf_eval.files.model_file import model_name
+    from gguf_eval.lm_eval.evaluate import HarnessRequest, evaluate
+
+    path = model_source_path(model, None)
+    request = HarnessRequest(
+        model=path,
+        study=study or Path(f"{model_name(path)}.study.sqlite"),
+        model_args=model_args,
+        options=tuple(context.args),
+        use_cache=use_cache,
+        output=output_path,
+        command=shlex.join(["gguf-eval", *sys.argv[1:]]),
+    )
+    try:
+        evaluate(request)
+    except KeyboardInterrupt:
+        kept = "run the same command to go on" if use_cache else "with --use_cache a run can go on where it was"
+        print(f"gguf-eval: interrupted; {kept}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    print(f"study: {request.study}", file=sys.stderr)
