@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gguf_eval.errors import UsageError, nearest
-from gguf_eval.runtime.settings import ALL_LAYERS, CACHE_TYPES, EngineSettings, Offload
+from gguf_eval.runtime.settings import CACHE_TYPES, EngineSettings, Offload
 
 ALIASES = {"pretrained": "path", "model": "path", "max_length": "n_ctx"}
 """Names that other models of the harness use for the same."""
+_ALL_LAYERS = -1
 _FLASH_ATTENTION = {"on": 1, "off": 0, "auto": -1, "true": 1, "false": 0}
 
 
@@ -95,7 +96,7 @@ def parse_arguments(given: Mapping[str, Any]) -> ModelArguments:
 
 
 def _value(name: str, value: Any) -> Any:
-    special = {
+    special: dict[str, Callable[[Any], Any]] = {
         "path": str,
         "cache_dir": lambda given: Path(str(given)),
         "log_file": lambda given: Path(str(given)),
@@ -116,7 +117,7 @@ def _cache_type(name: str, value: str) -> str:
 
 
 def _gpu_layers(value: Any) -> int | None:
-    words = {"auto": None, "all": ALL_LAYERS, "-1": ALL_LAYERS}
+    words: dict[str, int | None] = {"auto": None, "all": _ALL_LAYERS, "-1": _ALL_LAYERS}
     if str(value).lower() in words:
         return words[str(value).lower()]
     return _integer("gpu_layers", value, 0)
