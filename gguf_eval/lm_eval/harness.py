@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import time
@@ -35,10 +36,8 @@ def run_harness(model_args: str, options: Sequence[str], output: Path) -> tuple[
 
     from gguf_eval.lm_eval.model import GgufEvalLM
 
-    try:
+    with contextlib.suppress(ValueError):  # a version that loads plugins knows it already
         register_model(MODEL_NAME)(GgufEvalLM)
-    except ValueError:
-        pass  # a version that loads plugins knows it already
     began = time.time() - 1  # file systems round
     arguments = ["--model", MODEL_NAME, "--model_args", model_args, "--output_path", str(output), *options]
     if "--log_samples" not in arguments:
