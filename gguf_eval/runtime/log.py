@@ -1,9 +1,8 @@
-"""llama.cpp's log: kept in the process's standard error, and read for the sizes of the buffers it names."""
+"""llama.cpp's log: kept where it goes, and read for the sizes of the buffers it names."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from gguf_eval.runtime.bindings import library
 
 _DEBUG, _CONTINUED = 1, 5
 """ggml's log levels; a continued line has the level of the one before."""
-_STANDARD_ERROR = 2
 _BUFFER = re.compile(r"(?:^|: )\s*(\S+)\s+(model|KV|RS|output|compute) buffer size\s*=\s*([0-9.]+) MiB")
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers")
 
@@ -31,8 +29,10 @@ class Buffer:
 
 @contextmanager
 def captured_log() -> Iterator[list[str]]:
-    """Collect what llama.cpp logs meanwhile, line by line; it goes to standard error too, but for debugging output."""
+    """Collect what llama.cpp logs meanwhile, line by line; it goes where it went before too, but for debugging output."""
     llama = library()
+    previous, user_data = llama.llama_log_callback(), ctypes.c_void_p()
+    llama.llama_log_get(ctypes.byref(previous), ctypes.byref(user_data))
     lines: list[str] = []
     level = 0
 
@@ -40,7 +40,8 @@ def captured_log() -> Iterator[list[str]]:
         nonlocal level
         level = level if given == _CONTINUED else given
         if level != _DEBUG:
-            os.write(_STANDARD_ERROR, text)
+            if previous:
+                previous(given, text, user_data)
             lines.extend(text.decode("utf-8", errors="replace").splitlines())
 
     callback = llama.llama_log_callback(keep)
@@ -48,7 +49,7 @@ def captured_log() -> Iterator[list[str]]:
     try:
         yield lines
     finally:
-        llama.llama_log_set(llama.llama_log_callback(), ctypes.c_void_p(0))
+        llama.llama_log_set(previous, user_data)
 
 
 def buffers_in(lines: Sequence[str]) -> tuple[Buffer, ...]:
