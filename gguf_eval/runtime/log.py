@@ -29,7 +29,7 @@ class Buffer:
 
 @contextmanager
 def captured_log() -> Iterator[list[str]]:
-    """Collect what llama.cpp logs meanwhile, line by line; it goes where it went before too, but for debugging output."""
+    """Collect what llama.cpp logs meanwhile, line by line; it still goes where it went, but for debugging output."""
     llama = library()
     previous, user_data = llama.llama_log_callback(), ctypes.c_void_p()
     llama.llama_log_get(ctypes.byref(previous), ctypes.byref(user_data))
