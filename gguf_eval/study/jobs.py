@@ -26,6 +26,32 @@ class ScoreJob:
 
 
 @dataclass(frozen=True)
+class GenerateJob:
+    """Have answers written. Events: ``build``, ``start``, ``answers``."""
+
+    model: str
+    tasks: tuple[TaskWork, ...]
+    settings: tuple[GenerationWork, ...]
+    """One for each task."""
+    max_tokens: int | None
+    batch_size: int
+    threads: int | None
+    engine: EngineSettings
+    kind: Literal["generate"] = "generate"
+
+
+@dataclass(frozen=True)
+class GenerationWork:
+    """How the answers of a task are written."""
+
+    max_tokens: int
+    stop: tuple[str, ...]
+    temperature: float
+    top_p: float
+    seed: int
+
+
+@dataclass(frozen=True)
 class HeaderWork:
     """What stands before the contexts of items: text, or a system message and earlier turns of a chat."""
 
@@ -105,7 +131,7 @@ class BuildJob:
     kind: Literal["build"] = "build"
 
 
-Job = ScoreJob | SpeedJob | QuantizeJob | BuildJob
+Job = ScoreJob | GenerateJob | SpeedJob | QuantizeJob | BuildJob
 
 
 def to_document(job: Job) -> dict[str, Any]:
@@ -115,7 +141,13 @@ def to_document(job: Job) -> dict[str, Any]:
 
 def from_document(document: dict[str, Any]) -> Job:
     """The job that `to_document` wrote, after JSON has made lists of its tuples."""
-    kinds: dict[str, type[Job]] = {"score": ScoreJob, "speed": SpeedJob, "quantize": QuantizeJob, "build": BuildJob}
+    kinds: dict[str, type[Job]] = {
+        "score": ScoreJob,
+        "generate": GenerateJob,
+        "speed": SpeedJob,
+        "quantize": QuantizeJob,
+        "build": BuildJob,
+    }
     fields = dict(document)
     if "engine" in fields:
         fields["engine"] = engine_from_document(fields["engine"])
@@ -125,6 +157,8 @@ def from_document(document: dict[str, Any]) -> Job:
         fields |= {name: tuple(fields[name]) for name in ("prompt_tokens", "generated_tokens", "depths")}
     if "tasks" in fields:
         fields["tasks"] = tuple(_task_work(work) for work in fields["tasks"])
+    if fields["kind"] == "generate":
+        fields["settings"] = tuple(GenerationWork(**{**s, "stop": tuple(s["stop"])}) for s in fields["settings"])
     return kinds[fields["kind"]](**fields)
 
 

@@ -10,6 +10,7 @@ from gguf_eval.files.hub import dataset_files
 from gguf_eval.machine import describe_machine
 from gguf_eval.study.doctor import check_offload
 from gguf_eval.study.plan import PlannedPoint, RunRequest, plan_points
+from gguf_eval.study.stages.generate import generate
 from gguf_eval.study.stages.make import make_model_file
 from gguf_eval.study.stages.measure import measure
 from gguf_eval.study.stages.score import score
@@ -62,6 +63,7 @@ def run_point(state: RunState, point: PlannedPoint) -> bool:
     state.study.plan_point(point_id, [w.task.hash for w in state.work], speed=state.request.speed)
     try:
         score(state, point, point_id, file, log)
+        generate(state, point, point_id, file, log)
         if state.request.speed:
             measure(state, point, point_id, file, log)
     except (EngineError, UsageError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class Templates:
             undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
         )
         self._environment.filters["regex_replace"] = _regex_replace
+        self._environment.filters["indices_of"] = _indices_of
 
     # Rows are passed by place, not as keywords: a column may be named "self".
     def text(self, source: str) -> Callable[[Mapping[str, Any]], str]:
@@ -68,3 +69,8 @@ class Templates:
 
 def _regex_replace(text: str, pattern: str, replacement: str) -> str:
     return re.sub(pattern, replacement, text)
+
+
+def _indices_of(values: Sequence[Any], wanted: Any) -> list[int]:
+    """Where ``wanted`` stands in ``values``."""
+    return [place for place, value in enumerate(values) if value == wanted]

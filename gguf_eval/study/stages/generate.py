@@ -1,0 +1,85 @@
+"""Has a point write the answers it has no outcome for, and judges them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gguf_eval.errors import TaskError
+from gguf_eval.files.model_file import ModelFile
+from gguf_eval.study.jobs import GenerateJob, GenerationWork
+from gguf_eval.study.plan import PlannedPoint
+from gguf_eval.study.process import run_in_worker
+from gguf_eval.study.records import Outcome
+from gguf_eval.study.stages.ask import task_work, unanswered
+from gguf_eval.study.stages.state import RunState, TaskItems, save_build
+from gguf_eval.tasks.answers import judge_answer
+from gguf_eval.tasks.spec import Generation, Task
+
+
+def generate(state: RunState, point: PlannedPoint, point_id: int, file: ModelFile, log: Path) -> None:
+    """Have the missing answers of every generation task written; each is stored when it is finished."""
+    missing = unanswered(state, point_id, ("generation",))
+    if not missing:
+        return
+    job = GenerateJob(
+        model=str(file.path),
+        tasks=tuple(task_work(task_items) for task_items in missing),
+        settings=tuple(_settings(task_items.task) for task_items in missing),
+        max_tokens=state.request.ctx,
+        batch_size=state.request.batch_size,
+        threads=state.request.threads,
+        engine=point.engine,
+    )
+    by_hash = {task_items.task.hash: task_items for task_items in missing}
+    names = ", ".join(task_items.task.name for task_items in missing)
+    with state.observer.step(f"{point.name}: {names}", sum(len(t.items) for t in missing)) as advance:
+
+        def on_event(event: dict[str, Any]) -> None:
+            if event["event"] == "answers":
+                task_items = by_hash[event["task"]]
+                outcomes = [outcome(task_items, row) for row in event["rows"]]
+                state.study.save_outcomes(point_id, task_items.task.hash, outcomes)
+                advance(len(outcomes))
+            elif event["event"] == "build":
+                save_build(state, event, point_id)
+
+        run_in_worker(job, log, on_event)
+
+
+def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
+    """Judge one row of a worker's ``answers`` event; a truncated answer is judged and keeps its finish reason."""
+    item, task = task_items.items[row["item"]], task_items.task
+    written = {
+        "text": row["text"],
+        "finish_reason": row["finish_reason"],
+        "seconds": row["seconds"],
+    }
+    tokens = (row["tokens"],)
+    if row["unscored_reason"] is not None:
+        return Outcome(item.hash, None, None, {}, (), tokens, 0, row["unscored_reason"])
+    assert task.judge is not None
+    judgement = judge_answer(task.judge.name, row["text"], item.references, task.judge.options)
+    if judgement.value is None:
+        reason = judgement.unscored_reason or "no answer could be extracted"
+        return Outcome(item.hash, None, None, {}, (), tokens, 0, reason, **written)
+    absent = [metric for metric in task.metrics if metric not in judgement.metrics]
+    if absent:
+        known = ", ".join(judgement.metrics)
+        raise TaskError(f"{task.path}: the judge '{task.judge.name}' gives no metric '{absent[0]}' (known: {known})")
+    return Outcome(
+        item_hash=item.hash,
+        value=judgement.metrics[task.metric],
+        answer=None,
+        metrics={metric: judgement.metrics[metric] for metric in task.metrics},
+        logprobs=(),
+        token_counts=tokens,
+        extracted=judgement.extracted,
+        **written,
+    )
+
+
+def _settings(task: Task) -> GenerationWork:
+    how = task.generation or Generation()
+    return GenerationWork(how.max_tokens, how.stop, how.temperature, how.top_p, how.seed)
