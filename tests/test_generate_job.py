@@ -1,0 +1,62 @@
+"""A generation task's way through the worker: job, answers, judged outcomes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gguf_eval.runtime.settings import EngineSettings
+from gguf_eval.study.jobs import GenerateJob, GenerationWork, from_document, to_document
+from gguf_eval.study.stages.ask import task_work
+from gguf_eval.study.stages.generate import outcome
+from gguf_eval.study.stages.state import TaskItems
+from gguf_eval.study.workers import generate
+from gguf_eval.tasks.datasets import load_items, mirror
+from gguf_eval.tasks.spec import load_task
+
+TASK = """
+name = "sums"
+version = 1
+kind = "generation"
+metric = "exact_match"
+
+[dataset]
+file = "rows.jsonl"
+
+[prompt]
+context = "Q: {{ question }} A:"
+references = "answer"
+
+[generation]
+max_tokens = 5
+
+[judge]
+name = "exact_match"
+"""
+
+
+def test_from_items_to_outcomes(tiny_f32: Path, tmp_path: Path) -> None:
+    (tmp_path / "sums.toml").write_text(TASK, encoding="utf-8")
+    rows = [
+        {"question": "1+1", "answer": "2"},
+        {"question": "2+2", "answer": "4"},
+        {"question": "x" * 500, "answer": "5"},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    task = load_task(tmp_path / "sums.toml")
+    items = load_items(task, fetch=mirror(tmp_path))
+    task_items = TaskItems(task, {item.hash: item for item in items})
+    job = GenerateJob(
+        str(tiny_f32), (task_work(task_items),), (GenerationWork(5, ("\n",), 0.0, 1.0, 0),), 64, 64, 1, EngineSettings()
+    )
+    assert from_document(json.loads(json.dumps(to_document(job)))) == job
+    events: list[dict[str, Any]] = []
+    generate.run(job, events.append)
+    answers = {row["item"]: row for event in events if event["event"] == "answers" for row in event["rows"]}
+    outcomes = [outcome(task_items, answers[item.hash]) for item in items]
+    assert [o.value is None for o in outcomes] == [False, False, True]
+    assert "leave no room in the context of 64" in str(outcomes[2].unscored_reason)
+    assert all(o.finish_reason in ("length", "eog", "stop") for o in outcomes[:2])
+    right = outcome(task_items, answers[items[0].hash] | {"text": " 2"})
+    assert (right.value, right.extracted) == (1.0, "2")
