@@ -13,6 +13,7 @@ import pytest
 from rpc_server import rpc_server
 from tiny_model import write_model
 
+from gguf_eval.analysis.summary import summarise
 from gguf_eval.errors import EngineError, UsageError
 from gguf_eval.runtime.bindings import library
 from gguf_eval.runtime.settings import EngineSettings, Offload
@@ -185,3 +186,10 @@ def test_a_point_says_in_which_environment_it_was_evaluated(model: Path, tmp_pat
     assert environment["llama_cpp"]["llama_cpp"]
     with contextlib.closing(sqlite3.connect(request.study)) as study:
         assert study.execute("SELECT count(*) FROM point_run").fetchone() == (1,)
+    assert summarise(read_study(request.study)).cautions == ()
+    with contextlib.closing(sqlite3.connect(request.study)) as study, study:  # as if a part came from another machine
+        study.execute("INSERT INTO run (started_at, command, environment) SELECT started_at, command, "
+                      "json_set(environment, '$.machine.processor', 'other') FROM run")  # fmt: skip
+        study.execute("INSERT INTO point_run SELECT 1, max(id) FROM run")
+    (caution,) = summarise(read_study(request.study)).cautions
+    assert "not measured alike (processor)" in caution

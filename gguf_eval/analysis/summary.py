@@ -8,6 +8,7 @@ from typing import Any
 
 from gguf_eval.analysis.averages import Average, averages, pairs_on
 from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare
+from gguf_eval.analysis.environments import environment_warnings
 from gguf_eval.analysis.sanity import ScoreWarning, find_warnings
 from gguf_eval.analysis.statistics import Estimate, mean_and_deviation, wilson
 from gguf_eval.study.outcomes import metric_values, scores, truncated, unscored_reasons
@@ -90,6 +91,8 @@ class StudySummary:
     """Differences within this are called the same."""
     warnings: tuple[ScoreWarning, ...] = ()
     """Scores that must not be read as results without a second look."""
+    cautions: tuple[str, ...] = ()
+    """Why points should not be compared: they were measured on different machines or builds."""
 
 
 def summarise(study: StudyRecord, *, margin: float = MARGIN) -> StudySummary:
@@ -108,6 +111,7 @@ def summarise(study: StudyRecord, *, margin: float = MARGIN) -> StudySummary:
         tuple(points),
         margin,
         tuple(find_warnings(study.points, study.tasks, references)),
+        tuple(environment_warnings(study.points)),
     )
 
 

@@ -164,15 +164,24 @@ def inspect(
     cache_type: Annotated[
         str, typer.Option("--cache-type", "--cache-type-k", "-ctk", help="Storage type of the KV cache.")
     ] = "F16",
+    cache_type_v: Annotated[
+        str | None, typer.Option("--cache-type-v", "-ctv", help="The same of its values, where it differs.")
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Show what a model file says of itself, and the memory it will need. Only its header is read."""
     from gguf_eval.files.footprint import predict_footprint
     from gguf_eval.files.remote import inspect_headers
     from gguf_eval.report.model_files import inspection, inspection_text
+    from gguf_eval.study.doctor import build_features
 
     headers, size_bytes = inspect_headers(file)
-    found = inspection(headers, size_bytes, predict_footprint(headers, ctx, cache_type=cache_type))
+    # Checked before a process is started for the features of this build.
+    predict_footprint(headers, ctx, cache_type=cache_type, cache_type_v=cache_type_v)
+    footprint = predict_footprint(
+        headers, ctx, cache_type=cache_type, cache_type_v=cache_type_v, features=build_features()
+    )
+    found = inspection(headers, size_bytes, footprint)
     if json_output:
         print_json(found)
     else:

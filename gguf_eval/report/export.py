@@ -2,7 +2,7 @@
 
 Schema 1:
 
-    {"schema": 1, "study": PATH, "created_at": ..., "command": ..., "environment": {...},
+    {"schema": 1, "study": PATH, "created_at": ..., "command": ..., "environment": {...}, "cautions": [...],
      "points": [{"name", "model", "level", "bits_per_weight", "size_bytes", "parameters", "sha256",
                  "status": "complete" | "partial" | "failed", "error", "log", "origin": {...}, "is_reference",
                  "memory": {"peak_rss_bytes"},
@@ -33,6 +33,7 @@ def to_document(study: StudySummary) -> dict[str, Any]:
         "created_at": study.created_at,
         "command": study.command,
         "environment": study.environment,
+        "cautions": list(study.cautions),
         "points": [_point(point) for point in study.points],
     }
 

@@ -45,7 +45,9 @@ def inspection(headers: Sequence[Header], size_bytes: int, footprint: Footprint)
             "weights_bytes": footprint.weights_bytes,
             "kv_bytes": footprint.kv_bytes,
             "compute_bytes": footprint.compute_bytes,
+            "repacked_bytes": footprint.repacked_bytes,
             "total_bytes": footprint.total_bytes,
+            "resident_bytes": footprint.resident_bytes,
             "notes": list(footprint.notes),
         },
     }
@@ -70,6 +72,11 @@ def inspection_text(found: Mapping[str, Any]) -> str:
         ("  weights", megabytes(memory["weights_bytes"])),
         ("  KV cache", f"{megabytes(memory['kv_bytes'])} at {memory['cache_type']}"),
         ("  compute", f"{megabytes(memory['compute_bytes'])} (estimate, for batches of 512)"),
+        *(
+            [("  repacked", f"{megabytes(memory['repacked_bytes'])} copied for this processor")]
+            * bool(memory["repacked_bytes"])
+        ),
+        ("  resident", f"{megabytes(memory['resident_bytes'])} when generating on the processor, beyond the program"),
         *[("  note", note) for note in memory["notes"]],
     ]
     return "\n".join(f"{label:<16} {value}" for label, value in rows)

@@ -55,6 +55,8 @@ def print_report(
     console.print()
     for line in words.how_to_read(study, marks):
         console.print(Text(line, style="dim"))
+    for caution in study.cautions:
+        console.print(Text(f"! {caution}", style="bold red"), soft_wrap=not console.is_terminal)
     for warning in study.warnings:
         console.print(Text(f"! {warning.message}", style="bold yellow"), soft_wrap=not console.is_terminal)
     console.print()

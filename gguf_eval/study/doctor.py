@@ -95,6 +95,14 @@ def examine(offload: Offload | None = None) -> Examination:
     )
 
 
+def build_features() -> frozenset[str]:
+    """The processor's instruction sets that the installed llama.cpp uses; none where it does not load."""
+    try:
+        return cpu_features(_ask(Offload())["build"]["system_info"])
+    except EngineError:
+        return frozenset()
+
+
 def check_offload(offload: Offload) -> None:
     """Refuse layers, devices or servers that this machine does not have, before anything is loaded."""
     if offload.gpu_layers or offload.devices or offload.rpc:
