@@ -9,6 +9,7 @@ from gguf_eval.analysis.averages import pairs_on
 from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare
 from gguf_eval.analysis.resampling import macro_difference
 from gguf_eval.analysis.statistics import Estimate
+from gguf_eval.analysis.summary import choose_reference
 from gguf_eval.errors import StudyError, UsageError, nearest
 from gguf_eval.study.records import PointRecord, StudyRecord, TaskRecord
 
@@ -100,3 +101,27 @@ def find_point(study: StudyRecord, name: str) -> PointRecord:
     if not fitting:
         raise UsageError(f"no point is called '{name}'{nearest(name, names)}; {study.path} has: {', '.join(names)}")
     raise UsageError(f"'{name}' fits {', '.join(point.name for point in fitting)}; give the whole name of one")
+
+
+def versus_references(study: StudyRecord, only: Sequence[PointRecord] = (), *, margin: float = MARGIN) -> list[Versus]:
+    """Every point with answers (of ``only``, where given) against the reference of its model.
+
+    Raises `StudyError` where there is nothing to compare.
+    """
+    found: list[Versus] = []
+    for model in dict.fromkeys(point.model for point in study.points):
+        members = [point for point in study.points if point.model == model]
+        reference = choose_reference(members)
+        candidates = [
+            point
+            for point in members
+            if reference is not None
+            and point.id != reference.id
+            and any(point.outcomes.values())
+            and (not only or point.id in {wanted.id for wanted in only})
+        ]
+        if reference is not None and candidates:
+            found.extend(versus(study, candidates, reference, margin=margin))
+    if not found:
+        raise StudyError(f"{study.path}: two points with answers are needed to compare; run another level or model")
+    return found

@@ -111,6 +111,32 @@ class SpeedJob:
 
 
 @dataclass(frozen=True)
+class TextJob:
+    """Run a model over a text. Events: ``build``, ``plan``, ``rows``, ``peak``."""
+
+    model: str
+    text: str
+    """Path of the text file."""
+    n_ctx: int
+    chunks: int | None
+    stride: int | None
+    batch_size: int
+    threads: int | None
+    engine: EngineSettings
+    model_sha256: str
+    write_reference: str = ""
+    """Folder to store the model's distributions in, as what candidates are compared with."""
+    reference_folder: str = ""
+    """Folder with the stored distributions of ``reference_sha256``: the divergence from it is computed too."""
+    reference_sha256: str = ""
+    reference_settings: dict[str, Any] = field(default_factory=dict)
+    """What changes the reference's answers, as in a point's settings."""
+    reference_model: str = ""
+    """Path of a reference that is run beside the model, window by window: exact, and twice the work."""
+    kind: Literal["text"] = "text"
+
+
+@dataclass(frozen=True)
 class QuantizeJob:
     """Make a model file of a level. Events: none; it is there when the job ends well."""
 
@@ -132,6 +158,7 @@ class BuildJob:
 
 
 Job = ScoreJob | GenerateJob | SpeedJob | QuantizeJob | BuildJob
+Job = TextJob | ScoreJob | SpeedJob | QuantizeJob | BuildJob
 
 
 def to_document(job: Job) -> dict[str, Any]:
@@ -144,6 +171,8 @@ def from_document(document: dict[str, Any]) -> Job:
     kinds: dict[str, type[Job]] = {
         "score": ScoreJob,
         "generate": GenerateJob,
+        "text": TextJob,
+        "score": ScoreJob,
         "speed": SpeedJob,
         "quantize": QuantizeJob,
         "build": BuildJob,

@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gguf_eval.runtime.settings import EngineSettings
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 Status = Literal["complete", "partial", "failed"]
 
@@ -172,3 +175,23 @@ class StudyRecord:
     environment: dict[str, Any]
     tasks: tuple[TaskRecord, ...]
     points: tuple[PointRecord, ...]
+
+
+@dataclass(frozen=True)
+class TextRecord:
+    """One point run over a text, token by token."""
+
+    conditions: dict[str, Any]
+    """text (its name), text_sha256, n_ctx, chunks, stride, and of a divergence: reference, reference_sha256, exact."""
+    windows: int
+    scored: int
+    """Tokens scored in each window."""
+    window_bytes: tuple[int, ...]
+    """Bytes of text that each window's scored tokens stand for."""
+    columns: dict[str, npt.NDArray[Any]]
+    """(windows x scored) values in order: ``nll`` in nats; with a reference also ``reference_nll``, ``kld``,
+    ``kld_variance``, ``same_top`` and ``confidence`` (`gguf_eval.runtime.divergence.Compared`)."""
+    noise: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """Of a reference against itself with its windows decoded in halves: ``kld`` and ``same_top``."""
+    peak_bytes: int | None = None
+    """Peak resident memory of the process that ran it."""

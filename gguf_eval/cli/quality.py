@@ -1,0 +1,126 @@
+"""The commands about quality against a reference: perplexity, compare, recommend."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gguf_eval.cli.options import (
+    CacheTypeK,
+    CacheTypeV,
+    Device,
+    FlashAttention,
+    GpuLayers,
+    Json,
+    Threads,
+    app,
+    cache_type_pairs,
+    flash_attention_number,
+    model_source_path,
+    offload_settings,
+    print_json,
+    stdout,
+)
+
+if TYPE_CHECKING:
+    from gguf_eval.runtime.settings import EngineSettings
+    from gguf_eval.study.text import TextModel
+
+Margin = Annotated[float, typer.Option("--margin", min=0.0, help="Points within which two scores are the same.")]
+StudyFile = Annotated[Path, typer.Argument(help="A study file.", show_default=False)]
+
+
+@app.command()
+def perplexity(
+    models: Annotated[list[str], typer.Argument(help="GGUF files, checkpoints or hub names.", show_default=False)],
+    text: Annotated[str, typer.Option("--text", "-f", help="A text file, or wikitext2.")] = "wikitext2",
+    ctx: Annotated[int, typer.Option("--ctx", "-c", min=8, help="Tokens of a window.")] = 512,
+    chunks: Annotated[int | None, typer.Option("--chunks", min=1, help="Windows at most.")] = None,
+    stride: Annotated[int | None, typer.Option("--stride", min=1, help="Overlap windows; score this many.")] = None,
+    reference: Annotated[str, typer.Option("--reference", help="A model to compute the divergence from.")] = "",
+    exact: Annotated[bool, typer.Option("--exact", help="Run the reference beside each model.")] = False,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=8, help="Tokens of one decode.")] = 512,
+    threads: Threads = None,
+    gpu_layers: GpuLayers = "auto",
+    device: Device = "",
+    cache_type_k: CacheTypeK = "F16",
+    cache_type_v: CacheTypeV = "F16",
+    flash_attn: FlashAttention = "auto",
+    cache_dir: Annotated[Path | None, typer.Option("--cache-dir", help="Where stored references are kept.")] = None,
+    mirror: Annotated[Path | None, typer.Option("--mirror", help="A local copy of the hub's Parquet files.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Perplexity as llama-perplexity counts it, and with --reference the KL divergence from another model."""
+    from rich.console import Console
+
+    from gguf_eval.analysis.divergence import summarise_text
+    from gguf_eval.files import cache as caches
+    from gguf_eval.files.hub import dataset_files
+    from gguf_eval.report.progress import ConsoleObserver
+    from gguf_eval.report.quality import print_texts
+    from gguf_eval.runtime.settings import EngineSettings
+    from gguf_eval.study.text import TextRequest, run_texts
+    from gguf_eval.tasks.datasets import mirror as mirrored
+    from gguf_eval.tasks.texts import find_text
+
+    folder = caches.cache_dir(cache_dir)
+    [(keys, values), *_] = cache_type_pairs(cache_type_k, cache_type_v)
+    engine = EngineSettings(offload_settings(gpu_layers, device), keys, values, flash_attention_number(flash_attn))
+    fetch = mirrored(mirror) if mirror else dataset_files
+    request = TextRequest(
+        text=find_text(text, fetch=fetch, folder=folder / "texts"),
+        references=folder / "references",
+        n_ctx=ctx,
+        chunks=chunks,
+        stride=stride,
+        batch_size=batch_size,
+        threads=threads,
+        exact=exact,
+    )
+    candidates = [_text_model(model, cache_dir, engine) for model in models]
+    base = _text_model(reference, cache_dir, engine) if reference else None
+    observer = ConsoleObserver(Console(stderr=True))
+    records = run_texts(candidates, request, base, observer, folder / "logs" / "perplexity.log")
+    summaries = [(name, summarise_text(record)) for name, record in records]
+    if json_output:
+        print_json([{"model": name, **asdict(summary)} for name, summary in summaries])
+    else:
+        print_texts(summaries, stdout())
+
+
+def _text_model(reference: str, cache: Path | None, engine: EngineSettings) -> TextModel:
+    from gguf_eval.files.cache import cache_dir, file_sha256
+    from gguf_eval.study.text import TextModel
+
+    path = model_source_path(reference, cache)
+    return TextModel(path.stem, path, file_sha256(path, cache=cache_dir(cache)), engine)
+
+
+@app.command()
+def compare(
+    study: StudyFile,
+    points: Annotated[
+        list[str] | None,
+        typer.Argument(help="Points to compare with the first of them; all with the reference.", show_default=False),
+    ] = None,
+    margin: Margin = 1.0,
+    json_output: Json = False,
+) -> None:
+    """Compare points of a study, of any size, on the items both answered: differences, flips and verdicts."""
+    from gguf_eval.analysis.versus import find_point, versus, versus_references
+    from gguf_eval.report.quality import print_comparisons
+    from gguf_eval.study.read import read_study
+
+    record = read_study(study)
+    named = [find_point(record, name) for name in points or []]
+    if len(named) > 1:
+        found = versus(record, named[1:], named[0], margin=margin / 100)
+    else:
+        found = versus_references(record, named, margin=margin / 100)
+    if json_output:
+        print_json([asdict(entry) for entry in found])
+    else:
+        print_comparisons(found, stdout())

@@ -1,0 +1,136 @@
+"""Perplexity and divergence, comparisons of points, and advice, in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gguf_eval.analysis.divergence import Divergence, Figure, TextSummary
+from gguf_eval.analysis.versus import Versus
+from gguf_eval.report import words
+
+
+def print_texts(summaries: Sequence[tuple[str, TextSummary]], console: Console) -> None:
+    """A table of perplexities and divergences, then the reference's noise floor and what the table is of."""
+    divergent = any(summary.divergence for _, summary in summaries)
+    columns = ["model", "PPL", "bits/byte"]
+    if divergent:
+        columns += ["PPL ratio", "mean KLD", "median", "90%", "99%", "99.9%", "max", "same top", "RMS Δp"]
+    table = _table(columns)
+    for name, summary in summaries:
+        row = [
+            Text(name),
+            _with_interval(summary.perplexity, "{:.3f}"),
+            _with_interval(summary.bits_per_byte, "{:.4f}"),
+        ]
+        if divergent:
+            row += _divergence_cells(summary.divergence)
+        table.add_row(*row)
+    console.print(table)
+    for name, summary in summaries:
+        if summary.divergence is not None:
+            console.print(_bands(name, summary.divergence), style="dim", soft_wrap=not console.is_terminal)
+    for line in _notes(summaries):
+        console.print(Text(line), style="dim", soft_wrap=not console.is_terminal)
+
+
+def _divergence_cells(found: Divergence | None) -> list[Text]:
+    if found is None:
+        return [Text("reference", style="dim"), *([Text("")] * 8)]
+    quantiles = [_with_interval(found.quantiles[name], "{:.4f}") for name in ("median", "90%", "99%", "99.9%")]
+    return [
+        _with_interval(found.perplexity_ratio, "{:.4f}"),
+        _with_interval(found.mean, "{:.5f}"),
+        *quantiles,
+        Text(f"{found.maximum:.3f}"),
+        _with_interval(found.same_top, "{:.2%}"),
+        _with_interval(found.change_rms, "{:.2%}"),
+    ]
+
+
+def _bands(name: str, found: Divergence) -> Text:
+    parts = [
+        f"{band.low:g}–{band.high:g}: {band.mean.value:.4f} ({band.tokens})"
+        for band in found.by_confidence
+        if band.mean
+    ]
+    return Text(f"{name}: mean KLD by the reference's largest probability (tokens): {', '.join(parts)}")
+
+
+def _notes(summaries: Sequence[tuple[str, TextSummary]]) -> list[str]:
+    first = summaries[0][1]
+    stride = f", stride {first.stride}" if first.stride else ""
+    lines = [
+        f"{first.text} ({first.text_sha256[:12]}), {first.windows} windows of {first.n_ctx} tokens{stride}, "
+        f"{first.tokens} scored; 95 % intervals over windows. KLD in nats."
+    ]
+    for name, summary in summaries:
+        if summary.noise is not None:
+            noise = summary.noise
+            lines.append(
+                f"Noise floor ({name} against itself, windows decoded in halves, {noise.tokens} tokens): "
+                f"mean KLD {noise.mean:.2g}, 99% {noise.quantile_99:.2g}, same top {noise.same_top:.2%}."
+            )
+    errors = [summary.divergence for _, summary in summaries if summary.divergence and not summary.divergence.exact]
+    if errors:
+        share = max(found.estimator_error / found.token_error for found in errors if found.token_error)
+        lines.append(
+            "KLD is estimated from the reference's top entries and draws from the rest (--exact computes it whole): "
+            f"this adds a standard error of at most {share:.2f} times that of the tokens."
+        )
+    return lines
+
+
+def print_comparisons(found: Sequence[Versus], console: Console) -> None:
+    """One table for each pair: tasks, then all items together, then the mean over tasks."""
+    for versus in found:
+        console.print(Text(f"{versus.candidate} against {versus.reference}", style="bold"))
+        table = _table(["task", "difference", "95 % interval", "items", "right→wrong", "wrong→right", "p", "verdict"])
+        rows = [(entry.task, entry.comparison, entry.refused) for entry in versus.tasks]
+        for name, comparison, refused in [*rows, ("all items", versus.overall, None)]:
+            if comparison is None:
+                table.add_row(Text(name), *[Text(words.MISSING)] * 6, Text(refused or "", style="dim"))
+                continue
+            items = str(comparison.difference.n)
+            if comparison.left_out:
+                items += f" ({comparison.left_out} left out)"
+            table.add_row(
+                Text(name),
+                Text(words.signed_points(comparison.difference.value)),
+                Text(words.difference_interval(comparison.difference)),
+                Text(items),
+                Text(str(comparison.lost)),
+                Text(str(comparison.gained)),
+                Text(words.p_value(comparison.p_value)),
+                Text(comparison.verdict + _settle(comparison.items_to_settle)),
+            )
+        console.print(table)
+        macro = versus.macro
+        console.print(
+            Text(
+                f"Mean over tasks: {words.signed_points(macro.value)} points "
+                f"(95 % interval {words.difference_interval(macro)}).\n"
+            ),
+            soft_wrap=not console.is_terminal,
+        )
+
+
+def _settle(items: int | None) -> str:
+    return f" (about {items:,} items would settle it)" if items is not None else ""
+
+
+def _with_interval(figure: Figure, form: str) -> Text:
+    text = Text(form.format(figure.value))
+    if figure.low is not None and figure.high is not None:
+        text.append(f"\n{form.format(figure.low)}–{form.format(figure.high)}", style="dim")
+    return text
+
+
+def _table(columns: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if 0 < number < len(columns) - 1 else "left", no_wrap=True)
+    return table

@@ -1,0 +1,153 @@
+"""Runs models over a text in worker processes, the reference first."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gguf_eval.runtime.settings import EngineSettings
+from gguf_eval.study.jobs import TextJob
+from gguf_eval.study.process import run_in_worker
+from gguf_eval.study.records import TextRecord
+from gguf_eval.study.stages.state import Observer
+from gguf_eval.tasks.texts import TextFile
+
+
+@dataclass(frozen=True)
+class TextRequest:
+    """How models are run over a text."""
+
+    text: TextFile
+    references: Path
+    """Folder of the stored references."""
+    n_ctx: int = 512
+    chunks: int | None = None
+    stride: int | None = None
+    batch_size: int = 512
+    threads: int | None = None
+    exact: bool = False
+    """Run the reference beside each model instead of storing it."""
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """A model file as it is run over a text."""
+
+    name: str
+    path: Path
+    sha256: str
+    engine: EngineSettings
+
+
+def text_conditions(request: TextRequest, reference: TextModel | None) -> dict[str, Any]:
+    """What the result of running a model over a text depends on, beside the model."""
+    conditions: dict[str, Any] = {
+        "text": request.text.name,
+        "text_sha256": request.text.sha256,
+        "n_ctx": request.n_ctx,
+        "chunks": request.chunks,
+        "stride": request.stride,
+    }
+    if reference is not None:
+        conditions |= {
+            "reference": reference.name,
+            "reference_sha256": reference.sha256,
+            "reference_settings": reference.engine.answer_settings,
+            "exact": request.exact,
+        }
+    return conditions
+
+
+def run_text(
+    model: TextModel,
+    request: TextRequest,
+    log: Path,
+    *,
+    reference: TextModel | None = None,
+    store: bool = False,
+    on_rows: Callable[[int, int], None] = lambda done, total: None,
+) -> TextRecord:
+    """Run one model; with ``reference`` also compare it, with ``store`` keep it as a reference for others.
+
+    ``on_rows`` is told tokens scored and tokens in all. A stored reference must be there before a model is compared
+    with it, unless the request is exact. Raises `EngineError` where the worker fails.
+    """
+    job = TextJob(
+        model=str(model.path),
+        text=str(request.text.path),
+        n_ctx=request.n_ctx,
+        chunks=request.chunks,
+        stride=request.stride,
+        batch_size=request.batch_size,
+        threads=request.threads,
+        engine=model.engine,
+        model_sha256=model.sha256,
+        write_reference=str(request.references) if store else "",
+        reference_folder=str(request.references) if reference and not request.exact else "",
+        reference_sha256=reference.sha256 if reference else "",
+        reference_settings=reference.engine.answer_settings if reference else {},
+        reference_model=str(reference.path) if reference and request.exact else "",
+    )
+    plan: dict[str, Any] = {}
+    parts: list[dict[str, npt.NDArray[Any]]] = []
+    noise: dict[str, npt.NDArray[Any]] = {}
+    done = 0
+
+    def on_event(event: dict[str, Any]) -> None:
+        nonlocal done
+        if event["event"] == "rows":
+            parts.append(_unpacked(event["columns"]))
+            done += len(parts[-1]["nll"])
+            on_rows(done, plan["windows"] * plan["scored"])
+        elif event["event"] == "noise":
+            noise.update(_unpacked(event["columns"]))
+        elif event["event"] in ("plan", "peak"):
+            plan.update(event)
+
+    run_in_worker(job, log, on_event)
+    return TextRecord(
+        conditions=text_conditions(request, reference),
+        windows=plan["windows"],
+        scored=plan["scored"],
+        window_bytes=tuple(plan["window_bytes"]),
+        columns={name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
+        noise=noise,
+        peak_bytes=plan["peak_bytes"],
+    )
+
+
+def run_texts(
+    models: Sequence[TextModel], request: TextRequest, reference: TextModel | None, observer: Observer, log: Path
+) -> list[tuple[str, TextRecord]]:
+    """Run the reference, then every other model against it; the result is by name, in that order."""
+    records = []
+    if reference is not None:
+        records.append((reference.name, _observed(reference, request, None, True, observer, log)))
+    for model in models:
+        if reference is None or (model.sha256, model.engine) != (reference.sha256, reference.engine):
+            records.append((model.name, _observed(model, request, reference, False, observer, log)))
+    return records
+
+
+def _observed(
+    model: TextModel, request: TextRequest, reference: TextModel | None, store: bool, observer: Observer, log: Path
+) -> TextRecord:
+    with observer.step(f"{model.name}: {request.text.name}", 0) as advance:
+        seen = 0
+
+        def on_rows(done: int, total: int) -> None:
+            nonlocal seen
+            advance(done - seen)
+            seen = done
+
+        return run_text(model, request, log, reference=reference, store=store, on_rows=on_rows)
+
+
+def _unpacked(columns: dict[str, list[str]]) -> dict[str, npt.NDArray[Any]]:
+    return {name: np.frombuffer(base64.b64decode(data), np.dtype(kind)) for name, (kind, data) in columns.items()}
