@@ -14,8 +14,7 @@ import typer.exceptions
 from gguf_eval.cli.options import app
 from gguf_eval.errors import GgufEvalError, UsageError
 
-for _module in ("run", "reports", "model_files", "tasks", "machine", "lm_eval"):  # in the order of --help
-for _module in ("run", "reports", "quality", "model_files", "tasks", "machine"):  # in the order of --help
+for _module in ("run", "reports", "quality", "model_files", "tasks", "machine", "lm_eval"):  # in the order of --help
     import_module(f"gguf_eval.cli.{_module}")
 
 

@@ -157,8 +157,7 @@ class BuildJob:
     kind: Literal["build"] = "build"
 
 
-Job = ScoreJob | GenerateJob | SpeedJob | QuantizeJob | BuildJob
-Job = TextJob | ScoreJob | SpeedJob | QuantizeJob | BuildJob
+Job = ScoreJob | GenerateJob | TextJob | SpeedJob | QuantizeJob | BuildJob
 
 
 def to_document(job: Job) -> dict[str, Any]:
@@ -172,7 +171,6 @@ def from_document(document: dict[str, Any]) -> Job:
         "score": ScoreJob,
         "generate": GenerateJob,
         "text": TextJob,
-        "score": ScoreJob,
         "speed": SpeedJob,
         "quantize": QuantizeJob,
         "build": BuildJob,
