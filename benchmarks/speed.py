@@ -69,8 +69,8 @@ def main() -> None:
             "noise_reported": warnings,
         }
         print(model.stem, medians, ratios, turns, flush=True)
-    if args.output:
-        args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        if args.output:
+            args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
