@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import io
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gguf_eval.cli.options import Json, app, print_summary, split_names, stdout
+from gguf_eval.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from gguf_eval.analysis.summary import StudySummary
+    from gguf_eval.study.records import StudyRecord
+
+FORMATS = ("text", "html", "svg", "png", "markdown", "json", "csv", "jsonl", "parquet")
 
 
 @app.command()
 def report(
     study: Annotated[Path, typer.Argument(help="A study file.", show_default=False)],
+    format_: Annotated[str, typer.Option("--format", "-f", help=", ".join(FORMATS) + ".")] = "",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
+    items: Annotated[bool, typer.Option("--items", help="One row an item in csv, jsonl and parquet.")] = False,
+    chart: Annotated[
+        str, typer.Option("--chart", help="The chart of svg and png: quality, speed, ladder-MODEL ...")
+    ] = "quality",
     wide: Annotated[bool, typer.Option("--wide", help="Every column, however long the lines get.")] = False,
     columns: Annotated[
         str, typer.Option("--columns", help="These columns, in this order: level,memory,tg128,score,against ...")
@@ -21,7 +36,7 @@ def report(
     no_color: Annotated[bool, typer.Option("--no-color", help="No colour (NO_COLOR does the same).")] = False,
     json_output: Json = False,
 ) -> None:
-    """Print the report of a study.
+    """Print the report of a study, or write it as a web page, a chart, a model card's text or data.
 
     In a narrow terminal columns go in this order: tasks (into a table of their own), pp, file, bpw, tg, score, memory.
     """
@@ -29,8 +44,82 @@ def report(
     from gguf_eval.report.terminal import print_report
     from gguf_eval.study.read import read_study
 
-    summary = summarise(read_study(study))
-    if json_output:
-        print_summary(summary, json_output)
-    else:
+    name = _format(format_, output, json_output)
+    record = read_study(study)
+    summary = summarise(record)
+    if name == "text" and output is None:
         print_report(summary, stdout(no_color=no_color), wide=wide, columns=split_names(columns), sort=sort)
+    elif name == "json" and output is None:
+        print_summary(summary, True)
+    elif name in ("svg", "png", "parquet", "html") and output is None:
+        raise UsageError(f"--format {name} needs a file to write to: -o report.{name}")
+    elif output is None:
+        typer.echo(_text(name, record, summary, items), nl=False)
+    else:
+        _write(name, output, record, summary, items, chart)
+        typer.echo(f"gguf-eval: wrote {output}", err=True)
+
+
+def _format(name: str, output: Path | None, json_output: bool) -> str:
+    """The format asked for; the file's ending says it where the option does not."""
+    endings = {"md": "markdown", "htm": "html", "txt": "text", "ndjson": "jsonl"}
+    if json_output:
+        return "json"
+    if not name:
+        ending = output.suffix.lstrip(".").lower() if output else "text"
+        name = endings.get(ending, ending)
+    if name not in FORMATS:
+        raise UsageError(f"--format: '{name}' is unknown{nearest(name, FORMATS)}; there are: {', '.join(FORMATS)}")
+    return name
+
+
+def _write(name: str, output: Path, record: StudyRecord, summary: StudySummary, items: bool, chart: str) -> None:
+    """Write under a temporary name in the same folder, then move: a report is whole or not there."""
+    if not output.parent.is_dir():
+        raise UsageError(f"{output.parent}: no such folder; make it, or name another file with -o")
+    part = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        if name in ("svg", "png"):
+            from gguf_eval.report.charts import write_image
+
+            write_image(summary, part, name, chart)  # type: ignore[arg-type]
+        elif name == "parquet":
+            from gguf_eval.report.data import item_rows, summary_rows, write_parquet
+
+            write_parquet(list(item_rows(record) if items else summary_rows(summary)), part)
+        else:
+            part.write_text(_text(name, record, summary, items), encoding="utf-8", newline="")
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _text(name: str, record: StudyRecord, summary: StudySummary, items: bool) -> str:
+    from gguf_eval.report.data import item_rows, summary_rows, write_csv, write_jsonl
+
+    out = io.StringIO()
+    rows = item_rows(record) if items else summary_rows(summary)
+    if name == "html":
+        from gguf_eval.report.html import to_html
+
+        out.write(to_html(record, summary))
+    elif name == "markdown":
+        from gguf_eval.report.markdown import to_markdown
+
+        out.write(to_markdown(summary))
+    elif name == "json":
+        from gguf_eval.report.escape import json_text
+        from gguf_eval.report.export import to_document
+
+        out.write(json_text(to_document(summary)) + "\n")
+    elif name == "csv":
+        write_csv(list(rows), out)
+    elif name == "jsonl":
+        write_jsonl(rows, out)
+    else:
+        from rich.console import Console
+
+        from gguf_eval.report.terminal import print_report
+
+        print_report(summary, Console(file=out, width=120, highlight=False))
+    return out.getvalue()

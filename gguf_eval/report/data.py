@@ -1,0 +1,93 @@
+"""The study's figures as flat rows: one a point and task, or one a point and item; for CSV, JSON Lines and Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from gguf_eval.analysis.summary import PointSummary, StudySummary
+from gguf_eval.report.escape import csv_cell
+from gguf_eval.study.records import StudyRecord
+
+
+def summary_rows(study: StudySummary) -> Iterator[dict[str, Any]]:
+    """One row for each point and task; a point without tasks has one row."""
+    for point in study.points:
+        common = {
+            "model": point.model, "level": point.label, "bits_per_weight": point.bits_per_weight,
+            "size_bytes": point.size_bytes, "peak_rss_bytes": point.peak_rss_bytes, "sha256": point.sha256,
+            "status": point.status, "error": point.error,
+            **{f"{test}_tokens_per_second": speed.tokens_per_second for test, speed in point.speed.items()},
+        }  # fmt: skip
+        for row in _task_rows(point) or [{}]:
+            yield {**common, **row, "study": study.path, "command": study.command}
+
+
+def _task_rows(point: PointSummary) -> list[dict[str, Any]]:
+    rows = []
+    for name, task in point.tasks.items():
+        estimate, compared = task.estimate, task.comparison
+        rows.append({
+            "task": name, "group": task.group, "metric": task.metric,
+            "value": estimate.value if estimate else None, "low": estimate.low if estimate else None,
+            "high": estimate.high if estimate else None, "n": estimate.n if estimate else 0,
+            "unscored": task.unscored, "interval_method": estimate.method if estimate else None, "chance": task.chance,
+            "difference": compared.difference.value if compared else None,
+            "difference_low": compared.difference.low if compared else None,
+            "difference_high": compared.difference.high if compared else None,
+            "gained": compared.gained if compared else None, "lost": compared.lost if compared else None,
+            "p_value": compared.p_value if compared else None, "verdict": compared.verdict if compared else None,
+        })  # fmt: skip
+    return rows
+
+
+def item_rows(study: StudyRecord) -> Iterator[dict[str, Any]]:
+    """One row for each point and item that has an outcome."""
+    for point in study.points:
+        for task in study.tasks:
+            for key, outcome in point.outcomes.get(task.hash, {}).items():
+                item = task.items.get(key)
+                yield {
+                    "model": point.model, "level": point.label, "task": task.name, "item": item.id if item else None,
+                    "item_hash": key, "value": outcome.value, "answer": outcome.answer,
+                    "gold": item.gold if item else None, "text": outcome.text, "extracted": outcome.extracted,
+                    "metrics": outcome.metrics, "logprobs": list(outcome.logprobs),
+                    "token_counts": list(outcome.token_counts), "truncated_tokens": outcome.truncated_tokens,
+                    "unscored_reason": outcome.unscored_reason,
+                }  # fmt: skip
+
+
+def write_csv(rows: list[dict[str, Any]], out: TextIO) -> None:
+    """Write rows as CSV; text that a spreadsheet would take for a formula is quoted."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: csv_cell(_flat(value)) for name, value in row.items()})
+
+
+def _flat(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+
+
+def write_jsonl(rows: Iterator[dict[str, Any]], out: TextIO) -> None:
+    """Write one JSON document a line."""
+    for row in rows:
+        out.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write rows as a Parquet file; metrics are JSON text, since tasks differ in them."""
+    import pyarrow
+    import pyarrow.parquet
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {name: [_parquet_value(row.get(name)) for row in rows] for name in names}
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+
+
+def _parquet_value(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value

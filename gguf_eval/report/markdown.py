@@ -1,0 +1,80 @@
+"""The report as Markdown, for model cards and READMEs: a table, how it was measured, the command that repeats it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gguf_eval.analysis.marks import Marks, find_marks, score
+from gguf_eval.analysis.recommend import conclude
+from gguf_eval.analysis.summary import PointSummary, StudySummary
+from gguf_eval.report import words
+from gguf_eval.report.columns import models_of
+from gguf_eval.report.escape import markdown, plain
+
+
+def to_markdown(study: StudySummary) -> str:
+    """The whole report; text from outside is escaped."""
+    marks = find_marks(study)
+    parts = []
+    for model, points in models_of(study).items():
+        parts += [f"### {markdown(model)} ({words.parameters(points)})", _table(study, points, marks)]
+        parts += [f"- {markdown(p.label)} failed: {markdown(p.error or '')}" for p in points if p.status == "failed"]
+    parts += [f"> {markdown(warning.message)}" for warning in study.warnings]
+    parts += [markdown(line) for found in conclude(study) for line in words.conclusion(found)]
+    parts.append("#### How it was measured")
+    parts.append("\n".join(f"- {markdown(line)}" for line in words.how_to_read(study, marks)))
+    parts.append(f"Measured with gguf-eval, {markdown(study.created_at)}:\n\n    {plain(study.command)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(study: StudySummary, points: Sequence[PointSummary], marks: Marks) -> str:
+    tests = list(dict.fromkeys(test for point in points for test in point.speed))
+    names = [name for name in study.task_names if any(name in point.tasks for point in points)]
+    tasks = names if len(names) <= 8 else []
+    header = [
+        "level",
+        "bpw",
+        "file",
+        "peak RAM",
+        *tests,
+        *(["score"] if len(names) > 1 else []),
+        *tasks,
+        "against reference",
+    ]
+    rows = [[*map(markdown, header)], [":--", *["--:"] * (len(header) - 2), ":--"]]
+    for point in points:
+        cells = [
+            ("◆ " if point.id in marks.front else "") + markdown(point.label),
+            f"{point.bits_per_weight:.2f}",
+            words.size(point.size_bytes),
+            words.size(point.peak_rss_bytes),
+            *(_speed(point, test) for test in tests),
+        ]
+        if len(names) > 1:
+            estimate = score(point)
+            cells.append(f"{words.percent(estimate.value)} ({words.interval(estimate)})" if estimate else words.MISSING)
+        cells += [_task(point, name) for name in tasks]
+        rows.append([*cells, _difference(point)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _speed(point: PointSummary, test: str) -> str:
+    speed = point.speed.get(test)
+    return f"{words.rate(speed.tokens_per_second)} {words.deviation(speed)}" if speed else words.MISSING
+
+
+def _task(point: PointSummary, name: str) -> str:
+    task = point.tasks.get(name)
+    if task is None or task.estimate is None:
+        return words.MISSING
+    return f"{words.percent(task.estimate.value)} ({words.interval(task.estimate)})"
+
+
+def _difference(point: PointSummary) -> str:
+    if point.is_reference:
+        return "reference"
+    if point.overall is None:
+        return words.MISSING
+    difference = point.overall.difference
+    verdict = words.verdict(point.overall)
+    return f"{words.signed_points(difference.value)} ({words.difference_interval(difference)}) {verdict}"
