@@ -33,6 +33,10 @@ class Page:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
+    def close(self) -> None:
+        """End the connection."""
+        self._socket.close()
+
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call a method of the protocol; errors that the page logs meanwhile are kept."""
         self._number += 1
@@ -97,7 +101,11 @@ def browser_page(program: str, profile: Path) -> Iterator[Page]:
         port = port_file.read_text().split()[0]
         with urlopen(f"http://127.0.0.1:{port}/json") as answer:
             tabs = json.load(answer)
-        yield Page(next(tab for tab in tabs if tab["type"] == "page")["webSocketDebuggerUrl"])
+        page = Page(next(tab for tab in tabs if tab["type"] == "page")["webSocketDebuggerUrl"])
+        try:
+            yield page
+        finally:
+            page.close()
     finally:
         process.kill()
         process.wait()

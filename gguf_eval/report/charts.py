@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +43,9 @@ def charts(study: StudySummary) -> list[Chart]:
     for model in dict.fromkeys(point.model for point in study.points):
         points = [point for point in study.points if point.model == model and point.tasks]
         made += [_ladder(model, points), _heat_map(model, points)]
-    return [chart for chart in made if chart is not None]
+    # Vega writes a specification's description over the alternative text of the element it draws in.
+    drawn = [chart for chart in made if chart is not None]
+    return [replace(chart, spec={**chart.spec, "description": chart.alt}) for chart in drawn]
 
 
 def write_image(study: StudySummary, folder_or_file: Path, kind: Literal["svg", "png"], only: str = "quality") -> None:
