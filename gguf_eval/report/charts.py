@@ -115,7 +115,8 @@ def _speed(study: StudySummary, marks: Marks) -> Chart | None:
     layers = _points(base, y) + _labels(base, y)
     return Chart(
         "speed", "Generation speed against memory",
-        _alt("Tokens a second against memory", rows, "tokens_per_second", "tokens/s"), _spec(layers.interactive()), rows,
+        _alt("Tokens a second against memory", rows, "tokens_per_second", "tokens/s"), _spec(layers.interactive()),
+        rows,
     )  # fmt: skip
 
 
