@@ -294,7 +294,8 @@ def test_a_disk_that_fills_half_way_leaves_nothing(tiny: Path, tmp_path: Path) -
 
 
 def test_the_log_goes_on_to_the_caller(tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    library()  # sends the log to standard error, whatever a test before this one has set
+    llama = library()
+    llama.llama_log_set(llama.llama_log_callback(), None)  # standard error, whatever a test before this one has set
     quantize(tiny, tmp_path / "out.gguf", "Q4_0")
     log = capfd.readouterr().err
     assert log.count("quant size") == 1, "the run's log and not the dry run's"
