@@ -14,11 +14,11 @@ from tiny_model import BOS, CONTEXT_LENGTH
 from gguf_eval.errors import UsageError
 from gguf_eval.lm_eval.arguments import KNOWN, parse_arguments
 from gguf_eval.lm_eval.caching import answer_identity, claim
-from gguf_eval.lm_eval.chat import ChatTemplates
 from gguf_eval.lm_eval.evaluate import HarnessRequest, store
 from gguf_eval.lm_eval.generation import parse_generation
 from gguf_eval.lm_eval.harness import find_files
 from gguf_eval.lm_eval.results import read_results
+from gguf_eval.runtime.chat import ChatTemplates
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.scoring import Request, Scorer
 from gguf_eval.study.plan import RunRequest, plan_points

@@ -17,9 +17,9 @@ from gguf_eval.files.header import read_header
 from gguf_eval.files.source import model_source
 from gguf_eval.lm_eval.arguments import parse_arguments
 from gguf_eval.lm_eval.caching import answer_identity, claim
-from gguf_eval.lm_eval.chat import ChatTemplates
 from gguf_eval.lm_eval.generation import parse_generation
 from gguf_eval.runtime.bindings import keep_log
+from gguf_eval.runtime.chat import ChatTemplates
 from gguf_eval.runtime.generation import GenerationRequest, Generator
 from gguf_eval.runtime.model import ContextSettings
 from gguf_eval.runtime.placement import DEFAULT_CONTEXT, open_model

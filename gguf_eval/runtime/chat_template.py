@@ -1,0 +1,77 @@
+"""The Jinja environment of chat templates, as transformers' apply_chat_template sets it up.
+
+Templates come with model files, from anyone: they run in Jinja's immutable sandbox.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+def render_template(source: str, messages: Messages, tokens: Mapping[str, str], *, add_generation_prompt: bool) -> str:
+    """The conversation as text; raises Jinja's ``TemplateError`` where the template refuses it or is wrong.
+
+    tokens: ``bos_token`` and ``eos_token`` as the vocabulary spells them. Templates get no tools and no documents.
+    """
+    return _compile(source).render(
+        messages=[dict(message) for message in messages],
+        tools=None,
+        documents=None,
+        add_generation_prompt=add_generation_prompt,
+        **tokens,
+    )
+
+
+@lru_cache(maxsize=16)
+def _compile(source: str) -> Template:
+    from jinja2 import nodes
+    from jinja2.ext import Extension
+    from jinja2.parser import Parser
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class GenerationTag(Extension):
+        """``{% generation %}`` marks what the model wrote, for training; the text is the same without."""
+
+        tags = {"generation"}  # noqa: RUF012 - Jinja's own way
+
+        def parse(self, parser: Parser) -> nodes.Node:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
+
+        def _body(self, caller: Any) -> Any:
+            return caller()
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, "jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment.from_string(source)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Jinja's own filter escapes what HTML would read."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise(message: str) -> NoReturn:
+    from jinja2.exceptions import TemplateError
+
+    raise TemplateError(message)
