@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gguf_eval.analysis.summary import StudySummary
-    from gguf_eval.runtime.settings import Offload
+    from gguf_eval.runtime.settings import ChatSettings, Offload
 
 app = typer.Typer(
     name="gguf-eval",
@@ -130,6 +130,18 @@ def flash_attention_number(text: str) -> int:
     if text.lower() not in numbers:
         raise UsageError(f"--flash-attn needs on, off or auto; found '{text}'")
     return numbers[text.lower()]
+
+
+def chat_settings(mode: str, system: str, fewshot_as_turns: bool) -> ChatSettings:
+    """The settings that --chat, --system and --fewshot-as-turns make."""
+    from gguf_eval.runtime.settings import CHAT_MODES, ChatSettings
+
+    for known in CHAT_MODES:
+        if mode == known:
+            if mode == "off" and (system or fewshot_as_turns):
+                raise UsageError("--system and --fewshot-as-turns need a conversation; found --chat off: leave it out")
+            return ChatSettings(known, system, fewshot_as_turns)
+    raise UsageError(f"--chat needs one of {', '.join(CHAT_MODES)}; found '{mode}'")
 
 
 def model_source_path(reference: str, cache: Path | None) -> Path:

@@ -28,6 +28,7 @@ from gguf_eval.cli.options import (
     Threads,
     app,
     cache_type_pairs,
+    chat_settings,
     flash_attention_number,
     memory_bytes,
     model_source_path,
@@ -63,6 +64,13 @@ def run(
     max_memory: MaxMemory = "",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=32, help="Tokens of one decode.")] = 512,
     items: Annotated[str, typer.Option("--items", help="Only these items, by id, separated by commas.")] = "",
+    chat: Annotated[
+        str, typer.Option("--chat", help="By the model's chat template: auto (where it writes its answer), on, off.")
+    ] = "auto",
+    system: Annotated[str, typer.Option("--system", help="The system message of a conversation.")] = "",
+    fewshot_as_turns: Annotated[
+        bool, typer.Option("--fewshot-as-turns", help="Examples as earlier turns of a conversation.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Chooses the items of --limit.")] = 0,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory.")] = True,
     repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1, help="Timed runs of each speed test.")] = 3,
@@ -98,6 +106,7 @@ def run(
         cache_types=cache_type_pairs(cache_type_k, cache_type_v),
         flash_attention=flash_attention_number(flash_attention),
         max_memory_bytes=memory_bytes(max_memory),
+        chat=chat_settings(chat, system, fewshot_as_turns),
         cache=cache_dir,
         mirror=mirror,
         command=shlex.join(["gguf-eval", *sys.argv[1:]]),

@@ -35,6 +35,11 @@ class ChatTemplates:
         vocabulary = Vocabulary(model)
         self.tokens = {"bos_token": vocabulary.bos, "eos_token": vocabulary.eos}
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the templates are called; most files have one, ``default``."""
+        return tuple(self._templates)
+
     def select(self, name: str | None) -> str:
         """The template of that name, or the default one; raises `UsageError`."""
         if not self._templates:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 ANCHOR = "anchor "
 """Begins the name of a speed test that is repeated at the end."""
@@ -65,6 +66,46 @@ class EngineSettings:
         if self.cache_type_k == self.cache_type_v:
             return "" if self.cache_type_k == "F16" else self.cache_type_k
         return f"{self.cache_type_k}/{self.cache_type_v}"
+
+
+ChatMode = Literal["auto", "on", "off"]
+CHAT_MODES: tuple[ChatMode, ...] = ("auto", "on", "off")
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """Whether questions are put as a conversation by the model's own template."""
+
+    mode: ChatMode = "auto"
+    """auto: the model writes its answers in a conversation where it has a template; choices are scored as text."""
+    system: str = ""
+    """The system message, before what a task says itself."""
+    fewshot_as_turns: bool = False
+    """Examples are earlier turns of the conversation instead of text of the question."""
+
+    def applies_to(self, kind: str) -> bool:
+        """Whether tasks of this kind are asked in a conversation, where the model has a template."""
+        return self.mode == "on" or (self.mode == "auto" and kind == "generation")
+
+    def answer_settings(self, kinds: Collection[str]) -> dict[str, Any]:
+        """What changes answers to tasks of these kinds and is not the default: part of a point's identity."""
+        settings: dict[str, Any] = {}
+        if any(self.applies_to(kind) != ChatSettings().applies_to(kind) for kind in kinds):
+            settings["chat"] = self.mode
+        if any(self.applies_to(kind) for kind in kinds):
+            settings |= {"system": self.system} if self.system else {}
+            settings |= {"fewshot_as_turns": True} if self.fewshot_as_turns else {}
+        return settings
+
+
+def chat_name(settings: Mapping[str, Any]) -> str:
+    """Names a point's chat settings for people, after a blank; empty for the default."""
+    parts = [{"on": "chat", "off": "no chat"}[settings["chat"]]] if "chat" in settings else []
+    if "system" in settings:  # two messages are told apart, and none is too long for a table
+        parts.append(f"system {hashlib.sha256(settings['system'].encode()).hexdigest()[:4]}")
+    if "fewshot_as_turns" in settings:
+        parts.append("turns")
+    return "".join(f" {part}" for part in parts)
 
 
 def offload_from_document(document: Mapping[str, Any]) -> Offload:

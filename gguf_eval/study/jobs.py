@@ -9,7 +9,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from gguf_eval.runtime.settings import EngineSettings, Offload, engine_from_document, offload_from_document
+from gguf_eval.runtime.settings import (
+    ChatSettings,
+    EngineSettings,
+    Offload,
+    engine_from_document,
+    offload_from_document,
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,7 @@ class ScoreJob:
     threads: int | None
     engine: EngineSettings
     kind: Literal["score"] = "score"
+    chat: ChatSettings = field(default_factory=ChatSettings)
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class GenerateJob:
     threads: int | None
     engine: EngineSettings
     kind: Literal["generate"] = "generate"
+    chat: ChatSettings = field(default_factory=ChatSettings)
 
 
 @dataclass(frozen=True)
@@ -64,8 +72,12 @@ class HeaderWork:
     @property
     def text(self) -> str:
         """The header as plain text."""
-        shown = (f"{question}{self.delimiter}{answer}{self.separator}" for question, answer in self.examples)
-        return self.description + "".join(shown)
+        return self.description + self.shown
+
+    @property
+    def shown(self) -> str:
+        """The examples as plain text."""
+        return "".join(f"{question}{self.delimiter}{answer}{self.separator}" for question, answer in self.examples)
 
 
 @dataclass(frozen=True)
@@ -178,6 +190,8 @@ def from_document(document: dict[str, Any]) -> Job:
     fields = dict(document)
     if "engine" in fields:
         fields["engine"] = engine_from_document(fields["engine"])
+    if "chat" in fields:
+        fields["chat"] = ChatSettings(**fields["chat"])
     if "offload" in fields:
         fields["offload"] = offload_from_document(fields["offload"])
     if fields["kind"] == "speed":

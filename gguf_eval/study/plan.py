@@ -13,7 +13,7 @@ from gguf_eval.files.header import Header, read_header
 from gguf_eval.files.levels import canonical_level
 from gguf_eval.files.model_file import ModelFile, describe, model_name
 from gguf_eval.files.quantize import is_quantized, level_path, needs_making
-from gguf_eval.runtime.settings import EngineSettings, Offload
+from gguf_eval.runtime.settings import ChatSettings, EngineSettings, Offload, chat_name
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class RunRequest:
     measure_again: bool = False
     """Measure speed and memory though the study has them."""
 
+    chat: ChatSettings = field(default_factory=ChatSettings)
+
 
 @dataclass(frozen=True)
 class PlannedPoint:
@@ -67,6 +69,8 @@ class PlannedPoint:
     """Whether the file is made from ``source``, or is ``source``."""
     origin: dict[str, Any]
     engine: EngineSettings = field(default_factory=EngineSettings)
+    chat: dict[str, Any] = field(default_factory=dict)
+    """Of `ChatSettings.answer_settings`: what tells the point from one that is asked in the usual way."""
 
     @property
     def name(self) -> str:
@@ -75,9 +79,9 @@ class PlannedPoint:
 
     @property
     def label(self) -> str:
-        """What tells points of one model apart: the level, and the cache's type where it is not F16."""
+        """What tells points of one model apart: the level, a cache that is not F16, and how it is asked."""
         cache = self.engine.cache_name
-        return f"{self.level} KV {cache}" if cache else self.level
+        return (f"{self.level} KV {cache}" if cache else self.level) + chat_name(self.chat)
 
 
 def plan_points(request: RunRequest) -> list[PlannedPoint]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from gguf_eval.runtime.settings import EngineSettings
+from gguf_eval.runtime.settings import EngineSettings, chat_name
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -158,10 +158,10 @@ class PointRecord:
 
     @property
     def label(self) -> str:
-        """What tells points of one model apart: the level, and the KV cache's type where it is not F16."""
+        """What tells points of one model apart: the level, a KV cache that is not F16, and how it is asked."""
         keys, values = self.settings.get("cache_type_k", "F16"), self.settings.get("cache_type_v", "F16")
         cache = EngineSettings(cache_type_k=keys, cache_type_v=values).cache_name
-        return f"{self.level} KV {cache}" if cache else self.level
+        return (f"{self.level} KV {cache}" if cache else self.level) + chat_name(self.settings)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def run_study(request: RunRequest, observer: Observer) -> bool:
     """
     fetch = mirror(request.mirror) if request.mirror else dataset_files
     tasks = find_tasks(list(request.tasks))
-    points = plan_points(request)
+    chat = request.chat.answer_settings({task.kind for task in tasks})
+    points = [replace(point, chat=chat) for point in plan_points(request)]
     check_offload(request.offload)
     with StudyWriter(request.study) as study:
         work = []
@@ -58,7 +60,7 @@ def run_point(state: RunState, point: PlannedPoint) -> bool:
         state.study.save_unmade(point.name, point.model, point.level, point.source.sha256, str(error), log)
         return False
     state.study.forget_unmade(point.level, point.source.sha256)
-    settings = {"max_tokens": state.request.ctx, **point.engine.answer_settings}
+    settings = {"max_tokens": state.request.ctx, **point.engine.answer_settings, **point.chat}
     point_id = state.study.save_point(point.name, point.model, settings, file, point.origin)
     state.study.plan_point(point_id, [w.task.hash for w in state.work], speed=state.request.speed)
     try:

@@ -31,6 +31,7 @@ def generate(state: RunState, point: PlannedPoint, point_id: int, file: ModelFil
         batch_size=state.request.batch_size,
         threads=state.request.threads,
         engine=point.engine,
+        chat=state.request.chat,
     )
     by_hash = {task_items.task.hash: task_items for task_items in missing}
     names = ", ".join(task_items.task.name for task_items in missing)

@@ -28,6 +28,7 @@ def score(state: RunState, point: PlannedPoint, point_id: int, file: ModelFile, 
         batch_size=state.request.batch_size,
         threads=state.request.threads,
         engine=point.engine,
+        chat=state.request.chat,
     )
     by_hash = {task_items.task.hash: task_items for task_items in missing}
     names = ", ".join(task_items.task.name for task_items in missing)

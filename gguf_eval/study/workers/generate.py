@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from gguf_eval.runtime.bindings import build_info
+from gguf_eval.runtime.chat import ChatEncoder
 from gguf_eval.runtime.generation import Generation, GenerationRequest, Generator
 from gguf_eval.runtime.model import ContextSettings
 from gguf_eval.runtime.placement import DEFAULT_CONTEXT, open_model
+from gguf_eval.runtime.settings import ChatSettings
 from gguf_eval.study.jobs import GenerateJob, GenerationWork, TaskWork
+from gguf_eval.study.workers.asking import chat_encoder, messages
 from gguf_eval.study.workers.emit import Emit
 
 
@@ -22,18 +25,22 @@ def run(job: GenerateJob, emit: Emit) -> None:
         generator = Generator(
             model, max_tokens=job.max_tokens, batch_size=job.batch_size, threads=job.threads, engine=job.engine
         )
+        encoder = chat_encoder(job, model, "generation")
         for work, settings in zip(job.tasks, job.settings, strict=True):
             emit({"event": "start", "task": work.task_hash, "items": len(work.prompts)})
-            for done in generator.stream(_requests(work, settings)):
+            for done in generator.stream(_requests(work, settings, job.chat, encoder)):
                 rows = [_row(work.item_hashes[place], answer) for place, answer in done.items()]
                 emit({"event": "answers", "task": work.task_hash, "rows": rows})
 
 
-def _requests(work: TaskWork, settings: GenerationWork) -> list[GenerationRequest]:
-    headers = [header.text for header in work.headers]
+def _requests(
+    work: TaskWork, settings: GenerationWork, chat: ChatSettings, encoder: ChatEncoder | None
+) -> list[GenerationRequest]:
     return [
         GenerationRequest(
-            prompt=headers[prompt.header] + prompt.contexts[0],
+            prompt=encoder.prompt(messages(work.headers[prompt.header], prompt.contexts[0], chat))
+            if encoder
+            else work.headers[prompt.header].text + prompt.contexts[0],
             max_tokens=settings.max_tokens,
             stop=settings.stop,
             temperature=settings.temperature,

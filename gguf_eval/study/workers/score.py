@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gguf_eval.runtime.bindings import build_info
+from gguf_eval.runtime.chat import ChatEncoder
 from gguf_eval.runtime.model import ContextSettings
 from gguf_eval.runtime.placement import DEFAULT_CONTEXT, open_model
-from gguf_eval.runtime.scoring import Request, Score, Scorer
+from gguf_eval.runtime.scoring import Request, Score, Scorer, TokenRequest
+from gguf_eval.runtime.settings import ChatSettings
 from gguf_eval.study.jobs import ScoreJob, TaskWork
+from gguf_eval.study.workers.asking import chat_encoder, messages
 from gguf_eval.study.workers.emit import Emit
 
 
@@ -21,18 +25,34 @@ def run(job: ScoreJob, emit: Emit) -> None:
         scorer = Scorer(
             model, max_tokens=job.max_tokens, batch_size=job.batch_size, threads=job.threads, engine=job.engine
         )
+        encoder = chat_encoder(job, model, "choice")
         for work in job.tasks:
             emit({"event": "start", "task": work.task_hash, "items": len(work.prompts)})
-            _score_task(work, scorer, emit)
+            requests = _chat_requests(work, job.chat, encoder) if encoder else _requests(work)
+            _score_task(work, requests, scorer, emit)
 
 
-def _score_task(work: TaskWork, scorer: Scorer, emit: Emit) -> None:
+def _requests(work: TaskWork) -> list[Request]:
     headers = [header.text for header in work.headers]
-    requests = [
+    return [
         Request(headers[prompt.header] + prompt.contexts[i if len(prompt.contexts) > 1 else 0], work.delimiter + choice)
         for prompt in work.prompts
         for i, choice in enumerate(prompt.choices)
     ]
+
+
+def _chat_requests(work: TaskWork, chat: ChatSettings, encoder: ChatEncoder) -> list[TokenRequest]:
+    """Answers follow the assistant's header, with the template's delimiter in place of the task's."""
+    requests = []
+    for prompt in work.prompts:
+        header = work.headers[prompt.header]
+        asked = [encoder.prompt(messages(header, context, chat)) for context in prompt.contexts]
+        for i, choice in enumerate(prompt.choices):
+            requests.append(TokenRequest(asked[i if len(asked) > 1 else 0], encoder.answer(choice)))
+    return requests
+
+
+def _score_task(work: TaskWork, requests: Sequence[Request | TokenRequest], scorer: Scorer, emit: Emit) -> None:
     owners = [item for item, prompt in enumerate(work.prompts) for _ in prompt.choices]
     waiting: list[dict[int, Score]] = [{} for _ in work.prompts]
     for done in scorer.stream(requests):
