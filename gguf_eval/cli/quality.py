@@ -19,6 +19,7 @@ from gguf_eval.cli.options import (
     app,
     cache_type_pairs,
     flash_attention_number,
+    memory_bytes,
     model_source_path,
     offload_settings,
     print_json,
@@ -124,3 +125,39 @@ def compare(
         print_json([asdict(entry) for entry in found])
     else:
         print_comparisons(found, stdout())
+
+
+@app.command()
+def recommend(
+    study: StudyFile,
+    max_memory: Annotated[str, typer.Option("--max-memory", help="Memory at most: 800M, 6GB (units of 1024).")] = "",
+    min_tps: Annotated[
+        float | None, typer.Option("--min-tps", min=0.0, help="Tokens a second of generation at least.")
+    ] = None,
+    max_loss: Annotated[
+        float | None, typer.Option("--max-loss", min=0.0, help="Points lost from the model's reference at most.")
+    ] = None,
+    ctx: Annotated[
+        int | None, typer.Option("--ctx", "-c", min=1, help="Predict the memory for so many tokens.")
+    ] = None,
+    margin: Margin = 1.0,
+    json_output: Json = False,
+) -> None:
+    """Say which point of a study to run under limits, over all sizes and levels, why, and how sure that is."""
+    from gguf_eval.analysis.advice import Limits, advise, predict_memory
+    from gguf_eval.report.quality import print_advice
+    from gguf_eval.study.doctor import build_features
+    from gguf_eval.study.read import read_study
+
+    limits = Limits(memory_bytes(max_memory), min_tps, None if max_loss is None else max_loss / 100)
+    record = read_study(study)
+    predicted = {}
+    if ctx is not None:
+        features = build_features()
+        found = {point.id: predict_memory(point, ctx, features) for point in record.points}
+        predicted = {number: size for number, size in found.items() if size is not None}
+    advice = advise(record, limits, margin=margin / 100, context=ctx, predicted_bytes=predicted)
+    if json_output:
+        print_json(asdict(advice))
+    else:
+        print_advice(advice, stdout())

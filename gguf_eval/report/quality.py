@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gguf_eval.analysis.advice import Advice, Advised, Limits
 from gguf_eval.analysis.divergence import Divergence, Figure, TextSummary
 from gguf_eval.analysis.versus import Versus
 from gguf_eval.report import words
@@ -120,6 +121,82 @@ def print_comparisons(found: Sequence[Versus], console: Console) -> None:
 
 def _settle(items: int | None) -> str:
     return f" (about {items:,} items would settle it)" if items is not None else ""
+
+
+def print_advice(advice: Advice, console: Console) -> None:
+    """The choice and its reasons, every point with what speaks against it, then what the advice rests on."""
+    wide = not console.is_terminal
+    console.print(Text(_choice(advice), style="bold"), soft_wrap=wide)
+    table = _table(["point", "memory", "tokens/s", "score", "loss", "95 % interval", "first in", "remarks"])
+    for point in advice.points:
+        cost = point.tradeoff
+        table.add_row(
+            Text(cost.name),
+            Text(("~" if point.memory_predicted else "") + words.size(cost.memory_bytes)),
+            Text(words.rate(cost.tokens_per_second) if cost.tokens_per_second else words.MISSING),
+            Text(words.percent(cost.quality)),
+            Text(words.signed_points(point.loss.value) if point.loss else words.MISSING),
+            Text(words.difference_interval(point.loss) if point.loss else ""),
+            Text(f"{point.first_share:.0%}"),
+            Text(_remarks(point, advice)),
+        )
+    console.print(table)
+    for line in _advice_notes(advice):
+        console.print(Text(line), style="dim", soft_wrap=wide)
+
+
+def _choice(advice: Advice) -> str:
+    limits = _limits(advice.limits)
+    chosen = advice.choice
+    if chosen is None:
+        return f"No point keeps to the limits ({limits}). In {advice.none_share:.0%} of resamples none does."
+    cost = chosen.tradeoff
+    speed = f", {words.rate(cost.tokens_per_second)} tokens/s" if cost.tokens_per_second else ""
+    loss = "its model's reference"
+    if chosen.loss is not None:
+        loss = f"{words.signed_points(chosen.loss.value)} points lost from {chosen.reference}"
+        loss += f" (95 % interval {words.difference_interval(chosen.loss)})"
+    about = "about " if chosen.memory_predicted else ""
+    return (
+        f"{cost.name}: {about}{words.size(cost.memory_bytes)}{speed}, score {words.percent(cost.quality)}, {loss}. "
+        f"Least memory within {advice.margin * 100:g} points of the best score under the limits ({limits}); "
+        f"first in {chosen.first_share:.0%} of resamples."
+    )
+
+
+def _limits(limits: Limits) -> str:
+    parts = []
+    if limits.memory_bytes is not None:
+        parts.append(f"at most {words.size(limits.memory_bytes)}")
+    if limits.tokens_per_second is not None:
+        parts.append(f"at least {limits.tokens_per_second:g} tokens/s")
+    if limits.loss is not None:
+        parts.append(f"at most {limits.loss * 100:g} points lost")
+    return ", ".join(parts) or "none"
+
+
+def _remarks(point: Advised, advice: Advice) -> str:
+    missed = {"memory": "too much memory", "speed": "too slow", "loss": "loses too much"}
+    parts = ["recommended"] if point == advice.choice else []
+    parts += [missed[limit] for limit in point.missed]
+    if point.undecided:
+        parts.append("loss undecided")
+    parts.append(f"dominated by {', '.join(point.dominated_by)}" if point.dominated_by else "on the Pareto front")
+    return "; ".join(parts)
+
+
+def _advice_notes(advice: Advice) -> list[str]:
+    lines = [
+        f"Scores and losses in points, on the {advice.items:,} items that all points answered "
+        f"({', '.join(advice.tasks)}; each task counts once). Pareto front of memory, generation speed and score. "
+        "first in: share of bootstrap resamples of the items, the same ones for every point, in which it is chosen."
+    ]
+    if any(point.memory_predicted for point in advice.points):
+        lines.append(f"~ memory predicted from the file's header for a context of {advice.context}.")
+    undecided = [point.tradeoff.name for point in advice.points if point.undecided]
+    if undecided:
+        lines.append(f"Undecided whether the loss is within the limit: {', '.join(undecided)}; more items would tell.")
+    return [*lines, *(f"Note: {note}." for note in advice.notes)]
 
 
 def _with_interval(figure: Figure, form: str) -> Text:
