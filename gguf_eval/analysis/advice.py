@@ -115,9 +115,8 @@ def advise(
         else:
             costs[point.id] = Tradeoff(point.id, point.name, memory, 0.0, speed)
             if context and point.id not in predicted:
-                notes.append(
-                    f"{point.name}: memory as measured, not for a context of {context}: {_why_not(point) or 'its header says too little'}"
-                )
+                why = _why_not(point) or "its header says too little"
+                notes.append(f"{point.name}: memory as measured, not for a context of {context}: {why}")
     if not costs:
         reasons = "; ".join(notes) or "it has no answers"
         raise StudyError(f"{study.path}: no point has scores and costs to choose by ({reasons}); run it with speed on")
