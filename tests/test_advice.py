@@ -109,7 +109,7 @@ def test_memory_predicted_for_a_context(tiny_f16: Path) -> None:
     assert predict_memory(replace(there, size_bytes=1), 256, frozenset()) is None
     advice = advise(record(*FAMILY[:2]), Limits(), context=4096, predicted_bytes={1: 2_000})
     assert [(e.tradeoff.memory_bytes, e.memory_predicted) for e in advice.points] == [(2_000, True), (7_500, False)]
-    assert any("7b Q8_0: memory as measured, not for a context of 4096: 7b-Q8_0.gguf is not" in n for n in advice.notes)
+    assert any("not for a context of 4096, as the file is not there: 7b Q8_0" in n for n in advice.notes)
 
 
 columns = st.lists(st.tuples(*[st.booleans()] * 3), min_size=2, max_size=30)

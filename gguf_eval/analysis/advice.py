@@ -105,6 +105,7 @@ def advise(
     predicted = predicted_bytes or {}
     answered, notes = _answered(study)
     costs: dict[int, Tradeoff] = {}
+    unpredicted: dict[str, list[str]] = {}
     for point in answered:
         memory = predicted.get(point.id) or point.memory.get("peak_rss")
         speed = next((test.mean for test in point_cost(point).tests if test.test.startswith("tg")), None)
@@ -115,8 +116,10 @@ def advise(
         else:
             costs[point.id] = Tradeoff(point.id, point.name, memory, 0.0, speed)
             if context and point.id not in predicted:
-                why = _why_not(point) or "its header says too little"
-                notes.append(f"{point.name}: memory as measured, not for a context of {context}: {why}")
+                why = _why_not(point) or "the header says too little"
+                unpredicted.setdefault(why, []).append(point.name)
+    for why, names in unpredicted.items():
+        notes.append(f"memory as measured, not for a context of {context}, as {why}: {', '.join(names)}")
     if not costs:
         reasons = "; ".join(notes) or "it has no answers"
         raise StudyError(f"{study.path}: no point has scores and costs to choose by ({reasons}); run it with speed on")
@@ -296,5 +299,5 @@ def _why_not(point: PointRecord) -> str:
     try:
         size_bytes = sum(part.stat().st_size for part in model_parts(path))
     except (GgufEvalError, OSError):
-        return f"{point.path} is not there"
-    return "" if size_bytes == point.size_bytes else f"{point.path} is another file now"
+        return "the file is not there"
+    return "" if size_bytes == point.size_bytes else "another file is in its place"

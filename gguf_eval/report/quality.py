@@ -123,11 +123,16 @@ def _settle(items: int | None) -> str:
     return f" (about {items:,} items would settle it)" if items is not None else ""
 
 
+_NAMED = 3
+"""Points named as dominating another; the JSON names all."""
+
+
 def print_advice(advice: Advice, console: Console) -> None:
     """The choice and its reasons, every point with what speaks against it, then what the advice rests on."""
     wide = not console.is_terminal
     console.print(Text(_choice(advice), style="bold"), soft_wrap=wide)
     table = _table(["point", "memory", "tokens/s", "score", "loss", "95 % interval", "first in", "remarks"])
+    table.columns[-1].no_wrap = False
     for point in advice.points:
         cost = point.tradeoff
         table.add_row(
@@ -181,7 +186,9 @@ def _remarks(point: Advised, advice: Advice) -> str:
     parts += [missed[limit] for limit in point.missed]
     if point.undecided:
         parts.append("loss undecided")
-    parts.append(f"dominated by {', '.join(point.dominated_by)}" if point.dominated_by else "on the Pareto front")
+    better, more = point.dominated_by[:_NAMED], len(point.dominated_by) - _NAMED
+    others = f" and {more} more" if more > 0 else ""
+    parts.append(f"dominated by {', '.join(better)}{others}" if better else "on the Pareto front")
     return "; ".join(parts)
 
 
