@@ -1,11 +1,16 @@
-"""What scoring and generating share: which items are unanswered, and how they are put to a worker."""
+"""What scoring and generating share: which items are unanswered, how a worker is asked, how its rows are stored."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from gguf_eval.study.jobs import HeaderWork, PromptWork, TaskWork
-from gguf_eval.study.stages.state import RunState, TaskItems
+from gguf_eval.study.jobs import HeaderWork, Job, PromptWork, TaskWork
+from gguf_eval.study.plan import PlannedPoint
+from gguf_eval.study.process import run_in_worker
+from gguf_eval.study.records import Outcome
+from gguf_eval.study.stages.state import RunState, TaskItems, save_build
 
 
 def unanswered(state: RunState, point_id: int, kinds: Collection[str]) -> list[TaskItems]:
@@ -39,3 +44,30 @@ def task_work(task_items: TaskItems) -> TaskWork:
         ),
         delimiter=task_items.task.prompt.delimiter,
     )
+
+
+def store_as_they_come(
+    state: RunState,
+    point: PlannedPoint,
+    point_id: int,
+    missing: Sequence[TaskItems],
+    job: Job,
+    event_name: str,
+    judge: Callable[[TaskItems, Mapping[str, Any]], Outcome],
+    log: Path,
+) -> None:
+    """Run ``job`` and store what ``judge`` says of every row of its events called ``event_name``."""
+    by_hash = {task_items.task.hash: task_items for task_items in missing}
+    names = ", ".join(task_items.task.name for task_items in missing)
+    with state.observer.step(f"{point.name}: {names}", sum(len(t.items) for t in missing)) as advance:
+
+        def on_event(event: dict[str, Any]) -> None:
+            if event["event"] == event_name:
+                task_items = by_hash[event["task"]]
+                outcomes = [judge(task_items, row) for row in event["rows"]]
+                state.study.save_outcomes(point_id, task_items.task.hash, outcomes)
+                advance(len(outcomes))
+            elif event["event"] == "build":
+                save_build(state, event, point_id)
+
+        run_in_worker(job, log, on_event)

@@ -9,10 +9,9 @@ from typing import Any
 from gguf_eval.files.model_file import ModelFile
 from gguf_eval.study.jobs import ScoreJob
 from gguf_eval.study.plan import PlannedPoint
-from gguf_eval.study.process import run_in_worker
 from gguf_eval.study.records import Outcome
-from gguf_eval.study.stages.ask import task_work, unanswered
-from gguf_eval.study.stages.state import RunState, TaskItems, save_build
+from gguf_eval.study.stages.ask import store_as_they_come, task_work, unanswered
+from gguf_eval.study.stages.state import RunState, TaskItems
 from gguf_eval.tasks.metrics import ChoiceScores, is_finite, picks, values
 
 
@@ -30,20 +29,7 @@ def score(state: RunState, point: PlannedPoint, point_id: int, file: ModelFile, 
         engine=point.engine,
         chat=state.request.chat,
     )
-    by_hash = {task_items.task.hash: task_items for task_items in missing}
-    names = ", ".join(task_items.task.name for task_items in missing)
-    with state.observer.step(f"{point.name}: {names}", sum(len(t.items) for t in missing)) as advance:
-
-        def on_event(event: dict[str, Any]) -> None:
-            if event["event"] == "scores":
-                task_items = by_hash[event["task"]]
-                outcomes = [outcome(task_items, row) for row in event["rows"]]
-                state.study.save_outcomes(point_id, task_items.task.hash, outcomes)
-                advance(len(outcomes))
-            elif event["event"] == "build":
-                save_build(state, event, point_id)
-
-        run_in_worker(job, log, on_event)
+    store_as_they_come(state, point, point_id, missing, job, "scores", outcome, log)
 
 
 def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
