@@ -17,11 +17,22 @@ from gguf_eval.errors import UsageError
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.scoring import Scorer, TokenRequest
 from gguf_eval.runtime.settings import ChatSettings, EngineSettings, chat_name
-from gguf_eval.study.jobs import GenerateJob, HeaderWork, PromptWork, ScoreJob, TaskWork, from_document, to_document
-from gguf_eval.study.workers import asking, score
-from gguf_eval.study.workers.generate import GenerationWork, _requests
+from gguf_eval.study.jobs import (
+    GenerateJob,
+    GenerationWork,
+    HeaderWork,
+    PromptWork,
+    ScoreJob,
+    ShowJob,
+    TaskWork,
+    from_document,
+    to_document,
+)
+from gguf_eval.study.workers import asking, generate, score, show
 
 TEMPLATE = (
+    "{% if 'forbidden' in messages[-1].content %}{{ raise_exception('not that') }}{% endif %}"
+    "{% if 'broken' in messages[-1].content %}{{ 1 + messages[-1].content }}{% endif %}"
     "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}[assistant] {% endif %}"
 )
@@ -61,8 +72,9 @@ def test_what_is_asked(chat_path: Path, chat_model: Model) -> None:
     for name, chat in {"text": ChatSettings(), "turns": EVERYTHING, "off": ChatSettings("off")}.items():
         job = GenerateJob(str(chat_path), (WORK,), (WRITTEN,), 128, 64, 1, EngineSettings(), chat=chat)
         encoder = asking.chat_encoder(job, chat_model, "generation")
-        (request,) = _requests(WORK, WRITTEN, chat, encoder)
-        asked[name] = request.prompt if isinstance(request.prompt, str) else text_of(chat_model, request.prompt)
+        prompts, refused = asking.written_prompts(WORK, chat, encoder)
+        asked[name] = prompts[0] if isinstance(prompts[0], str) else text_of(chat_model, prompts[0])
+        assert not refused
     assert asked == {
         "text": "<s>[system] Add.</s>[user] 1+1? 2\n2+2? 4\n3+3?</s>[assistant] ",
         "turns": "<s>[system] Be brief.\n\nAdd.</s>[user] 1+1?</s>[assistant] 2</s>[user] 2+2?</s>[assistant] 4</s>"
@@ -90,6 +102,69 @@ def test_choices_follow_the_header(chat_path: Path, chat_model: Model) -> None:
     )
     assert row["token_counts"] == [1, 4]
     assert row["logprobs"] == [s.logprob for s in wanted]
+
+
+REFUSED = TaskWork(
+    "mixed",
+    ("a", "b", "c"),
+    tuple(PromptWork(0, (question,), ("6", "7")) for question in ("forbidden?", "3+3?", "broken?")),
+    (HEADER,),
+    " ",
+)
+REASONS = {
+    "a": "the model file's chat template refuses the conversation: not that",
+    "b": None,
+    "c": "the model file's chat template refuses the conversation: TypeError: unsupported operand type(s) for +: "
+    "'int' and 'str'",
+}
+
+
+def test_a_refused_conversation_is_an_unscored_item(chat_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    score.run(replace(score_job(chat_path, EVERYTHING), tasks=(REFUSED,)), events.append)
+    writing = tuple(replace(prompt, choices=()) for prompt in REFUSED.prompts)
+    job = GenerateJob(
+        str(chat_path), (replace(REFUSED, prompts=writing),), (WRITTEN,), 128, 64, 1, EngineSettings(), chat=EVERYTHING
+    )
+    generate.run(job, events.append)
+    for kind in ("scores", "answers"):
+        rows = {row["item"]: row for event in events if event["event"] == kind for row in event["rows"]}
+        assert {item: row["unscored_reason"] for item, row in rows.items()} == REASONS
+    assert (
+        len(next(e for e in events if e["event"] == "scores" and e["rows"][0]["item"] == "b")["rows"][0]["logprobs"])
+        == 2
+    )
+
+
+def shown(path: Path, work: TaskWork, kind: str, chat: ChatSettings) -> list[dict[str, Any]]:
+    job = ShowJob(str(path), work, kind, chat)
+    assert from_document(json.loads(json.dumps(to_document(job)))) == job
+    events: list[dict[str, Any]] = []
+    show.run(job, events.append)
+    rows: list[dict[str, Any]] = events[0]["rows"]
+    return rows
+
+
+def test_what_would_be_asked(chat_path: Path) -> None:
+    (text,) = shown(chat_path, WORK, "choice", ChatSettings())
+    assert text == {
+        "item": "a",
+        "prompts": [{"text": "⟦<s>⟧Add.\n\n1+1? 2\n2+2? 4\n3+3?", "tokens": 25}],
+        "answers": [{"text": " 6", "tokens": 2}, {"text": " </s>", "tokens": 5}],
+        "unscored_reason": None,
+    }
+    first, second, _ = shown(chat_path, REFUSED, "choice", EVERYTHING)
+    assert first["unscored_reason"] == REASONS["a"]
+    assert second["prompts"][0]["text"].startswith(
+        "⟦<s>⟧[system] Be brief.\n\nAdd.⟦</s>⟧[user] 1+1?⟦</s>⟧[assistant] 2"
+    )
+    assert second["answers"] == [{"text": "6", "tokens": 1}, {"text": "7", "tokens": 1}]
+    own = replace(WORK, prompts=(PromptWork(0, ("3+3", "4+4"), ("=6", "=6")),))
+    (partial,) = shown(chat_path, own, "choice", ChatSettings("off"))
+    assert [prompt["text"][-3:] for prompt in partial["prompts"]] == ["3+3", "4+4"]
+    writing = replace(WORK, prompts=(replace(WORK.prompts[0], choices=()),))
+    (written,) = shown(chat_path, writing, "generation", ChatSettings("off"))
+    assert (written["prompts"][0]["tokens"], written["answers"]) == (25, [])
 
 
 def test_where_there_is_no_template(tiny_f32: Path, tiny_model: Model) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from gguf_eval.errors import TaskError
+from gguf_eval.errors import TaskError, UsageError
+from gguf_eval.study.plan import RunRequest
+from gguf_eval.study.run import requested_tasks
 from gguf_eval.tasks.aggregates import Answered, macro_f1, perplexity
 from gguf_eval.tasks.datasets import load_items, mirror
 from gguf_eval.tasks.metrics import ChoiceScores, values
@@ -91,6 +94,21 @@ def test_first_examples_never_the_item_itself(tmp_path: Path) -> None:
     none = with_shots(load_task(tmp_path / "task.toml"), 0)
     assert load_items(none, fetch=mirror(tmp_path))[5].context() == "Q: 5+5\nA:"
     assert none.hash != load_task(tmp_path / "task.toml").hash
+    assert none.title == "sums, 0-shot"
+
+
+def test_another_number_of_examples_for_a_run(tmp_path: Path) -> None:
+    rows = "".join(f'[[fewshot.examples]]\nquestion = "{r["question"]}"\nanswer = "{r["answer"]}"\n' for r in SUMS[:4])
+    items_of(tmp_path, GENERATION + "[fewshot]\ncount = 2\n" + rows)
+    names = (str(tmp_path / "task.toml"), "grammar")
+    request = RunRequest(models=(), study=tmp_path / "s.sqlite", tasks=names, fewshot=1)
+    shots, without = requested_tasks(request)
+    assert shots.fewshot is not None
+    assert (shots.fewshot.count, without.fewshot) == (1, None)
+    usual, _ = requested_tasks(replace(request, fewshot=2))
+    assert usual == load_task(tmp_path / "task.toml")
+    with pytest.raises(UsageError, match="--fewshot needs a task that has examples; none of grammar has any"):
+        requested_tasks(replace(request, tasks=("grammar",)))
 
 
 def test_random_examples_are_seeded_and_do_not_depend_on_the_limit(tmp_path: Path) -> None:

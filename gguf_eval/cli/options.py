@@ -49,6 +49,16 @@ CacheTypeV = Annotated[str, typer.Option("--cache-type-v", "-ctv", help="Types o
 MaxMemory = Annotated[
     str, typer.Option("--max-memory", help="Memory a worker may take, for instance 6G (default: the machine's).")
 ]
+Chat = Annotated[
+    str, typer.Option("--chat", help="By the model's chat template: auto (where it writes its answer), on, off.")
+]
+System = Annotated[str, typer.Option("--system", help="The system message of a conversation.")]
+FewshotAsTurns = Annotated[
+    bool, typer.Option("--fewshot-as-turns", help="Examples as earlier turns of a conversation.")
+]
+Fewshot = Annotated[
+    int | None, typer.Option("--fewshot", min=0, help="Another number of examples, for tasks that have examples.")
+]
 FlashAttention = Annotated[str, typer.Option("--flash-attn", "-fa", help="on, off, or auto (llama.cpp decides).")]
 
 

@@ -12,7 +12,10 @@ import typer
 from gguf_eval.cli.options import (
     CacheTypeK,
     CacheTypeV,
+    Chat,
     Device,
+    Fewshot,
+    FewshotAsTurns,
     FlashAttention,
     GpuLayers,
     Json,
@@ -23,6 +26,7 @@ from gguf_eval.cli.options import (
     Rpc,
     SplitMode,
     Study,
+    System,
     Tasks,
     TensorSplit,
     Threads,
@@ -64,13 +68,10 @@ def run(
     max_memory: MaxMemory = "",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=32, help="Tokens of one decode.")] = 512,
     items: Annotated[str, typer.Option("--items", help="Only these items, by id, separated by commas.")] = "",
-    chat: Annotated[
-        str, typer.Option("--chat", help="By the model's chat template: auto (where it writes its answer), on, off.")
-    ] = "auto",
-    system: Annotated[str, typer.Option("--system", help="The system message of a conversation.")] = "",
-    fewshot_as_turns: Annotated[
-        bool, typer.Option("--fewshot-as-turns", help="Examples as earlier turns of a conversation.")
-    ] = False,
+    fewshot: Fewshot = None,
+    chat: Chat = "auto",
+    system: System = "",
+    fewshot_as_turns: FewshotAsTurns = False,
     seed: Annotated[int, typer.Option("--seed", help="Chooses the items of --limit.")] = 0,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory.")] = True,
     repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1, help="Timed runs of each speed test.")] = 3,
@@ -95,6 +96,7 @@ def run(
         tasks=tuple(split_names(tasks)),
         limit=limit,
         items=tuple(split_names(items)),
+        fewshot=fewshot,
         seed=seed,
         allow_requantize=allow_requantize,
         speed=speed,

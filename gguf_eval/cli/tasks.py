@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gguf_eval.cli.options import app, split_names, stdout
+from gguf_eval.cli.options import (
+    Chat,
+    Fewshot,
+    FewshotAsTurns,
+    System,
+    app,
+    chat_settings,
+    model_source_path,
+    split_names,
+    stdout,
+)
+from gguf_eval.errors import UsageError
 
 if TYPE_CHECKING:
     from gguf_eval.tasks.datasets import Fetch
@@ -42,17 +53,34 @@ def show(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many items.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Chooses the items.")] = 0,
     items: Annotated[str, typer.Option("--items", help="Or these items, by id, separated by commas.")] = "",
+    model: Annotated[
+        str, typer.Option("--model", help="As this model gets them, with its control tokens: GGUF, folder or hub name.")
+    ] = "",
+    chat: Chat = "auto",
+    system: System = "",
+    fewshot_as_turns: FewshotAsTurns = False,
+    fewshot: Fewshot = None,
     mirror: Mirror = None,
 ) -> None:
     """Print items as the model gets them: few-shot examples, prompt, choices, references."""
-    from gguf_eval.report.items import items_text
+    from gguf_eval.report.items import asked_item_text, item_text, items_text
+    from gguf_eval.study.preview import preview
     from gguf_eval.tasks.catalog import find_tasks
     from gguf_eval.tasks.datasets import load_items
+    from gguf_eval.tasks.spec import with_shots
 
     ids = split_names(items)
-    for task in find_tasks([name]):
+    settings = chat_settings(chat, system, fewshot_as_turns)
+    if not model and settings != chat_settings("auto", "", False):
+        raise UsageError("--chat, --system and --fewshot-as-turns need --model: the template is the model's own")
+    for given in find_tasks([name]):
+        task = given if fewshot is None else with_shots(given, fewshot)
         found = load_items(task, fetch=_fetch(mirror), limit=None if ids else limit, seed=seed, ids=ids)
-        typer.echo(items_text(found))
+        if model:
+            asked = preview(task, found, model_source_path(model, None), settings)
+            typer.echo(items_text([asked_item_text(*pair) for pair in zip(found, asked, strict=True)]))
+        else:
+            typer.echo(items_text([item_text(item) for item in found]))
 
 
 @tasks_app.command("check")

@@ -4,24 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gguf_eval.report.escape import plain
+from gguf_eval.study.preview import AskedItem
 from gguf_eval.tasks.prompts import Item
 
 
 def item_text(item: Item) -> str:
     """One item: what stands before the answer between bars, then its choices (the right ones marked) or references."""
-    lines = [f"item {item.id}" + (f" ({item.subject})" if item.subject else "")]
+    lines = [_heading(item)]
     for index in range(len(item.contexts)):
-        lines += ["┌─ prompt" + (f" of choice {index}" if len(item.contexts) > 1 else "")]
-        lines += [f"│{line}" for line in item.context(index).split("\n")]
-        lines += ["└─"]
+        lines += _framed("prompt" + (f" of choice {index}" if len(item.contexts) > 1 else ""), item.context(index))
     for index, choice in enumerate(item.choices):
-        mark = "*" if index in item.golds else " "
-        lines.append(f" {mark} {index}: {item.delimiter + choice!r}")
-    if item.references:
-        lines.append("references: " + "; ".join(repr(reference) for reference in item.references))
-    return "\n".join(lines)
+        lines.append(f" {_mark(item, index)} {index}: {item.delimiter + choice!r}")
+    return "\n".join(lines + _references(item))
 
 
-def items_text(items: Sequence[Item]) -> str:
+def asked_item_text(item: Item, asked: AskedItem) -> str:
+    """The same as one model gets it: its control tokens marked, its tokens counted."""
+    lines = [_heading(item)]
+    for index, prompt in enumerate(asked.prompts):
+        of_choice = f" of choice {index}" if len(asked.prompts) > 1 else ""
+        lines += _framed(f"prompt{of_choice}, {prompt.tokens} tokens", prompt.text)
+    for index, answer in enumerate(asked.answers):
+        tokens = f"{answer.tokens} token" + ("s" if answer.tokens != 1 else "")
+        lines.append(f" {_mark(item, index)} {index}: {answer.text!r} ({tokens})")
+    if asked.unscored_reason:
+        lines.append(f"unscored: {plain(asked.unscored_reason)}")
+    return "\n".join(lines + _references(item))
+
+
+def items_text(texts: Sequence[str]) -> str:
     """Several items, a blank line between them."""
-    return "\n\n".join(item_text(item) for item in items)
+    return "\n\n".join(texts)
+
+
+def _heading(item: Item) -> str:
+    return plain(f"item {item.id}" + (f" ({item.subject})" if item.subject else ""))
+
+
+def _framed(title: str, text: str) -> list[str]:
+    return [f"┌─ {title}", *(f"│{plain(line)}" for line in text.split("\n")), "└─"]
+
+
+def _mark(item: Item, index: int) -> str:
+    return "*" if index in item.golds else " "
+
+
+def _references(item: Item) -> list[str]:
+    if not item.references:
+        return []
+    return ["references: " + "; ".join(repr(reference) for reference in item.references)]

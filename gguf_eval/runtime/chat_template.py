@@ -22,13 +22,20 @@ def render_template(source: str, messages: Messages, tokens: Mapping[str, str], 
 
     tokens: ``bos_token`` and ``eos_token`` as the vocabulary spells them. Templates get no tools and no documents.
     """
-    return _compile(source).render(
-        messages=[dict(message) for message in messages],
-        tools=None,
-        documents=None,
-        add_generation_prompt=add_generation_prompt,
-        **tokens,
-    )
+    from jinja2.exceptions import TemplateError
+
+    try:
+        return _compile(source).render(
+            messages=[dict(message) for message in messages],
+            tools=None,
+            documents=None,
+            add_generation_prompt=add_generation_prompt,
+            **tokens,
+        )
+    except TemplateError:
+        raise
+    except Exception as error:  # a template runs what its author wrote
+        raise TemplateError(f"{type(error).__name__}: {error}") from error
 
 
 @lru_cache(maxsize=16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 
 from gguf_eval.runtime.bindings import library
 from gguf_eval.runtime.model import Model
@@ -32,6 +33,13 @@ class Vocabulary:
         """How ``token`` is written in a chat template; control tokens too."""
         return self._look_up(token, special=True).decode("utf-8", errors="replace")
 
+    def spelt_out(self, tokens: Iterable[int]) -> str:
+        """The text of ``tokens`` for people to read: control tokens stand between ⟦ and ⟧."""
+        data = b""
+        for token in tokens:
+            data += f"⟦{self.spelling(token)}⟧".encode() if self._is_control(token) else self.piece(token)
+        return data.decode("utf-8", errors="replace")
+
     def ends_answer(self, token: int) -> bool:
         """Whether ``token`` ends what the model writes: end of sequence, of turn, of message."""
         return bool(self._llama.llama_vocab_is_eog(self._vocab, token))
@@ -48,10 +56,12 @@ class Vocabulary:
 
     def control_spellings(self) -> frozenset[str]:
         """Spellings of all tokens that a text read with ``parse_special`` turns into control tokens."""
-        marks = self._llama.LLAMA_TOKEN_ATTR_CONTROL | self._llama.LLAMA_TOKEN_ATTR_UNKNOWN
-        attributes = self._llama.llama_vocab_get_attr
-        found = (self.spelling(token) for token in range(self._size) if attributes(self._vocab, token) & marks)
+        found = (self.spelling(token) for token in range(self._size) if self._is_control(token))
         return frozenset(text for text in found if text)
+
+    def _is_control(self, token: int) -> bool:
+        marks = self._llama.LLAMA_TOKEN_ATTR_CONTROL | self._llama.LLAMA_TOKEN_ATTR_UNKNOWN
+        return bool(self._llama.llama_vocab_get_attr(self._vocab, token) & marks)
 
     def _spelling_of(self, token: int) -> str:
         return self.spelling(token) if token >= 0 else ""

@@ -49,6 +49,17 @@ class GenerateJob:
 
 
 @dataclass(frozen=True)
+class ShowJob:
+    """Say what a model would be asked; nothing is computed. Events: ``prompts``."""
+
+    model: str
+    work: TaskWork
+    task_kind: str
+    chat: ChatSettings
+    kind: Literal["show"] = "show"
+
+
+@dataclass(frozen=True)
 class GenerationWork:
     """How the answers of a task are written."""
 
@@ -169,7 +180,7 @@ class BuildJob:
     kind: Literal["build"] = "build"
 
 
-Job = ScoreJob | GenerateJob | TextJob | SpeedJob | QuantizeJob | BuildJob
+Job = ScoreJob | GenerateJob | ShowJob | TextJob | SpeedJob | QuantizeJob | BuildJob
 
 
 def to_document(job: Job) -> dict[str, Any]:
@@ -182,6 +193,7 @@ def from_document(document: dict[str, Any]) -> Job:
     kinds: dict[str, type[Job]] = {
         "score": ScoreJob,
         "generate": GenerateJob,
+        "show": ShowJob,
         "text": TextJob,
         "speed": SpeedJob,
         "quantize": QuantizeJob,
@@ -198,6 +210,8 @@ def from_document(document: dict[str, Any]) -> Job:
         fields |= {name: tuple(fields[name]) for name in ("prompt_tokens", "generated_tokens", "depths")}
     if "tasks" in fields:
         fields["tasks"] = tuple(_task_work(work) for work in fields["tasks"])
+    if "work" in fields:
+        fields["work"] = _task_work(fields["work"])
     if fields["kind"] == "generate":
         fields["settings"] = tuple(GenerationWork(**{**s, "stop": tuple(s["stop"])}) for s in fields["settings"])
     return kinds[fields["kind"]](**fields)

@@ -55,6 +55,8 @@ class RunRequest:
     """Measure speed and memory though the study has them."""
 
     chat: ChatSettings = field(default_factory=ChatSettings)
+    fewshot: int | None = None
+    """Examples before an item, of tasks that have examples; as many as each task says unless given."""
 
 
 @dataclass(frozen=True)

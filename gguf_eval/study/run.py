@@ -19,6 +19,7 @@ from gguf_eval.study.stages.state import Observer, RunState, TaskItems
 from gguf_eval.study.store import StudyWriter
 from gguf_eval.tasks.catalog import find_tasks
 from gguf_eval.tasks.datasets import load_items, mirror
+from gguf_eval.tasks.spec import Task, with_shots
 
 
 def run_study(request: RunRequest, observer: Observer) -> bool:
@@ -28,7 +29,7 @@ def run_study(request: RunRequest, observer: Observer) -> bool:
     options, an unreadable task, a study file that can't be written.
     """
     fetch = mirror(request.mirror) if request.mirror else dataset_files
-    tasks = find_tasks(list(request.tasks))
+    tasks = requested_tasks(request)
     chat = request.chat.answer_settings({task.kind for task in tasks})
     points = [replace(point, chat=chat) for point in plan_points(request)]
     check_offload(request.offload)
@@ -46,6 +47,18 @@ def run_study(request: RunRequest, observer: Observer) -> bool:
         state = RunState(request, study, observer, work, run, environment)
         complete = [run_point(state, point) for point in points]
     return all(complete)
+
+
+def requested_tasks(request: RunRequest) -> list[Task]:
+    """The tasks, with as many examples as the request says; raises `UsageError` where none of them has examples."""
+    tasks = find_tasks(list(request.tasks))
+    if request.fewshot is None:
+        return tasks
+    if not any(task.fewshot for task in tasks):
+        raise UsageError(
+            f"--fewshot needs a task that has examples; none of {', '.join(t.name for t in tasks)} has any"
+        )
+    return [with_shots(task, request.fewshot) if task.fewshot else task for task in tasks]
 
 
 def run_point(state: RunState, point: PlannedPoint) -> bool:

@@ -173,7 +173,8 @@ def with_shots(task: Task, count: int) -> Task:
             raise TaskError(f"{task.path}: has no [fewshot] table, so that it can't be asked with {count} examples")
         return task
     identity = hashlib.sha256(f"{task.hash} with {count} examples".encode()).hexdigest()
-    return replace(task, fewshot=replace(task.fewshot, count=count), hash=identity)
+    title = f"{task.title}, {count}-shot"
+    return replace(task, fewshot=replace(task.fewshot, count=count), hash=identity, title=title)
 
 
 def definition_hash(data: Mapping[str, Any]) -> str:

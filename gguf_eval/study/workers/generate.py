@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gguf_eval.runtime.bindings import build_info
-from gguf_eval.runtime.chat import ChatEncoder
 from gguf_eval.runtime.generation import Generation, GenerationRequest, Generator
 from gguf_eval.runtime.model import ContextSettings
 from gguf_eval.runtime.placement import DEFAULT_CONTEXT, open_model
-from gguf_eval.runtime.settings import ChatSettings
 from gguf_eval.study.jobs import GenerateJob, GenerationWork, TaskWork
-from gguf_eval.study.workers.asking import chat_encoder, messages
+from gguf_eval.study.workers.asking import chat_encoder, written_prompts
 from gguf_eval.study.workers.emit import Emit
 
 
@@ -28,32 +27,35 @@ def run(job: GenerateJob, emit: Emit) -> None:
         encoder = chat_encoder(job, model, "generation")
         for work, settings in zip(job.tasks, job.settings, strict=True):
             emit({"event": "start", "task": work.task_hash, "items": len(work.prompts)})
-            for done in generator.stream(_requests(work, settings, job.chat, encoder)):
-                rows = [_row(work.item_hashes[place], answer) for place, answer in done.items()]
-                emit({"event": "answers", "task": work.task_hash, "rows": rows})
+            prompts, refused = written_prompts(work, job.chat, encoder)
+            if refused:
+                unwritten = {place: Generation("", unscored_reason=reason) for place, reason in refused.items()}
+                _emit_answers(work, unwritten, emit)
+            places = list(prompts)
+            requests = [_request(prompts[place], settings, work.item_hashes[place]) for place in places]
+            for done in generator.stream(requests):
+                _emit_answers(work, {places[request]: answer for request, answer in done.items()}, emit)
 
 
-def _requests(
-    work: TaskWork, settings: GenerationWork, chat: ChatSettings, encoder: ChatEncoder | None
-) -> list[GenerationRequest]:
-    return [
-        GenerationRequest(
-            prompt=encoder.prompt(messages(work.headers[prompt.header], prompt.contexts[0], chat))
-            if encoder
-            else work.headers[prompt.header].text + prompt.contexts[0],
-            max_tokens=settings.max_tokens,
-            stop=settings.stop,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            seed=_item_seed(settings.seed, item_hash),
-        )
-        for prompt, item_hash in zip(work.prompts, work.item_hashes, strict=True)
-    ]
+def _request(prompt: str | tuple[int, ...], settings: GenerationWork, item_hash: str) -> GenerationRequest:
+    return GenerationRequest(
+        prompt=prompt,
+        max_tokens=settings.max_tokens,
+        stop=settings.stop,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        seed=_item_seed(settings.seed, item_hash),
+    )
 
 
 def _item_seed(seed: int, item_hash: str) -> int:
     """A seed of the item's own, so that its answer does not depend on which other items are asked."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{item_hash}".encode()).digest()[:8], "big")
+
+
+def _emit_answers(work: TaskWork, answers: Mapping[int, Generation], emit: Emit) -> None:
+    rows = [_row(work.item_hashes[place], answer) for place, answer in answers.items()]
+    emit({"event": "answers", "task": work.task_hash, "rows": rows})
 
 
 def _row(item_hash: str, answer: Generation) -> dict[str, Any]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gguf_eval.runtime.bindings import build_info
-from gguf_eval.runtime.chat import ChatEncoder
 from gguf_eval.runtime.model import ContextSettings
 from gguf_eval.runtime.placement import DEFAULT_CONTEXT, open_model
-from gguf_eval.runtime.scoring import Request, Score, Scorer, TokenRequest
-from gguf_eval.runtime.settings import ChatSettings
+from gguf_eval.runtime.scoring import Score, Scorer
 from gguf_eval.study.jobs import ScoreJob, TaskWork
-from gguf_eval.study.workers.asking import chat_encoder, messages
+from gguf_eval.study.workers.asking import ChoiceRequests, chat_encoder, choice_requests
 from gguf_eval.study.workers.emit import Emit
 
 
@@ -28,41 +26,24 @@ def run(job: ScoreJob, emit: Emit) -> None:
         encoder = chat_encoder(job, model, "choice")
         for work in job.tasks:
             emit({"event": "start", "task": work.task_hash, "items": len(work.prompts)})
-            requests = _chat_requests(work, job.chat, encoder) if encoder else _requests(work)
-            _score_task(work, requests, scorer, emit)
+            asked, refused = choice_requests(work, job.chat, encoder)
+            if refused:
+                rows = [_refused_row(work.item_hashes[place], reason) for place, reason in refused.items()]
+                emit({"event": "scores", "task": work.task_hash, "rows": rows})
+            _score_task(work, asked, scorer, emit)
 
 
-def _requests(work: TaskWork) -> list[Request]:
-    headers = [header.text for header in work.headers]
-    return [
-        Request(headers[prompt.header] + prompt.contexts[i if len(prompt.contexts) > 1 else 0], work.delimiter + choice)
-        for prompt in work.prompts
-        for i, choice in enumerate(prompt.choices)
-    ]
-
-
-def _chat_requests(work: TaskWork, chat: ChatSettings, encoder: ChatEncoder) -> list[TokenRequest]:
-    """Answers follow the assistant's header, with the template's delimiter in place of the task's."""
-    requests = []
-    for prompt in work.prompts:
-        header = work.headers[prompt.header]
-        asked = [encoder.prompt(messages(header, context, chat)) for context in prompt.contexts]
-        for i, choice in enumerate(prompt.choices):
-            requests.append(TokenRequest(asked[i if len(asked) > 1 else 0], encoder.answer(choice)))
-    return requests
-
-
-def _score_task(work: TaskWork, requests: Sequence[Request | TokenRequest], scorer: Scorer, emit: Emit) -> None:
-    owners = [item for item, prompt in enumerate(work.prompts) for _ in prompt.choices]
-    waiting: list[dict[int, Score]] = [{} for _ in work.prompts]
-    for done in scorer.stream(requests):
+def _score_task(work: TaskWork, asked: Mapping[int, ChoiceRequests], scorer: Scorer, emit: Emit) -> None:
+    owners = [place for place, requests in asked.items() for _ in requests]
+    waiting: dict[int, dict[int, Score]] = {place: {} for place in asked}
+    for done in scorer.stream([request for requests in asked.values() for request in requests]):
         rows = []
         for request, score in done.items():
-            item = owners[request]
-            waiting[item][request] = score
-            if len(waiting[item]) == len(work.prompts[item].choices):
-                rows.append(_row(work.item_hashes[item], [waiting[item][r] for r in sorted(waiting[item])]))
-                waiting[item] = {}
+            place = owners[request]
+            waiting[place][request] = score
+            if len(waiting[place]) == len(asked[place]):
+                parts = waiting.pop(place)
+                rows.append(_row(work.item_hashes[place], [parts[r] for r in sorted(parts)]))
         if rows:
             emit({"event": "scores", "task": work.task_hash, "rows": rows})
 
@@ -76,4 +57,15 @@ def _row(item_hash: str, parts: list[Score]) -> dict[str, Any]:
         "token_counts": [len(part.token_logprobs) for part in parts],
         "truncated_tokens": max(part.truncated_tokens for part in parts),
         "unscored_reason": reasons[0] if reasons else None,
+    }
+
+
+def _refused_row(item_hash: str, reason: str) -> dict[str, Any]:
+    return {
+        "item": item_hash,
+        "logprobs": [],
+        "greedy": [],
+        "token_counts": [],
+        "truncated_tokens": 0,
+        "unscored_reason": reason,
     }
