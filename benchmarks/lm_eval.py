@@ -19,57 +19,20 @@ import argparse
 import json
 import math
 import os
-import re
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness_mirror import use_mirror
+
 # This file bears the harness's name: without its folder on the path, `import lm_eval` is the harness.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
-MIRRORED = {
-    "hellaswag": "Rowan/hellaswag/default",
-    "lambada_openai": "EleutherAI/lambada_openai/default",
-    "gsm8k": "openai/gsm8k/main",
-    "wikitext_document_level": "Salesforce/wikitext/wikitext-2-raw-v1",
-}
 FEWSHOT = {"gsm8k": 2}
 CONTEXT = 1024
 ANSWER_TOKENS = 64
-
-
-def use_mirror(hub: Path) -> None:
-    """Let the harness's datasets come from Parquet files on this machine."""
-    import datasets
-
-    load = datasets.load_dataset
-
-    def local(path: str, name: str | None = None, **_: Any) -> Any:
-        folder = hub / "datasets" / MIRRORED.get(path.rpartition("/")[2], f"{path}/{name or 'default'}")
-        data = load("parquet", data_files={split.name: str(split / "0000.parquet") for split in folder.iterdir()})
-        if path.endswith("wikitext_document_level"):
-            pages = {
-                split: datasets.Dataset.from_dict({"page": documents(rows["text"])}) for split, rows in data.items()
-            }
-            data = datasets.DatasetDict(pages)
-        for split in ("train", "validation"):  # named by configurations; few-shot examples come from there
-            if split not in data:
-                data[split] = data[next(iter(data))]
-        return data
-
-    datasets.load_dataset = local
-
-
-def documents(rows: list[str]) -> list[str]:
-    """Wikitext's lines as documents: a new one at every heading of the first level."""
-    pages: list[list[str]] = []
-    for row in rows:
-        if re.match(r" = [^=]", row) or not pages:
-            pages.append([])
-        pages[-1].append(row or " \n")
-    return ["".join(page) for page in pages if len(page) > 3]
 
 
 def timed(method: Callable[..., Any], spent: dict[str, float]) -> Callable[..., Any]:
