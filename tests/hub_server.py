@@ -10,7 +10,7 @@ another port, so that the client must not send its token there.
         for name, value in hub.environment(cache).items():
             monkeypatch.setenv(name, value)
 
-Faults are set on the server: `gated`, `private`, `drop_after`, `broken`.
+Faults are set on the server: `gated`, `private`, `drop_after`, `broken`, `stalled`, `slow_seconds`.
 """
 
 from __future__ import annotations
@@ -67,8 +67,14 @@ class HubServer:
     """File name -> bytes after which to drop the connection, one entry a request; then it is served whole."""
     broken: dict[str, int] = field(default_factory=dict)
     """Repository -> the HTTP status that every request for it gets."""
+    stalled: set[str] = field(default_factory=set)
+    """Repositories about which requests get no answer, until the server ends; the connection stays open."""
+    slow_seconds: float = 0.0
+    """What every answer takes."""
     page_size: int = 1000
     """Entries of a tree listing in one answer."""
+    released: threading.Event = field(default_factory=threading.Event)
+    """Set when the server ends."""
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     """Method, path and Range header of every request."""
 
@@ -89,6 +95,7 @@ class HubServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.released.set()
         for server, thread in zip(self._servers, self._threads, strict=True):
             server.shutdown()
             server.server_close()
@@ -153,6 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _repo(self, kind: str, name: str, revision: str, *, files: bool) -> _Repo | None:
         """Return the repository, or answer with the fault that stands in the way."""
         hub, token = self.server_hub, self.headers.get("Authorization", "")
+        hub.released.wait(60 if name in hub.stalled else hub.slow_seconds)
         repo = hub.find(kind, name)
         allowed = token == f"Bearer {TOKEN}"
         if name in hub.broken:

@@ -159,6 +159,21 @@ def test_no_server_at_all(server: HubServer, monkeypatch: pytest.MonkeyPatch) ->
     _fails(TaskError, "can't be reached", "http://127.0.0.1:9")
 
 
+def test_a_hub_that_never_answers(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "_ANSWER_SECONDS", 0.2)
+    server.stalled.add(DATASET)
+    _fails(TaskError, "can't be reached", "timed out", server.url)
+    server.stalled.clear()
+    files = hub.dataset_files(DATASET, "default", "validation")
+    server.stalled.add(DATASET)  # what has come down is enough
+    assert hub.dataset_files(DATASET, "default", "validation") == files
+
+
+def test_a_slow_hub_is_waited_for(server: HubServer) -> None:
+    server.slow_seconds = 0.05
+    assert len(hub.dataset_files(DATASET, "default", "validation")) == 2
+
+
 def test_a_checkpoint_is_only_the_files_needed(server: HubServer) -> None:
     folder, source = hub.checkpoint_folder(MODEL, weights=False)
     assert _names(folder) == ["config.json"]

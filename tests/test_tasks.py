@@ -300,6 +300,11 @@ def test_a_task_of_ones_own(tmp_path: Path) -> None:
         ({'"{{ number }}"': "7"}, "prompt.id must be a string; found 7"),
         ({'gold = "answer"': 'gold = "answer"\ndelimiter = 1'}, "prompt.delimiter must be a string; found 1"),
         ({'name = "mine"': "name = mine"}, "not valid TOML"),
+        ({"[prompt]": "[columns]\nquestion = 1\n[prompt]"}, "columns.question must be a string such as"),
+        (
+            {"[prompt]": "[columns]\nquestion = 'txt'\n[prompt]"},
+            "columns.question 'txt' is unknown; did you mean 'text'?",
+        ),
         ({"{{ question }}": "{{ question"}, "template error"),
         ({"{{ question }}": "{{ question | reverze }}"}, "template error: No filter named 'reverze'"),
         ({'"options"': '"options["'}, "template error"),

@@ -34,6 +34,8 @@ DESCRIPTION_PATTERNS = (
 )
 WEIGHT_PATTERNS = ("model.safetensors", "model-*.safetensors")
 
+_ANSWER_SECONDS = 20.0
+"""What one answer of the hub may take, a file's content apart."""
 _SHOWN = 12  # names listed in a message
 _TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads its switches
 
@@ -134,6 +136,7 @@ def tensor_table(source: HubSource) -> dict[str, StoredTensor]:
 def _snapshot(wanted: _Wanted, patterns: list[str]) -> Path:
     from huggingface_hub import constants, snapshot_download
 
+    silence = None if is_offline() else _silence(wanted)
     try:
         folder = snapshot_download(
             wanted.repo,
@@ -142,11 +145,29 @@ def _snapshot(wanted: _Wanted, patterns: list[str]) -> Path:
             allow_patterns=patterns,
             endpoint=endpoint(),
             cache_dir=os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE,
-            local_files_only=is_offline(),
+            local_files_only=is_offline() or silence is not None,
         )
     except Exception as error:
+        if silence is not None:
+            error.__cause__ = silence
         raise wanted.error(f"{wanted.label}: {_explain(wanted, error)}") from error
     return Path(folder)
+
+
+def _silence(wanted: _Wanted) -> Exception | None:
+    """Why the hub gives no answer in time, or None; the client itself would wait for ever. Refusals are answers."""
+    from huggingface_hub import HfApi, errors, get_session
+
+    get_session().timeout = _ANSWER_SECONDS  # of requests that come with no limit of their own: listings
+    try:
+        HfApi(endpoint=endpoint()).repo_info(
+            wanted.repo, repo_type=wanted.kind, revision=wanted.revision, timeout=_ANSWER_SECONDS
+        )
+    except (errors.HfHubHTTPError, errors.HFValidationError):
+        return None
+    except Exception as error:  # the client's HTTP library is its own affair
+        return error
+    return None
 
 
 def _explain(wanted: _Wanted, error: Exception) -> str:

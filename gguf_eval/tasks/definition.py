@@ -13,6 +13,7 @@ from gguf_eval.tasks.generators.catalog import GENERATORS
 from gguf_eval.tasks.generators.problem import DIFFICULTIES
 from gguf_eval.tasks.metrics import CHOICE_METRICS, CONTINUATION_METRICS
 from gguf_eval.tasks.spec import (
+    COLUMN_KINDS,
     Dataset,
     Fewshot,
     Generation,
@@ -37,7 +38,7 @@ _TABLES = {
     "generation": {"max_tokens", "stop", "temperature", "top_p", "seed"},
     "judge": {"name", "options"},
 }  # fmt: skip
-_FREE_TABLES = {"groups"}
+_FREE_TABLES = {"groups", "columns"}
 _NEEDED_BY_KIND: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # kind: keys of [prompt] it needs, keys and tables that mean nothing there
     "choice": (("context", "choices", "gold"), ("prompt.target", "prompt.references", "generation", "judge")),
@@ -79,6 +80,7 @@ def parse_task(data: Mapping[str, Any], path: Path) -> Task:
         generation=_generation(data.get("generation", {}), path) if kind == "generation" else None,
         judge=_judge(data["judge"], path) if kind == "generation" else None,
         groups=_groups(data.get("groups", {}), path),
+        columns=_columns(data.get("columns", {}), path),
     )
 
 
@@ -255,6 +257,17 @@ def _judge(table: Mapping[str, Any], path: Path) -> Judge:
         raise TaskError(f"{path}: judge.options must be a table; found {options!r}")
     require(table["name"], options, str(path))
     return Judge(table["name"], options)
+
+
+def _columns(table: Mapping[str, Any], path: Path) -> dict[str, tuple[str, ...]]:
+    columns = {}
+    for name, kinds in table.items():
+        if not isinstance(kinds, str):
+            raise TaskError(f'{path}: columns.{name} must be a string such as "text" or "text | null"; found {kinds!r}')
+        columns[name] = tuple(kind.strip() for kind in kinds.split("|"))
+        for kind in columns[name]:
+            _known(kind, tuple(COLUMN_KINDS), path, f"columns.{name}")
+    return columns
 
 
 def _groups(table: Any, path: Path) -> dict[str, tuple[str, ...]]:

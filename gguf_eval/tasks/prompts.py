@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gguf_eval.errors import TaskError
-from gguf_eval.tasks.spec import Fewshot, Kind, Task
+from gguf_eval.tasks.spec import COLUMN_KINDS, Fewshot, Kind, Task
 from gguf_eval.tasks.templates import Templates
 
 
@@ -127,6 +127,7 @@ def item_renderer(task: Task) -> ItemRenderer:
         where = f"{task.path}: " + (f"{row.config} row {row.number}" if several else f"row {row.number}")
         number = f"{row.config}/{row.number}" if several else str(row.number)
         columns = row.columns
+        _check_columns(where, task, columns)
         with templates.rendering(where, columns):
             item_id = name(columns) or number
             texts = tuple(context(columns) for context in contexts)
@@ -164,6 +165,25 @@ def example_renderer(task: Task) -> Callable[[Row], tuple[Example, str]]:
         return Example(question, answer), of
 
     return show
+
+
+def _check_columns(where: str, task: Task, columns: Mapping[str, Any]) -> None:
+    """Refuse a row whose columns are not what the task says: templates would make some prompt of it all the same."""
+    for name, kinds in task.columns.items():
+        if name not in columns:
+            found = ", ".join(sorted(column for column in columns if column != "dataset_config"))
+            raise TaskError(f"{where}: '{name}' is undefined; the dataset's columns are: {found}")
+        if kind_of(columns[name]) not in kinds:
+            raise TaskError(f"{where}: column '{name}' must be {' or '.join(kinds)}; found {kind_of(columns[name])}")
+
+
+def kind_of(value: Any) -> str:
+    """Which of `COLUMN_KINDS` a value is, or the name of its type."""
+    if isinstance(value, bool):  # a bool is an int too
+        return "boolean"
+    if isinstance(value, list | tuple) and not value:
+        return "an empty list"
+    return next((kind for kind, types in COLUMN_KINDS.items() if isinstance(value, types)), type(value).__name__)
 
 
 def _choices(templates: Templates, source: str | Sequence[str]) -> Callable[[Mapping[str, Any]], Any]:

@@ -25,7 +25,13 @@ Sampler = Literal["first", "random", "random_per_item"]
 """first: the first rows that are not the item itself. random: one seeded draw for all items (of a config), so that all
 share a header. random_per_item: lm-evaluation-harness's default, another draw for each item, in the rows' order."""
 
-DOCUMENTATION = frozenset({"title", "description", "group", "subgroup", "licence", "paper"})
+COLUMN_KINDS: Mapping[str, tuple[type, ...]] = {
+    "text": (str,), "number": (int, float), "boolean": (bool,), "list": (list, tuple), "table": (dict,),
+    "null": (type(None),),
+}  # fmt: skip
+"""What a task can ask of a column; a list is one of at least one entry."""
+
+DOCUMENTATION = frozenset({"title", "description", "group", "subgroup", "licence", "paper", "columns"})
 """Keys that change no answer and so are no part of the task's identity."""
 
 
@@ -149,6 +155,8 @@ class Task:
     judge: Judge | None = None
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Named groups of subjects."""
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What the prompt's columns must be, one or more of `COLUMN_KINDS` each: a row that is otherwise is refused."""
 
 
 def load_task(path: Path) -> Task:

@@ -21,7 +21,7 @@ class Templates:
         self._path = path
         self._jinja = jinja2
         self._environment = ImmutableSandboxedEnvironment(
-            undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
+            undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False, finalize=_printed
         )
         self._environment.filters["regex_replace"] = _regex_replace
         self._environment.filters["indices_of"] = _indices_of
@@ -65,6 +65,16 @@ class Templates:
             raise
         except Exception as error:  # a template runs what its author wrote
             raise TaskError(f"{where}: the template failed: {type(error).__name__}: {error}") from None
+
+
+def _printed(value: Any) -> Any:
+    """What a template prints: texts and numbers; a null or a table would stand there as Python spells it."""
+    if value is None or isinstance(value, Mapping | list | tuple):
+        import jinja2
+
+        found = "null" if value is None else "a table" if isinstance(value, Mapping) else "a list"
+        raise jinja2.UndefinedError(f"a value that the text needs is {found}")
+    return value
 
 
 def _regex_replace(text: str, pattern: str, replacement: str) -> str:
