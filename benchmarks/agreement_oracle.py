@@ -42,7 +42,7 @@ def main() -> None:
         name, _, limit = entry.partition(":")
         for task in subjects(options.hub) if name == "mmlu" else [name]:
             document = ask(model, tokenizer, task, int(limit) if limit else None)
-            (options.out / f"{task}.json").write_text(json.dumps(document), encoding="utf-8")
+            (options.out / f"{task}.json").write_text(json.dumps(document, default=float), encoding="utf-8")
             print(task, len(document["samples"]), document["results"], flush=True)
 
 
