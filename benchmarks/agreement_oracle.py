@@ -90,9 +90,7 @@ def ask(model: Any, tokenizer: Any, task: str, limit: int | None) -> dict[str, A
         pairs = arguments(sample["arguments"])
         kept: dict[str, Any] = {"doc_id": sample["doc_id"], "arguments": pairs}
         if tokenizer is not None:
-            # one (log-likelihood, greedy) a choice; a task of one continuation has it alone
-            answers = sample["filtered_resps"]
-            kept["resps"] = [answers] if isinstance(answers[1], bool) else answers
+            kept["resps"] = sample["filtered_resps"]  # (log-likelihood, greedy) of each choice
             kept["tokens"] = [tokenizer("".join(pair)).input_ids for pair in pairs]
             kept["metrics"] = {name: sample[name] for name in sample["metrics"]}
         samples[sample["doc_id"]] = kept  # a task with several filters lists each item more than once

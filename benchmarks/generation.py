@@ -1,12 +1,12 @@
 """Answers written side by side beside answers written one by one: the same texts, and how fast.
 
     python benchmarks/generation.py texts MODEL.gguf HUB [--items 60] [--tokens 64]
-    python benchmarks/generation.py speed MODEL.gguf HUB [--items 16] [--tokens 128] [--rounds 3]
+    python benchmarks/generation.py speed MODEL.gguf HUB [--items 32] [--tokens 96] [--rounds 2]
 
 HUB is a folder of the hub's Parquet files. Questions of GSM8K are asked without examples by the model's chat template,
 and every answer is written greedily to its end or to the token limit. Three ways:
 
-side by side   16 sequences, as `gguf-eval run` does
+side by side   16 sequences, as `gguf-eval run` does; where one ends the next answer enters
 one by one     a single answer at a time in the same way: its row is joined by three idle ones, so that llama.cpp
                computes it with the kernels that take four rows of repacked weights together
 plain          a single answer at a time, one row a decode, as a chat program does
@@ -22,7 +22,6 @@ import argparse
 import json
 import statistics
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +54,14 @@ def main() -> None:
     parser.add_argument("hub", type=Path)
     parser.add_argument("--items", type=int)
     parser.add_argument("--tokens", type=int)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     with Model(options.model) as model:
         if options.part == "texts":
             asked = requests(model, options, options.items or 60, options.tokens or 64)
             found = compare_texts(model, asked)
         else:
-            asked = requests(model, options, options.items or PARALLEL, options.tokens or 128)
+            asked = requests(model, options, options.items or 32, options.tokens or 96)
             found = compare_speed(model, asked, options.rounds)
     print(json.dumps(found, indent=1))
     known = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
@@ -86,6 +85,7 @@ def compare_texts(model: Model, asked: list[GenerationRequest]) -> dict[str, Any
     result: dict[str, Any] = {
         "answers": len(asked),
         "tokens": sum(len(answer.tokens) for answer in answers["plain"]),
+        "largest_difference_of_a_logit_from_16_rows": rows_matter(model, asked[0], answers["plain"][0].tokens[:1]),
     }
     for way in ("one by one", "plain"):
         pairs = list(zip(answers["side by side"], answers[way], strict=True))
@@ -99,6 +99,12 @@ def compare_texts(model: Model, asked: list[GenerationRequest]) -> dict[str, Any
             ],
         }
     return result
+
+
+def rows_matter(model: Model, request: GenerationRequest, written: tuple[int, ...]) -> dict[str, float]:
+    """How far the number of rows in a decode moves the logits of one of them, after a prompt and a token."""
+    logits = {rows: logits_after(model, request, written, rows) for rows in (1, 2, 3, 4, 8, PARALLEL)}
+    return {str(rows): round(float(np.abs(found - logits[PARALLEL]).max()), 5) for rows, found in logits.items()}
 
 
 def parting(
@@ -126,7 +132,7 @@ def logits_after(model: Model, request: GenerationRequest, written: tuple[int, .
     prompt = np.array(request.prompt, np.int32)
     cells = -(-(len(prompt) + request.max_tokens) // 256) * 256
     settings = ContextSettings(
-        n_ctx=cells * rows, batch_size=512, max_sequences=rows, threads=physical_cores(), unified=False
+        n_ctx=cells * PARALLEL, batch_size=512, max_sequences=PARALLEL, threads=physical_cores(), unified=False
     )
     with model.open_context(settings) as context:
         outputs = np.zeros(len(prompt), np.int8)
@@ -153,26 +159,49 @@ def top_gap(logits: np.ndarray) -> float:
 
 
 def compare_speed(model: Model, asked: list[GenerationRequest], rounds: int) -> dict[str, Any]:
-    """Tokens a second over everything (prompts, steps, opening the context), and of the steps alone."""
-    unwritten = [replace(request, max_tokens=1) for request in asked]
+    """Tokens a second over everything (prompts, steps, opening the context), in turn, and of single steps."""
     rates: dict[str, list[float]] = {"side by side": [], "plain": []}
-    steps: dict[str, list[float]] = {"side by side": [], "plain": []}
+    tokens = 0
     for _ in range(rounds):
-        for way in ("side by side", "plain"):
-            prompts_seconds, _ = timed(model, way, unwritten)
+        for way, found in rates.items():
             seconds, tokens = timed(model, way, asked)
-            rates[way].append(tokens / seconds)
-            steps[way].append((tokens - len(asked)) / (seconds - prompts_seconds))
-        print({way: [round(rates[way][-1], 1), round(steps[way][-1], 1)] for way in rates}, flush=True)
+            found.append(round(tokens / seconds, 1))
+        print({way: found[-1] for way, found in rates.items()}, flush=True)
+    middle = len(asked[0].prompt) + asked[0].max_tokens // 2
+    steps = {rows: step_seconds(model, rows, middle) for rows in (1, PARALLEL)}
     return {
         "answers": len(asked),
-        "tokens_of_an_answer": asked[0].max_tokens,
         "prompt_tokens": sum(len(request.prompt) for request in asked),
-        "tokens_per_second": {way: [round(rate, 1) for rate in found] for way, found in rates.items()},
-        "steps_tokens_per_second": {way: [round(rate, 1) for rate in found] for way, found in steps.items()},
-        "times_as_fast": ratio(rates),
-        "steps_times_as_fast": ratio(steps),
+        "written_tokens": tokens,
+        "tokens_per_second": rates,
+        "times_as_fast": round(statistics.median(rates["side by side"]) / statistics.median(rates["plain"]), 2),
+        "step_milliseconds": {f"{rows} rows": round(1000 * seconds, 1) for rows, seconds in steps.items()},
+        "steps_times_as_fast": round(PARALLEL * steps[1] / steps[PARALLEL], 2),
     }
+
+
+def step_seconds(model: Model, rows: int, length: int, count: int = 25) -> float:
+    """The median time of a step of ``rows`` answers that are ``length`` tokens long, prompt included."""
+    cells = -(-(length + count) // 256) * 256
+    settings = ContextSettings(
+        n_ctx=cells * rows, batch_size=512, max_sequences=rows, threads=physical_cores(), unified=False
+    )
+    seconds = []
+    with model.open_context(settings) as context:
+        prompt = np.arange(1000, 1000 + length, dtype=np.int32)
+        outputs = np.zeros(length, np.int8)
+        outputs[-1] = 1
+        context.decode(prompt, np.arange(length, dtype=np.int32), [(0,)] * length, outputs)
+        for sequence in range(1, rows):
+            context.copy_whole(0, sequence)
+        sequences = [(sequence,) for sequence in range(rows)]
+        for place in range(length, length + count):
+            began = time.perf_counter()
+            context.decode(
+                np.full(rows, place, np.int32), np.full(rows, place, np.int32), sequences, np.ones(rows, np.int8)
+            )
+            seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
 
 
 def timed(model: Model, way: str, asked: list[GenerationRequest]) -> tuple[float, int]:
@@ -180,10 +209,6 @@ def timed(model: Model, way: str, asked: list[GenerationRequest]) -> tuple[float
     began = time.perf_counter()
     answers = generator.generate(asked)
     return time.perf_counter() - began, sum(len(answer.tokens) for answer in answers)
-
-
-def ratio(rates: dict[str, list[float]]) -> float:
-    return round(statistics.median(rates["side by side"]) / statistics.median(rates["plain"]), 2)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ FinishReason = Literal["stop", "eog", "length", "context"]
 """stop: a stop string; eog: the model ended its answer; length: the token limit; context: no room for more tokens."""
 
 _TRUNK = 0
-_WORTH_SHARING_TOKENS = 32
+_WORTH_SHARING_TOKENS = 16
 """A shorter common prefix is decoded with each prompt: a decode of its own costs more."""
 _ROWS_TOGETHER = 4
 """Rows that llama.cpp's kernels for repacked weights take together."""
