@@ -262,24 +262,29 @@ class _Run:
 
     def _step(self) -> dict[int, Generation]:
         """Write the next token of every answer."""
-        sequences = list(self._active)
-        answers = list(self._active.values())
-        idle = self._free[: -len(sequences) % self._rows_together]
-        tokens = [answer.written[-1] for answer in answers] + [0] * len(idle)
-        positions = [answer.position for answer in answers] + [0] * len(idle)
-        outputs = [1] * len(answers) + [0] * len(idle)
+        sequences = sorted(self._active)
+        idle = self._idle_beside(sequences)
+        # llama.cpp computes a batch at once only where each sequence is the number after the one before it.
+        rows = sorted(sequences + idle)
+        answers = [self._active.get(sequence) for sequence in rows]
         self._context.decode(
-            np.array(tokens, np.int32),
-            np.array(positions, np.int32),
-            [(sequence,) for sequence in sequences + idle],
-            np.array(outputs, np.int8),
+            np.array([answer.written[-1] if answer else 0 for answer in answers], np.int32),
+            np.array([answer.position if answer else 0 for answer in answers], np.int32),
+            [(sequence,) for sequence in rows],
+            np.array([answer is not None for answer in answers], np.int8),
         )
         self._generator.stats.decodes += 1
         for sequence in idle:
             self._context.drop(sequence)
-        for answer in answers:
-            answer.position += 1
+        for sequence in sequences:
+            self._active[sequence].position += 1
         return self._continue_all(sequences)
+
+    def _idle_beside(self, sequences: Sequence[int]) -> list[int]:
+        """Free sequences that fill a decode to a multiple of rows, those first that stand between ``sequences``."""
+        low, high = sequences[0], sequences[-1]
+        nearest = sorted(self._free, key=lambda free: (max(low - free, free - high, 0), free))
+        return nearest[: -len(sequences) % self._rows_together]
 
     def _continue_all(self, sequences: Sequence[int]) -> dict[int, Generation]:
         """Choose the next token of each of ``sequences`` from the last decode's logits; return what is finished."""
