@@ -2,7 +2,8 @@
 
     python benchmarks/speed.py --llama-bench llama-bench --models Q8_0.gguf Q4_K_M.gguf -o benchmarks/results/speed.json
 
-Each turn starts llama-bench and `gguf-eval bench` afresh, one after the other; medians over all repetitions are compared.
+Each turn starts llama-bench and `gguf-eval bench` afresh, one after the other, in changing order (A B B A), since a
+machine slows down and recovers over seconds; medians over all repetitions are compared.
 """
 
 from __future__ import annotations
@@ -34,6 +35,14 @@ def ours(model: Path, threads: int, repetitions: int) -> tuple[dict[str, list[fl
     return {name: test["tokens_per_second"] for name, test in point["tests"].items()}, point["warnings"]
 
 
+def one_turn(
+    args: argparse.Namespace, model: Path, *, ours_first: bool
+) -> tuple[dict[str, list[float]], tuple[dict[str, list[float]], list[str]]]:
+    measured = ours(model, args.threads, args.repetitions) if ours_first else None
+    other = theirs(args.llama_bench, model, args.threads, args.repetitions)
+    return other, measured or ours(model, args.threads, args.repetitions)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llama-bench", type=Path, required=True)
@@ -49,12 +58,11 @@ def main() -> None:
         rates: dict[str, dict[str, list[float]]] = {"llama-bench": {}, "gguf-eval": {}}
         warnings: list[str] = []
         turns: dict[str, list[float]] = {test: [] for test in TESTS}
-        for _ in range(args.turns):
-            other = theirs(args.llama_bench, model, args.threads, args.repetitions)
+        for turn in range(args.turns):
+            other, (measured, told) = one_turn(args, model, ours_first=bool(turn % 2))
+            warnings += told
             for test, found in other.items():
                 rates["llama-bench"].setdefault(test, []).extend(found)
-            measured, told = ours(model, args.threads, args.repetitions)
-            warnings += told
             for test, found in measured.items():
                 rates["gguf-eval"].setdefault(test, []).extend(found)
                 turns[test].append(statistics.median(found) / statistics.median(other[test]))

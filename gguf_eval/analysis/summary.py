@@ -8,6 +8,7 @@ from typing import Any
 
 from gguf_eval.analysis.averages import Average, averages, pairs_on
 from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare
+from gguf_eval.analysis.divergence import TextSummary, summarise_text
 from gguf_eval.analysis.environments import environment_warnings
 from gguf_eval.analysis.sanity import ScoreWarning, find_warnings
 from gguf_eval.analysis.statistics import Estimate, mean_and_deviation, wilson
@@ -74,6 +75,8 @@ class PointSummary:
     """Macro-averages: over ``all`` tasks, and over each group of tasks."""
     harness: dict[str, dict[str, float]] = field(default_factory=dict)
     """lm-evaluation-harness's own figures: by task, then by metric."""
+    texts: tuple[TextSummary, ...] = ()
+    """Perplexity, and divergence from the reference, on each text."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,7 @@ def _summarise_point(
         overall=overall.get(point.id),
         label=point.label,
         averages=means,
+        texts=tuple(summarise_text(record) for record in point.texts),
     )
 
 

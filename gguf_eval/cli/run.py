@@ -72,6 +72,11 @@ def run(
     chat: Chat = "auto",
     system: System = "",
     fewshot_as_turns: FewshotAsTurns = False,
+    text: Annotated[
+        str, typer.Option("--text", help="A text file or wikitext2: perplexity, and divergence from the reference.")
+    ] = "",
+    text_ctx: Annotated[int, typer.Option("--text-ctx", min=8, help="Tokens of a window of the text.")] = 512,
+    chunks: Annotated[int | None, typer.Option("--chunks", min=1, help="Windows of the text at most.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Chooses the items of --limit.")] = 0,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory.")] = True,
     repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1, help="Timed runs of each speed test.")] = 3,
@@ -109,6 +114,9 @@ def run(
         flash_attention=flash_attention_number(flash_attention),
         max_memory_bytes=memory_bytes(max_memory),
         chat=chat_settings(chat, system, fewshot_as_turns),
+        text=text,
+        text_ctx=text_ctx,
+        chunks=chunks,
         cache=cache_dir,
         mirror=mirror,
         command=shlex.join(["gguf-eval", *sys.argv[1:]]),

@@ -39,7 +39,7 @@ def charts(study: StudySummary) -> list[Chart]:
         raise UsageError(MISSING_EXTRA) from None
     study = printable(study)
     marks = find_marks(study)
-    made = [_quality(study, marks), _speed(study, marks)]
+    made = [_quality(study, marks), _speed(study, marks), _divergence(study)]
     for model in dict.fromkeys(point.model for point in study.points):
         points = [point for point in study.points if point.model == model and point.tasks]
         made += [_ladder(model, points), _heat_map(model, points)]
@@ -116,6 +116,36 @@ def _speed(study: StudySummary, marks: Marks) -> Chart | None:
     return Chart(
         "speed", "Generation speed against memory",
         _alt("Tokens a second against memory", rows, "tokens_per_second", "tokens/s"), _spec(layers.interactive()),
+        rows,
+    )  # fmt: skip
+
+
+def _divergence(study: StudySummary) -> Chart | None:
+    import altair as alt
+
+    rows: list[dict[str, Any]] = [
+        {"model": point.model, "level": point.label, "bits_per_weight": point.bits_per_weight, "text": text.text,
+         "mean_kld": text.divergence.mean.value, "low": text.divergence.mean.low, "high": text.divergence.mean.high}
+        for point in study.points for text in point.texts[:1] if text.divergence is not None
+    ]  # fmt: skip
+    if not rows:
+        return None
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    legend = alt.Legend(orient="top", title=None, columns=2) if len(models) > 1 else None
+    scale = alt.Scale(type="log", padding=20) if all(row["mean_kld"] > 0 for row in rows) else alt.Scale(zero=True)
+    y = alt.Y("mean_kld:Q", title="mean KL divergence, nats", scale=scale)
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        x=alt.X("bits_per_weight:Q", title="bits per weight", scale=alt.Scale(zero=False, padding=20)),
+        color=alt.Color("model:N", sort=models, legend=legend, scale=alt.Scale(range=_COLOURS)),
+        tooltip=["model:N", "level:N", "text:N", alt.Tooltip("bits_per_weight:Q", format=".2f"),
+                 *(alt.Tooltip(f"{name}:Q", format=".5f") for name in ("mean_kld", "low", "high"))],
+    )  # fmt: skip
+    layers = base.mark_point(filled=True, size=110, opacity=1).encode(y=y)
+    layers += base.mark_text(dy=-13, fontSize=11).encode(y=y, text="level:N")
+    parts = [f"{row['model']} {row['level']}: {row['mean_kld']:.5f} at {row['bits_per_weight']:.2f}" for row in rows]
+    return Chart(
+        "divergence", "Divergence from the reference against bits per weight",
+        f"Mean KL divergence in nats from each model's reference. {'; '.join(parts)}.", _spec(layers.interactive()),
         rows,
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ from gguf_eval.errors import UsageError, nearest
 from gguf_eval.report import words
 
 VERDICT_STYLES = {"worse": "red", "better": "green", "same": "green", "undecided": "yellow"}
-DROP_ORDER = ("tasks", "pp", "file", "bpw", "tg", "score", "memory")
+DROP_ORDER = ("tasks", "ppl", "pp", "file", "bpw", "tg", "kld", "score", "memory")
 """What goes first when the table is wider than the terminal. Tasks go together, into a table of their own; the level
 and the comparison with the reference always stay."""
 SORTS: dict[str, Callable[[PointSummary], float]] = {
@@ -59,10 +59,38 @@ def all_columns(study: StudySummary, points: Sequence[PointSummary], marks: Mark
         columns.append(Column("score", "score", "score ", lambda p: _score(p, marks)))
     kind = "tasks" if len(names) > 1 else "score"
     columns += [Column(name, kind, f"{name} ", lambda p, name=name: _task(p, name, marks)) for name in names]  # type: ignore[misc]
+    columns += _text_columns(points)
     if any(point.overall for point in points):
         reference = next(point for point in points if point.is_reference)
         columns.append(Column("against", "against", f"against {reference.label}", _difference, "left"))
     return columns
+
+
+def _text_columns(points: Sequence[PointSummary]) -> list[Column]:
+    """Perplexity and mean KL divergence on each text; named by the text where there are several."""
+    texts = list(dict.fromkeys(text.text for point in points for text in point.texts))
+    columns = []
+    for text in texts:
+        suffix = f" {text}" if len(texts) > 1 else ""
+        columns.append(Column(f"ppl{suffix}", "ppl", f"PPL{suffix}", lambda p, t=text: _perplexity(p, t)))  # type: ignore[misc]
+        if any(found.divergence for point in points for found in point.texts if found.text == text):
+            columns.append(Column(f"kld{suffix}", "kld", f"KLD{suffix}", lambda p, t=text: _kld(p, t)))  # type: ignore[misc]
+    return columns
+
+
+def _perplexity(point: PointSummary, name: str) -> Text:
+    found = next((text for text in point.texts if text.text == name), None)
+    return Text(words.MISSING) if found is None else _with_interval(words.perplexity(found.perplexity))
+
+
+def _kld(point: PointSummary, name: str) -> Text:
+    found = next((text.divergence for text in point.texts if text.text == name), None)
+    return Text(words.MISSING) if found is None else _with_interval(words.divergence(found.mean))
+
+
+def _with_interval(lines: tuple[str, str]) -> Text:
+    value, interval = lines
+    return Text(value).append(f"\n{interval}", style="not bold dim") if interval else Text(value)
 
 
 def chosen(columns: Sequence[Column], keys: Sequence[str]) -> list[Column]:

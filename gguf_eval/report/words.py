@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gguf_eval.analysis.comparison import Comparison
+from gguf_eval.analysis.divergence import Figure
 from gguf_eval.analysis.marks import Marks
 from gguf_eval.analysis.recommend import Conclusion
 from gguf_eval.analysis.statistics import Estimate
@@ -64,6 +65,18 @@ def difference_interval(estimate: Estimate) -> str:
     return f"{signed_points(estimate.low)} to {signed_points(estimate.high)}"
 
 
+def perplexity(figure: Figure) -> tuple[str, str]:
+    """A perplexity, and its interval (empty where there is none)."""
+    return f"{figure.value:.2f}", "" if figure.low is None else f"{figure.low:.1f}–{figure.high:.1f}"
+
+
+def divergence(figure: Figure) -> tuple[str, str]:
+    """A mean KL divergence in nats to three figures, and its interval (empty where there is none)."""
+    digits = 3 if figure.value >= 0.1 else 4 if figure.value >= 0.01 else 5
+    interval = "" if figure.low is None else f"{figure.low:.{digits}f}–{figure.high:.{digits}f}"
+    return f"{figure.value:.{digits}f}", interval
+
+
 def verdict(comparison: Comparison) -> str:
     """The verdict in a word or two."""
     return {"better": "better", "worse": "worse", "same": "same", "undecided": "undecided"}[comparison.verdict]
@@ -88,7 +101,20 @@ def how_to_read(study: StudySummary, marks: Marks) -> list[str]:
     if marks.best:
         front = " ◆ on the Pareto front of memory, generation speed and score." if marks.front else ""
         lines.append(f"* best of its model, noise and all.{front}")
-    return [*lines, *items_note(study)]
+    return [*lines, *items_note(study), *text_notes(study)]
+
+
+def text_notes(study: StudySummary) -> list[str]:
+    """Which texts perplexity and divergence are of; points measured alike share a line."""
+    notes: dict[str, None] = {}
+    for point in study.points:
+        for text in point.texts:
+            stride = f", every {text.stride} tokens" if text.stride else ""
+            notes[f"PPL: perplexity on {text.text}, {text.windows} windows of {text.n_ctx} tokens{stride}; "
+                  "intervals over windows."] = None  # fmt: skip
+    if any(text.divergence for point in study.points for text in point.texts):
+        notes["KLD: mean KL divergence from the model's reference there, in nats."] = None
+    return list(notes)
 
 
 def items_note(study: StudySummary) -> list[str]:

@@ -57,6 +57,12 @@ class RunRequest:
     chat: ChatSettings = field(default_factory=ChatSettings)
     fewshot: int | None = None
     """Examples before an item, of tasks that have examples; as many as each task says unless given."""
+    text: str = ""
+    """A text file or ``wikitext2`` to run every point over; none unless given."""
+    text_ctx: int = 512
+    """Tokens of a window of the text."""
+    chunks: int | None = None
+    """Windows of the text at most."""
 
 
 @dataclass(frozen=True)

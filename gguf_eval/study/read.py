@@ -20,8 +20,10 @@ from gguf_eval.study.records import (
     Status,
     StudyRecord,
     TaskRecord,
+    TextRecord,
 )
 from gguf_eval.study.store import check_version, is_unmade, sqlite_errors
+from gguf_eval.study.text_content import unpack_text
 
 
 def read_study(path: Path) -> StudyRecord:
@@ -135,7 +137,18 @@ def _point(
         environments=tuple(json.loads(run["environment"]) for run in runs),
         outcomes=outcomes,
         harness=_harness(connection, row["id"]),
+        texts=_texts(connection, row["id"]),
     )
+
+
+def _texts(connection: sqlite3.Connection, point: int) -> tuple[TextRecord, ...]:
+    """The newest run over each text."""
+    newest: dict[str, TextRecord] = {}
+    query = "SELECT conditions, content FROM text_run WHERE point_id = ? ORDER BY rowid"
+    for row in connection.execute(query, (point,)):
+        conditions = json.loads(row["conditions"])
+        newest[conditions["text_sha256"]] = unpack_text(row["content"], conditions)
+    return tuple(newest.values())
 
 
 def _harness(connection: sqlite3.Connection, point: int) -> dict[str, dict[str, float]]:

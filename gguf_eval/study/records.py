@@ -123,6 +123,26 @@ class MeasurementRecord:
 
 
 @dataclass(frozen=True)
+class TextRecord:
+    """One point run over a text, token by token."""
+
+    conditions: dict[str, Any]
+    """text (its name), text_sha256, n_ctx, chunks, stride, and of a divergence: reference, reference_sha256, exact."""
+    windows: int
+    scored: int
+    """Tokens scored in each window."""
+    window_bytes: tuple[int, ...]
+    """Bytes of text that each window's scored tokens stand for."""
+    columns: dict[str, npt.NDArray[Any]]
+    """(windows x scored) values in order: ``nll`` in nats; with a reference also ``reference_nll``, ``kld``,
+    ``kld_variance``, ``same_top`` and ``confidence`` (`gguf_eval.runtime.divergence.Compared`)."""
+    noise: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """Of a reference against itself with its windows decoded in halves: ``kld`` and ``same_top``."""
+    peak_bytes: int | None = None
+    """Peak resident memory of the process that ran it."""
+
+
+@dataclass(frozen=True)
 class PointRecord:
     """One size-precision point and everything measured of it."""
 
@@ -155,6 +175,8 @@ class PointRecord:
     """Machine, packages and llama.cpp build of every run that evaluated the point."""
     harness: dict[str, dict[str, float]] = field(default_factory=dict)
     """lm-evaluation-harness's own figures: by task, then by metric."""
+    texts: tuple[TextRecord, ...] = ()
+    """The newest run over each text."""
 
     @property
     def label(self) -> str:
@@ -175,23 +197,3 @@ class StudyRecord:
     environment: dict[str, Any]
     tasks: tuple[TaskRecord, ...]
     points: tuple[PointRecord, ...]
-
-
-@dataclass(frozen=True)
-class TextRecord:
-    """One point run over a text, token by token."""
-
-    conditions: dict[str, Any]
-    """text (its name), text_sha256, n_ctx, chunks, stride, and of a divergence: reference, reference_sha256, exact."""
-    windows: int
-    scored: int
-    """Tokens scored in each window."""
-    window_bytes: tuple[int, ...]
-    """Bytes of text that each window's scored tokens stand for."""
-    columns: dict[str, npt.NDArray[Any]]
-    """(windows x scored) values in order: ``nll`` in nats; with a reference also ``reference_nll``, ``kld``,
-    ``kld_variance``, ``same_top`` and ``confidence`` (`gguf_eval.runtime.divergence.Compared`)."""
-    noise: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
-    """Of a reference against itself with its windows decoded in halves: ``kld`` and ``same_top``."""
-    peak_bytes: int | None = None
-    """Peak resident memory of the process that ran it."""

@@ -14,6 +14,7 @@ from gguf_eval.study.plan import PlannedPoint, RunRequest, plan_points
 from gguf_eval.study.stages.generate import generate
 from gguf_eval.study.stages.make import make_model_file
 from gguf_eval.study.stages.measure import measure
+from gguf_eval.study.stages.over_text import ReadyPoint, over_text, text_request
 from gguf_eval.study.stages.score import score
 from gguf_eval.study.stages.state import Observer, RunState, TaskItems
 from gguf_eval.study.store import StudyWriter
@@ -33,6 +34,7 @@ def run_study(request: RunRequest, observer: Observer) -> bool:
     chat = request.chat.answer_settings({task.kind for task in tasks})
     points = [replace(point, chat=chat) for point in plan_points(request)]
     check_offload(request.offload)
+    text = text_request(request, fetch)
     with StudyWriter(request.study) as study:
         work = []
         for task in tasks:
@@ -45,8 +47,10 @@ def run_study(request: RunRequest, observer: Observer) -> bool:
         for task_items in work:
             study.save_task(task_items.task, list(task_items.items.values()), run)
         state = RunState(request, study, observer, work, run, environment)
-        complete = [run_point(state, point) for point in points]
-    return all(complete)
+        ready = [run_point(state, point) for point in points]
+        done = [point for point in ready if point is not None]
+        read = text is None or over_text(state, done, text)
+    return read and len(done) == len(points)
 
 
 def requested_tasks(request: RunRequest) -> list[Task]:
@@ -61,8 +65,8 @@ def requested_tasks(request: RunRequest) -> list[Task]:
     return [with_shots(task, request.fewshot) if task.fewshot else task for task in tasks]
 
 
-def run_point(state: RunState, point: PlannedPoint) -> bool:
-    """Make, score and time one point; return whether nothing is missing."""
+def run_point(state: RunState, point: PlannedPoint) -> ReadyPoint | None:
+    """Make, score and time one point; None where that fails."""
     log = _log_path(state.request.study, point)
     try:
         file = make_model_file(state, point, log)
@@ -71,7 +75,7 @@ def run_point(state: RunState, point: PlannedPoint) -> bool:
             raise
         state.observer.note(f"{point.name}: {error}")
         state.study.save_unmade(point.name, point.model, point.level, point.source.sha256, str(error), log)
-        return False
+        return None
     state.study.forget_unmade(point.level, point.source.sha256)
     settings = {"max_tokens": state.request.ctx, **point.engine.answer_settings, **point.chat}
     point_id = state.study.save_point(point.name, point.model, settings, file, point.origin)
@@ -84,9 +88,9 @@ def run_point(state: RunState, point: PlannedPoint) -> bool:
     except (EngineError, UsageError) as error:
         state.study.set_failure(point_id, str(error), log)
         state.observer.note(f"{point.name}: {error}")
-        return False
+        return None
     state.study.set_failure(point_id, None, None)
-    return True
+    return ReadyPoint(point, point_id, file, log)
 
 
 def _log_path(study: Path, point: PlannedPoint) -> Path:

@@ -114,6 +114,12 @@ CREATE TABLE point_run (                 -- whose environment a point was evalua
     run_id INTEGER NOT NULL,
     PRIMARY KEY (point_id, run_id)
 ) WITHOUT ROWID;
+CREATE TABLE text_run (                  -- a point run over a text, token by token
+    point_id INTEGER NOT NULL,
+    conditions TEXT NOT NULL,            -- JSON: text, context, reference
+    content BLOB NOT NULL,               -- NumPy's .npz (gguf_eval.study.text_content)
+    UNIQUE (point_id, conditions)
+);
 CREATE TABLE harness_figure (            -- lm-evaluation-harness's own figures
     point_id INTEGER NOT NULL,
     task TEXT NOT NULL,

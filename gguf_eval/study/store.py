@@ -15,8 +15,9 @@ import filelock
 
 from gguf_eval.errors import StudyError
 from gguf_eval.files.model_file import ModelFile
-from gguf_eval.study.records import Outcome, TaskRecord
+from gguf_eval.study.records import Outcome, TaskRecord, TextRecord
 from gguf_eval.study.schema import APPLICATION_ID, SCHEMA_VERSION, migrate
+from gguf_eval.study.text_content import pack_text
 from gguf_eval.tasks.prompts import Item
 from gguf_eval.tasks.spec import Task
 
@@ -253,6 +254,22 @@ class StudyWriter:
                 (point, canonical_json(conditions)),
             ).fetchone()
         return int(row[0])
+
+    def has_text(self, point: int, conditions: Mapping[str, Any]) -> bool:
+        """Whether the point was run over a text under these conditions."""
+        with sqlite_errors(self.path):
+            row = self._connection.execute(
+                "SELECT 1 FROM text_run WHERE point_id = ? AND conditions = ?", (point, canonical_json(conditions))
+            ).fetchone()
+        return row is not None
+
+    def save_text(self, point: int, record: TextRecord) -> None:
+        """Store a run over a text."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO text_run VALUES (?, ?, ?)",
+                (point, canonical_json(record.conditions), pack_text(record)),
+            )
 
     def save_point_run(self, point: int, run: int) -> None:
         """Note that a point was evaluated in a run, and so in that run's environment."""

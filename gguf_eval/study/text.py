@@ -128,17 +128,26 @@ def run_texts(
     """Run the reference, then every other model against it; the result is by name, in that order."""
     records = []
     if reference is not None:
-        records.append((reference.name, _observed(reference, request, None, True, observer, log)))
+        records.append((reference.name, run_observed(reference, request, None, store=True, observer=observer, log=log)))
     for model in models:
         if reference is None or (model.sha256, model.engine) != (reference.sha256, reference.engine):
-            records.append((model.name, _observed(model, request, reference, False, observer, log)))
+            found = run_observed(model, request, reference, store=False, observer=observer, log=log)
+            records.append((model.name, found))
     return records
 
 
-def _observed(
-    model: TextModel, request: TextRequest, reference: TextModel | None, store: bool, observer: Observer, log: Path
+def run_observed(
+    model: TextModel,
+    request: TextRequest,
+    reference: TextModel | None,
+    *,
+    store: bool,
+    observer: Observer,
+    log: Path,
+    name: str = "",
 ) -> TextRecord:
-    with observer.step(f"{model.name}: {request.text.name}", 0) as advance:
+    """`run_text`, telling the observer, to whom the model is ``name`` where that is given."""
+    with observer.step(f"{name or model.name}: {request.text.name}", 0) as advance:
         seen = 0
 
         def on_rows(done: int, total: int) -> None:

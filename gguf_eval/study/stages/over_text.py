@@ -1,0 +1,80 @@
+"""Runs the points over a text: the reference of each model first, then the others beside what it left.
+
+The reference is the point of most bits that this run makes of the model, with the KV cache in F16, as in the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gguf_eval.errors import EngineError, UsageError
+from gguf_eval.files.cache import cache_dir
+from gguf_eval.files.model_file import ModelFile
+from gguf_eval.study.plan import PlannedPoint, RunRequest
+from gguf_eval.study.stages.state import RunState
+from gguf_eval.study.text import TextModel, TextRequest, run_observed, text_conditions
+from gguf_eval.tasks.datasets import Fetch
+from gguf_eval.tasks.texts import find_text
+
+
+@dataclass(frozen=True)
+class ReadyPoint:
+    """A point whose tasks and speed are done."""
+
+    planned: PlannedPoint
+    id: int
+    file: ModelFile
+    log: Path
+
+    @property
+    def text_model(self) -> TextModel:
+        """The point as it is run over a text."""
+        return TextModel(self.planned.label, self.file.path, self.file.sha256, self.planned.engine)
+
+
+def text_request(request: RunRequest, fetch: Fetch) -> TextRequest | None:
+    """The text the run was asked for, fetched; None where it was asked for none. Raises `UsageError`."""
+    if not request.text:
+        return None
+    folder = cache_dir(request.cache)
+    return TextRequest(
+        text=find_text(request.text, fetch=fetch, folder=folder / "texts"),
+        references=folder / "references",
+        n_ctx=request.text_ctx,
+        chunks=request.chunks,
+        batch_size=request.batch_size,
+        threads=request.threads,
+    )
+
+
+def over_text(state: RunState, points: Sequence[ReadyPoint], request: TextRequest) -> bool:
+    """Run what is missing of every model; return whether nothing is. A point that fails leaves the others to go on."""
+    complete = True
+    for model in dict.fromkeys(point.planned.model for point in points):
+        members = [point for point in points if point.planned.model == model]
+        reference = max(members, key=lambda p: (p.file.bits_per_weight, p.planned.label == p.planned.level))
+        others = [point for point in members if point.id != reference.id]
+        base = reference.text_model
+        missing = [p for p in others if not state.study.has_text(p.id, text_conditions(request, base))]
+        if missing or not state.study.has_text(reference.id, text_conditions(request, None)):
+            stored = _run(state, reference, request, None, store=bool(others))
+            complete &= stored
+            for point in missing if stored else ():
+                complete &= _run(state, point, request, base, store=False)
+    return complete
+
+
+def _run(state: RunState, point: ReadyPoint, request: TextRequest, base: TextModel | None, *, store: bool) -> bool:
+    try:
+        name = point.planned.name
+        record = run_observed(
+            point.text_model, request, base, name=name, store=store, observer=state.observer, log=point.log
+        )
+    except (EngineError, UsageError) as error:
+        state.study.set_failure(point.id, str(error), point.log)
+        state.observer.note(f"{point.planned.name}: {error}")
+        return False
+    state.study.save_text(point.id, record)
+    return True

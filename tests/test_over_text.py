@@ -1,0 +1,103 @@
+"""A text as a stage of a run: every point over it, the reference of each model first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from quantize_fixtures import write_model
+
+from gguf_eval.analysis.summary import summarise
+from gguf_eval.report.words import text_notes
+from gguf_eval.study.plan import RunRequest
+from gguf_eval.study.read import read_study
+from gguf_eval.study.run import run_study
+from gguf_eval.study.text_content import pack_text, unpack_text
+
+
+class Listening:
+    """An observer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+        self.notes: list[str] = []
+
+    @contextmanager
+    def step(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+        self.steps.append(label)
+        yield lambda done: None
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> RunRequest:
+    rows = [{"question": f"after {i}", "options": ["yes", "no"], "right": i % 2} for i in range(4)]
+    (tmp_path / "few.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    task = tmp_path / "few.toml"
+    task.write_text(
+        'name = "few"\nversion = 1\nkind = "choice"\n[dataset]\nfile = "few.jsonl"\n'
+        '[prompt]\ncontext = "{{ question }}:"\nchoices = "options"\ngold = "right"\n',
+        encoding="utf-8",
+    )
+    text = tmp_path / "story.txt"
+    text.write_text("The cat sat in the house and looked at the rain. " * 60, encoding="utf-8")
+    return RunRequest(
+        models=(write_model(tmp_path / "tiny.gguf"),), study=tmp_path / "s.sqlite", levels=("F32", "Q8_0", "Q4_0"),
+        tasks=(str(task),), speed=False, threads=1, cache=tmp_path / "cache", text=str(text), text_ctx=32, chunks=3,
+    )  # fmt: skip
+
+
+def test_a_run_over_a_text_is_stored_reported_and_not_repeated(request_: RunRequest) -> None:
+    observer = Listening()
+    assert run_study(request_, observer), observer.notes
+    over = [label for label in observer.steps if "story.txt" in label]
+    assert [label.split()[-2] for label in over] == ["F32:", "Q8_0:", "Q4_0:"]
+    record = read_study(request_.study)
+    texts = {point.level: point.texts[0] for point in record.points}
+    assert "kld" not in texts["F32"].columns
+    for level in ("Q8_0", "Q4_0"):
+        assert texts[level].conditions["reference"] == "F32"
+        assert texts[level].columns["kld"].shape == (3 * texts[level].scored,)
+    assert texts["Q8_0"].columns["kld"].mean() < texts["Q4_0"].columns["kld"].mean()
+    summary = {point.level: point.texts[0] for point in summarise(record).points}
+    likelihoods = texts["Q4_0"].columns["nll"].astype(np.float64)
+    assert summary["Q4_0"].perplexity.value == pytest.approx(np.exp(likelihoods.mean()))
+    assert summary["F32"].divergence is None
+    again = Listening()
+    assert run_study(request_, again)
+    assert not [label for label in again.steps if "story.txt" in label]
+
+
+def test_what_is_stored_is_what_was_measured(request_: RunRequest) -> None:
+    assert run_study(request_, Listening())
+    for point in read_study(request_.study).points:
+        (text,) = point.texts
+        found = unpack_text(pack_text(text), text.conditions)
+        assert (found.windows, found.scored, found.window_bytes) == (text.windows, text.scored, text.window_bytes)
+        assert found.peak_bytes == text.peak_bytes
+        assert {**found.columns, **found.noise}.keys() == {**text.columns, **text.noise}.keys()
+        for name, values in text.columns.items():
+            np.testing.assert_array_equal(found.columns[name], values)
+
+
+def test_a_text_that_can_not_be_run_leaves_the_tasks_answers(request_: RunRequest, tmp_path: Path) -> None:
+    (tmp_path / "story.txt").write_text("Too short.", encoding="utf-8")
+    observer = Listening()
+    assert not run_study(request_, observer)
+    assert "a text of more than 32 tokens is needed" in observer.notes[0]
+    points = read_study(request_.study).points
+    assert all(len(outcomes) == 4 for point in points for outcomes in point.outcomes.values())
+    assert not any(point.texts for point in points)
+
+
+def test_the_report_says_what_the_text_was(request_: RunRequest) -> None:
+    assert run_study(request_, Listening())
+    notes = text_notes(summarise(read_study(request_.study)))
+    assert notes[0].startswith("PPL: perplexity on story.txt, 3 windows of 32 tokens; ")
+    assert len(notes) == 2
