@@ -80,7 +80,7 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Noise:
-    """A reference against itself, its windows decoded in halves: what less than this means is rounding."""
+    """A reference against itself, decoded in small batches: what less than this means is rounding."""
 
     mean: float
     quantile_99: float

@@ -137,7 +137,7 @@ class TextRecord:
     """(windows x scored) values in order: ``nll`` in nats; with a reference also ``reference_nll``, ``kld``,
     ``kld_variance``, ``same_top`` and ``confidence`` (`gguf_eval.runtime.divergence.Compared`)."""
     noise: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
-    """Of a reference against itself with its windows decoded in halves: ``kld`` and ``same_top``."""
+    """Of a reference against itself, decoded in small batches: ``kld`` and ``same_top``."""
     peak_bytes: int | None = None
     """Peak resident memory of the process that ran it."""
 
