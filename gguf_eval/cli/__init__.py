@@ -31,7 +31,7 @@ def _root(
 def main() -> None:
     """Run the program; errors that are the user's to mend become one line and an exit code."""
     if hasattr(signal, "SIGTERM"):
-        signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # Without its standalone mode typer returns the code of typer.Exit and raises everything else.
         sys.exit(app(standalone_mode=False) or 0)

@@ -72,7 +72,7 @@ def _notes(summaries: Sequence[tuple[str, TextSummary]]) -> list[str]:
         if summary.noise is not None:
             noise = summary.noise
             lines.append(
-                f"Noise floor ({name} against itself, windows decoded in halves, {noise.tokens} tokens): "
+                f"Noise floor ({name} against itself, decoded in small batches, {noise.tokens} tokens): "
                 f"mean KLD {noise.mean:.2g}, 99% {noise.quantile_99:.2g}, same top {noise.same_top:.2%}."
             )
     errors = [summary.divergence for _, summary in summaries if summary.divergence and not summary.divergence.exact]
