@@ -12,6 +12,7 @@ from gguf_eval.analysis.divergence import TextSummary, summarise_text
 from gguf_eval.analysis.environments import environment_warnings
 from gguf_eval.analysis.sanity import ScoreWarning, find_warnings
 from gguf_eval.analysis.statistics import Estimate, mean_and_deviation, wilson
+from gguf_eval.analysis.whole_task import WholeTask, whole_task
 from gguf_eval.study.outcomes import metric_values, scores, truncated, unscored_reasons
 from gguf_eval.study.records import Outcome, PointRecord, SpeedRecord, Status, StudyRecord, TaskRecord
 
@@ -36,6 +37,7 @@ class TaskSummary:
     title: str = ""
     unscored_reasons: dict[str, int] = field(default_factory=dict)
     """How many items have each reason."""
+    whole: WholeTask = field(default_factory=WholeTask)
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,7 @@ def _summarise_task(
         group=task.group,
         title=task.title,
         unscored_reasons=dict(unscored_reasons(outcomes)),
+        whole=whole_task(task, outcomes),
     )
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import Any
 
 from gguf_eval.analysis.comparison import Comparison
+from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, StudySummary, TaskSummary
 
 SCHEMA = 1
@@ -83,8 +84,16 @@ def _task(task: TaskSummary) -> dict[str, Any]:
             name: {"value": metric.value, "low": metric.low, "high": metric.high}
             for name, metric in task.metrics.items()
         },
+        "aggregates": task.whole.aggregates,
+        "subjects": {name: _estimate(found) for name, found in task.whole.subjects.items()},
+        "subject_groups": {name: _estimate(found) for name, found in task.whole.groups.items()},
         "comparison": _comparison(task.comparison),
     }
+
+
+def _estimate(found: Estimate) -> dict[str, Any]:
+    return {"value": found.value, "low": found.low, "high": found.high, "n": found.n, "unscored": found.unscored,
+            "method": found.method}  # fmt: skip
 
 
 def _comparison(comparison: Comparison | None) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from gguf_eval.report.by_task import LEGEND, by_task_tables
 from gguf_eval.report.columns import Column, all_columns, chosen, fitting, models_of, ordered
 from gguf_eval.report.escape import printable
 from gguf_eval.report.scatter import Dot, scatter
+from gguf_eval.report.whole_task import whole_task_tables
 
 _MODEL_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red")
 _WIDE = 10_000
@@ -86,7 +87,8 @@ def _print_model(
     if columns:
         return []
     with_tasks = len(study.task_names) > 1 and not any(column.kind == "tasks" for column in shown)
-    return by_task_tables(study, points, console.width, with_tasks=with_tasks)
+    tables = by_task_tables(study, points, console.width, with_tasks=with_tasks)
+    return tables + whole_task_tables(points, console.width)
 
 
 def _main_table(columns: Sequence[Column], points: Sequence[PointSummary]) -> Table:

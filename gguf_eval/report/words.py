@@ -77,6 +77,11 @@ def divergence(figure: Figure) -> tuple[str, str]:
     return f"{figure.value:.{digits}f}", interval
 
 
+def aggregate(name: str, value: float) -> str:
+    """A figure over all items of a task: a perplexity as it is, everything else is a share."""
+    return f"{value:.2f}" if name == "perplexity" else percent(value)
+
+
 def verdict(comparison: Comparison) -> str:
     """The verdict in a word or two."""
     return {"better": "better", "worse": "worse", "same": "same", "undecided": "undecided"}[comparison.verdict]

@@ -1,0 +1,74 @@
+"""Figures of a point on a task beside its mean over items: aggregates, subjects, groups of subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from gguf_eval.analysis.statistics import Estimate, wilson
+from gguf_eval.study.outcomes import scores
+from gguf_eval.study.records import ItemRecord, Outcome, TaskRecord
+from gguf_eval.tasks.aggregates import AGGREGATES, Answered
+
+
+@dataclass(frozen=True)
+class WholeTask:
+    """What a task says beyond its headline; empty where it has nothing of the kind."""
+
+    aggregates: dict[str, float] = field(default_factory=dict)
+    """By name (`gguf_eval.tasks.aggregates`), over the scored items; no interval."""
+    subjects: dict[str, Estimate] = field(default_factory=dict)
+    """The headline metric on the items of each subject."""
+    groups: dict[str, Estimate] = field(default_factory=dict)
+    """The same for each named group of subjects, every item counting once, as lm-evaluation-harness weighs MMLU's."""
+
+
+def whole_task(task: TaskRecord, outcomes: Mapping[str, Outcome]) -> WholeTask:
+    """Compute every figure that the task names."""
+    if not outcomes:
+        return WholeTask()
+    of_subject = _by_subject(task, outcomes) if task.groups or any(i.subject for i in task.items.values()) else {}
+    subjects = {name: found for name, values in of_subject.items() if (found := _mean(values))}
+    groups = {}
+    for group, members in task.groups.items():
+        found = _mean([value for name in members for value in of_subject.get(name, [])])
+        if found is not None:
+            groups[group] = found
+    return WholeTask(_aggregates(task, outcomes), subjects, groups)
+
+
+def _aggregates(task: TaskRecord, outcomes: Mapping[str, Outcome]) -> dict[str, float]:
+    if not task.aggregates:
+        return {}
+    values = scores(outcomes)
+    answered = [
+        _answered(outcomes[key], item) for key, item in task.items.items() if values.get(key) is not None
+    ]  # fmt: skip
+    return {name: AGGREGATES[name](answered) for name in task.aggregates} if answered else {}
+
+
+def _answered(outcome: Outcome, item: ItemRecord) -> Answered:
+    return Answered(
+        text=outcome.text,
+        extracted=outcome.extracted,
+        references=item.references,
+        pick=outcome.answer if outcome.text is None else None,
+        gold=item.golds[0] if item.golds else item.gold,
+        logprobs=outcome.logprobs,
+        token_counts=outcome.token_counts,
+    )
+
+
+def _by_subject(task: TaskRecord, outcomes: Mapping[str, Outcome]) -> dict[str, list[float | None]]:
+    found: dict[str, list[float | None]] = {}
+    for key, value in scores(outcomes).items():
+        item = task.items.get(key)
+        if item is not None and item.subject:
+            found.setdefault(item.subject, []).append(value)
+    return dict(sorted(found.items()))
+
+
+def _mean(values: Iterable[float | None]) -> Estimate | None:
+    every = list(values)
+    scored = [value for value in every if value is not None]
+    return wilson(sum(scored), len(scored), unscored=len(every) - len(scored))

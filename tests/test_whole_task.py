@@ -1,0 +1,77 @@
+"""What a task says beyond its headline: aggregates, subjects and groups of subjects."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from gguf_eval.analysis.summary import summarise
+from gguf_eval.analysis.whole_task import whole_task
+from gguf_eval.report.export import to_document
+from gguf_eval.report.terminal import print_report
+from gguf_eval.study.records import ItemRecord, Outcome, PointRecord, StudyRecord, TaskRecord
+
+
+def task(**changes: object) -> TaskRecord:
+    subjects = ("algebra", "algebra", "law", "law", "law")
+    items = {f"i{n}": ItemRecord(f"i{n}", str(n), ("c",), ("a", "b"), n % 2, (n % 2,), subject=subject)
+             for n, subject in enumerate(subjects)}  # fmt: skip
+    groups = {"STEM": ("algebra",), "humanities": ("law", "absent"), "nobody": ("absent",)}
+    fields: dict[str, object] = {"groups": groups, "aggregates": ("macro_f1",)} | changes
+    return TaskRecord("t", "exam", "Exam", "", 1, "acc", ("acc",), items, **fields)  # type: ignore[arg-type]
+
+
+def outcome(number: int, pick: int | None) -> Outcome:
+    if pick is None:
+        return Outcome(f"i{number}", None, None, {}, (), (1, 1), 0, "broken")
+    value = float(pick == number % 2)
+    return Outcome(f"i{number}", value, pick, {"acc": value}, (-1.0 - pick, -2.0 + pick), (1, 1))
+
+
+OUTCOMES = {f"i{n}": outcome(n, pick) for n, pick in enumerate((0, 0, 0, 1, None))}
+
+
+def test_subjects_and_their_groups() -> None:
+    found = whole_task(task(), OUTCOMES)
+    shown = {name: (e.value, e.n, e.unscored) for name, e in {**found.subjects, **found.groups}.items()}
+    assert shown == {"algebra": (0.5, 2, 0), "law": (1.0, 2, 1), "STEM": (0.5, 2, 0), "humanities": (1.0, 2, 1)}
+
+
+def test_macro_f1_of_the_scored_items() -> None:
+    # gold 0 1 0 1, picked 0 0 0 1: F1 of class 0 is 2*2/(3+2), of class 1 2*1/(1+2)
+    assert whole_task(task(), OUTCOMES).aggregates == {"macro_f1": pytest.approx((4 / 5 + 2 / 3) / 2)}
+
+
+def test_perplexity_of_continuations() -> None:
+    found = whole_task(task(aggregates=("perplexity",)), OUTCOMES).aggregates
+    assert found == {"perplexity": pytest.approx(math.exp((1 + 1 + 1 + 2) / 4))}
+
+
+def test_nothing_of_a_point_without_answers() -> None:
+    found = whole_task(task(), {})
+    assert not found.aggregates
+    assert not found.groups
+    nothing_scored = whole_task(task(), {"i0": outcome(0, None)})
+    assert not nothing_scored.aggregates
+    assert not nothing_scored.subjects
+
+
+def test_they_are_reported() -> None:
+    point = PointRecord(
+        id=1, name="m F16", model="m", level="F16", sha256="0" * 64, path="m.gguf", architecture="llama",
+        parameters=10, size_bytes=20, bits_per_weight=16.0, origin={}, settings={}, status="complete", error=None,
+        log_path=None, speed=(), memory={}, outcomes={"t": OUTCOMES},
+    )  # fmt: skip
+    study = summarise(StudyRecord("s.sqlite", "2026-01-01", "gguf-eval run", {}, (task(),), (point,)))
+    stream = io.StringIO()
+    print_report(study, Console(file=stream, width=80, no_color=True))
+    lines = {line.split()[0] + line.split()[1]: line.split()[2:] for line in stream.getvalue().splitlines()
+             if line.startswith("exam: ")}  # fmt: skip
+    assert lines["exam:macro_f1"] == ["73.3"]
+    assert lines["exam:humanities"] == ["100.0"]
+    exported = to_document(study)["points"][0]["tasks"]["exam"]
+    assert exported["subjects"]["law"]["n"] == 2
+    assert exported["aggregates"]["macro_f1"] == pytest.approx(0.7333, abs=1e-4)
