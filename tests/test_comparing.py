@@ -125,6 +125,15 @@ def test_scores_at_chance_are_no_results() -> None:
     assert good == ()
 
 
+def test_a_continuation_has_no_chance_level() -> None:
+    base = task("t1", 32)
+    items = {key: replace(item, choices=("word",), gold=0, golds=(0,)) for key, item in base.items.items()}
+    found = StudyRecord(
+        "s", "", "", {}, (replace(base, items=items, kind="continuation"),), (point(1, "F16", 16, {"t1": "0001" * 8}),)
+    )
+    assert not [warning for warning in summarise(found).warnings if warning.suspicion == "chance"]
+
+
 def test_one_answer_to_everything_is_no_result() -> None:
     base = task("t1", 32)
     items = {key: replace(item, gold=int(item.id) % 2) for key, item in base.items.items()}

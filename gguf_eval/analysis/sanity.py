@@ -55,9 +55,9 @@ def _suspicions(task: TaskRecord, outcomes: Mapping[str, Outcome], is_reference:
     if len(given) == 1 and None not in given and len({task.items[key].gold for key in scored}) > 1:
         text = f"choice {_letter(given.pop())} is the answer to all {len(scored)} items"
         found.append(("one-answer", f"{text}: the score says only how often that is right"))
-    items = [task.items[key] for key in scored] if is_reference else []
-    if items and all(item.choices for item in items):
-        chance = sum(max(1, len(item.golds)) / len(item.choices) for item in items) / len(items)
+    chances = [task.chances[key] for key in scored] if is_reference else []
+    if chances and all(chances):
+        chance = sum(chances) / len(chances)
         estimate = wilson(sum(scored.values()), len(scored))
         if estimate is not None and estimate.low <= chance:
             text = f"the reference scores {estimate.value:.1%} where guessing gets {chance:.1%}"

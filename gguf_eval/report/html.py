@@ -18,6 +18,7 @@ from gguf_eval.report import words
 from gguf_eval.report.charts import MISSING_EXTRA, Chart, charts
 from gguf_eval.report.columns import models_of
 from gguf_eval.report.escape import json_for_script, printable
+from gguf_eval.report.whole_task import WholeRow, whole_cell, whole_rows
 from gguf_eval.study.records import ItemRecord, StudyRecord
 
 _LONGEST_TEXT = 800
@@ -96,8 +97,19 @@ def _model(model: str, points: Sequence[PointSummary], study: StudySummary, mark
         "header": header,
         "rows": [_main_row(point, tests, marks) for point in points],
         "labels": [point.label for point in points],
-        "by_task": [_average_row(group, points) for group in groups] + [_task_row(name, points) for name in names],
+        "by_task": [
+            *(_average_row(group, points) for group in groups),
+            *(_task_row(name, points) for name in names),
+            *(_whole_row(row, points) for row in whole_rows(points)),
+        ],
     }
+
+
+def _whole_row(row: WholeRow, points: Sequence[PointSummary]) -> dict[str, Any]:
+    shown = [whole_cell(point, row) for point in points]
+    cells = [{"text": text, "order": None if text == words.MISSING else float(text), "small": "", "verdict": ""}
+             for text in shown]  # fmt: skip
+    return {"name": f"{row[0]}: {row[2]}", "group": False, "cells": cells}
 
 
 def _main_row(point: PointSummary, tests: Sequence[str], marks: Marks) -> dict[str, Any]:

@@ -17,35 +17,40 @@ _NAME_WIDTH = 32
 def whole_task_tables(points: Sequence[PointSummary], width: int) -> list[Table]:
     """As many tables as the levels need; none where no task has such figures."""
     shown = [point for point in points if point.tasks]
-    rows = list(dict.fromkeys(row for point in shown for row in _rows(point)))
+    rows = whole_rows(points)
     each = max(1, (width - _NAME_WIDTH) // _CELL_WIDTH)
     return [_table(rows, shown[i : i + each]) for i in range(0, len(shown), each)] if rows else []
 
 
-_Row = tuple[str, str, str]
+WholeRow = tuple[str, str, str]
 """Task, ``aggregate`` or ``group``, its name."""
 
 
-def _rows(point: PointSummary) -> list[_Row]:
-    return [
+def whole_rows(points: Sequence[PointSummary]) -> list[WholeRow]:
+    """Every such figure that any of the points has."""
+    found = [
         (task.name, kind, name)
+        for point in points
         for task in point.tasks.values()
         for kind, names in (("aggregate", task.whole.aggregates), ("group", task.whole.groups))
         for name in names
     ]
+    return list(dict.fromkeys(found))
 
 
-def _table(rows: Sequence[_Row], points: Sequence[PointSummary]) -> Table:
+def _table(rows: Sequence[WholeRow], points: Sequence[PointSummary]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("over all items", no_wrap=True, max_width=_NAME_WIDTH)
     for point in points:
         table.add_column(Text(point.label), justify="right", no_wrap=True)
     for task, kind, name in rows:
-        table.add_row(Text(f"{task}: {name}"), *(Text(_cell(point, task, kind, name)) for point in points))
+        table.add_row(Text(f"{task}: {name}"), *(Text(whole_cell(point, (task, kind, name))) for point in points))
     return table
 
 
-def _cell(point: PointSummary, task: str, kind: str, name: str) -> str:
+def whole_cell(point: PointSummary, row: WholeRow) -> str:
+    """The figure as it is shown."""
+    task, kind, name = row
     found = point.tasks.get(task)
     if found is None:
         return words.MISSING
