@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gguf_eval.files.model_file import ModelFile
-from gguf_eval.study.records import Outcome
+from gguf_eval.study.records import Outcome, TextRecord
 from gguf_eval.study.store import StudyWriter
 from gguf_eval.tasks.prompts import Item, make_item
 from gguf_eval.tasks.spec import Dataset, Prompt, Task
@@ -38,11 +38,13 @@ def write_study(
     seed: int = 0,
     drift: float = 0.0,
     hostile: Sequence[str] = (),
+    texts: int = 0,
 ) -> Path:
     """Write a study of ``levels`` x ``sizes`` points on ``tasks`` x ``items`` items.
 
     ``drift`` is the share of right answers turned wrong at every point but the references: the same study on a worse
-    build. ``hostile`` texts stand in names, questions, choices and reasons.
+    build. ``hostile`` texts stand in names, questions, choices and reasons. ``texts`` is the number of texts that every
+    point is run over.
     """
     rng = np.random.default_rng(seed)
     names = [f"{hostile[i % len(hostile)]}{i}" if hostile else f"task_{i:02d}" for i in range(tasks)]
@@ -64,8 +66,28 @@ def write_study(
                 for (task, asked), right in zip(work, base, strict=True):
                     answers = _degraded(rng, right, loss)
                     study.save_outcomes(point, task.hash, _outcomes(rng, asked, answers, hostile))
+                for number in range(texts):
+                    study.save_text(point, _text(rng, f"{_any(hostile, number)}text{number}", changed))
+                study.save_point_run(point, run)
                 _measure(study, rng, point, parameters * bits / 8)
     return path
+
+
+def _any(hostile: Sequence[str], number: int) -> str:
+    return hostile[number % len(hostile)] if hostile else ""
+
+
+def _text(rng: np.random.Generator, name: str, changed: float) -> TextRecord:
+    """A run over a text of 8 windows; ``changed`` is 0 for the reference."""
+    nll = rng.gamma(2.0, 1.2, size=256)
+    columns = {"nll": nll}
+    if changed:
+        kld = rng.gamma(0.5, 2 * changed, size=256)
+        columns |= {"reference_nll": nll - rng.normal(0.0, changed, 256), "kld": kld, "kld_variance": np.zeros(256),
+                    "same_top": (rng.random(256) > changed).astype(float), "confidence": rng.random(256)}  # fmt: skip
+    conditions = {"text": name, "text_sha256": f"{hash_text(name):064x}", "n_ctx": 64, "chunks": 8, "stride": None,
+                  "reference": LEVELS[0][0], "reference_sha256": "0" * 64, "exact": True}  # fmt: skip
+    return TextRecord(conditions, 8, 32, (120,) * 8, columns)
 
 
 def _task(name: str, number: int) -> Task:

@@ -104,6 +104,8 @@ class TextSummary:
     bits_per_byte: Figure
     divergence: Divergence | None
     noise: Noise | None
+    interval_method: str | None = None
+    """None where there is a single window, and no interval."""
 
 
 def summarise_text(record: TextRecord) -> TextSummary:
@@ -126,6 +128,7 @@ def summarise_text(record: TextRecord) -> TextSummary:
         bits_per_byte=bits,
         divergence=_divergence(record, sample) if "kld" in record.columns else None,
         noise=_noise(record.noise) if record.noise else None,
+        interval_method="bootstrap-by-window" if record.windows > 1 else None,
     )
 
 

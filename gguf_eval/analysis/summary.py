@@ -79,6 +79,10 @@ class PointSummary:
     """lm-evaluation-harness's own figures: by task, then by metric."""
     texts: tuple[TextSummary, ...] = ()
     """Perplexity, and divergence from the reference, on each text."""
+    commands: tuple[str, ...] = ()
+    """What was run to measure the point, the first command first."""
+    memory_methods: dict[str, str] = field(default_factory=dict)
+    """How each kind of memory was read off."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,8 @@ def _summarise_point(
         label=point.label,
         averages=means,
         texts=tuple(summarise_text(record) for record in point.texts),
+        commands=point.commands,
+        memory_methods=point.measurement.memory_methods if point.measurement else {},
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from gguf_eval.analysis.marks import score
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report.escape import csv_cell
 from gguf_eval.study.records import StudyRecord
@@ -20,10 +21,47 @@ def summary_rows(study: StudySummary) -> Iterator[dict[str, Any]]:
             "model": point.model, "level": point.label, "bits_per_weight": point.bits_per_weight,
             "size_bytes": point.size_bytes, "peak_rss_bytes": point.peak_rss_bytes, "sha256": point.sha256,
             "status": point.status, "error": point.error,
-            **{f"{test}_tokens_per_second": speed.tokens_per_second for test, speed in point.speed.items()},
+            **_speed_columns(point), **_score_columns(point), **_text_columns(point),
         }  # fmt: skip
         for row in _task_rows(point) or [{}]:
-            yield {**common, **row, "study": study.path, "command": study.command}
+            yield {**common, **row, "study": study.path, "command": "; ".join(point.commands) or study.command}
+
+
+def _speed_columns(point: PointSummary) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for test, speed in point.speed.items():
+        columns[f"{test}_tokens_per_second"] = speed.tokens_per_second
+        columns[f"{test}_stdev"] = speed.stdev
+        columns[f"{test}_repetitions"] = speed.repetitions
+    return columns
+
+
+def _score_columns(point: PointSummary) -> dict[str, Any]:
+    """The mean over the tasks."""
+    estimate = score(point)
+    if estimate is None:
+        return {}
+    return {"score": estimate.value, "score_low": estimate.low, "score_high": estimate.high, "score_n": estimate.n,
+            "score_method": estimate.method}  # fmt: skip
+
+
+def _text_columns(point: PointSummary) -> dict[str, Any]:
+    """Perplexity and divergence on each text, named by the text."""
+    columns: dict[str, Any] = {}
+    for text in point.texts:
+        name, divergence = text.text, text.divergence
+        figures = {"perplexity": text.perplexity, "bits_per_byte": text.bits_per_byte}
+        if divergence is not None:
+            figures |= {"perplexity_ratio": divergence.perplexity_ratio, "mean_kld": divergence.mean,
+                        "same_top": divergence.same_top}  # fmt: skip
+        for key, figure in figures.items():
+            columns |= {f"{name}_{key}": figure.value, f"{name}_{key}_low": figure.low,
+                        f"{name}_{key}_high": figure.high}  # fmt: skip
+        columns |= {f"{name}_n_ctx": text.n_ctx, f"{name}_windows": text.windows, f"{name}_tokens": text.tokens,
+                    f"{name}_sha256": text.text_sha256, f"{name}_interval_method": text.interval_method}  # fmt: skip
+        if divergence is not None:
+            columns[f"{name}_kld_reference"] = divergence.reference
+    return columns
 
 
 def _task_rows(point: PointSummary) -> list[dict[str, Any]]:
@@ -56,7 +94,8 @@ def item_rows(study: StudyRecord) -> Iterator[dict[str, Any]]:
                     "gold": item.gold if item else None, "text": outcome.text, "extracted": outcome.extracted,
                     "metrics": outcome.metrics, "logprobs": list(outcome.logprobs),
                     "token_counts": list(outcome.token_counts), "truncated_tokens": outcome.truncated_tokens,
-                    "unscored_reason": outcome.unscored_reason,
+                    "unscored_reason": outcome.unscored_reason, "subject": item.subject if item else None,
+                    "finish_reason": outcome.finish_reason, "seconds": outcome.seconds,
                 }  # fmt: skip
 
 
@@ -64,7 +103,7 @@ def write_csv(rows: list[dict[str, Any]], out: TextIO) -> None:
     """Write rows as CSV; text that a spreadsheet would take for a formula is quoted."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(out, names, lineterminator="\n")
-    writer.writeheader()
+    writer.writerow({name: csv_cell(name) for name in names})
     for row in rows:
         writer.writerow({name: csv_cell(_flat(value)) for name, value in row.items()})
 

@@ -5,18 +5,25 @@ Schema 1:
     {"schema": 1, "study": PATH, "created_at": ..., "command": ..., "environment": {...}, "cautions": [...],
      "points": [{"name", "model", "level", "bits_per_weight", "size_bytes", "parameters", "sha256",
                  "status": "complete" | "partial" | "failed", "error", "log", "origin": {...}, "is_reference",
-                 "memory": {"peak_rss_bytes"},
+                 "commands": [...], "memory": {"peak_rss_bytes", "method"},
                  "speed": {TEST: {"tokens_per_second", "stdev", "repetitions"}},
-                 "tasks": {NAME: {"metric", "value", "low", "high", "n", "unscored", "truncated", "chance",
-                                  "method", "metrics": {METRIC: {"value", "low", "high"}}, "comparison"}},
+                 "tasks": {NAME: {"metric", ESTIMATE, "truncated", "chance", "metrics": {METRIC: {ESTIMATE}},
+                                  "aggregates": {NAME: VALUE}, "subjects": {NAME: {ESTIMATE}}, "subject_groups",
+                                  "unscored_reasons": {REASON: COUNT}, "comparison"}},
+                 "averages": {"all" | GROUP: {ESTIMATE, "tasks": [...], "difference": {ESTIMATE} | null}},
+                 "texts": [gguf_eval.analysis.divergence.TextSummary, ...],
                  "comparison": {"reference", "difference", "low", "high", "n", "gained", "lost", "left_out",
-                                "p_value", "verdict", "method"} | null}]}
+                                "p_value", "verdict", "margin", "items_to_settle", "clusters", "method"} | null}]}
+
+ESTIMATE stands for "value", "low", "high", "n", "unscored", "method": a figure, its 95 % interval, the items it rests
+on and the name of the interval. "commands" are those that measured the point. Intervals of texts are over "windows".
 
 Shares are between 0 and 1, differences between -1 and 1. What was not measured is null.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from gguf_eval.analysis.comparison import Comparison
@@ -35,6 +42,7 @@ def to_document(study: StudySummary) -> dict[str, Any]:
         "command": study.command,
         "environment": study.environment,
         "cautions": list(study.cautions),
+        "warnings": [asdict(warning) for warning in study.warnings],
         "points": [_point(point) for point in study.points],
     }
 
@@ -53,7 +61,8 @@ def _point(point: PointSummary) -> dict[str, Any]:
         "log": point.log_path,
         "origin": point.origin,
         "is_reference": point.is_reference,
-        "memory": {"peak_rss_bytes": point.peak_rss_bytes},
+        "commands": list(point.commands),
+        "memory": {"peak_rss_bytes": point.peak_rss_bytes, "method": point.memory_methods.get("peak_rss")},
         "speed": {
             test: {
                 "tokens_per_second": speed.tokens_per_second,
@@ -63,6 +72,15 @@ def _point(point: PointSummary) -> dict[str, Any]:
             for test, speed in point.speed.items()
         },
         "tasks": {name: _task(task) for name, task in point.tasks.items()},
+        "averages": {
+            name: {
+                **_estimate(average.estimate),
+                "tasks": list(average.tasks),
+                "difference": _estimate(average.difference) if average.difference else None,
+            }
+            for name, average in point.averages.items()
+        },
+        "texts": [asdict(text) for text in point.texts],
         "lm_eval": point.harness,
         "comparison": _comparison(point.overall),
     }
@@ -80,10 +98,8 @@ def _task(task: TaskSummary) -> dict[str, Any]:
         "truncated": task.truncated,
         "chance": task.chance,
         "method": estimate.method if estimate else None,
-        "metrics": {
-            name: {"value": metric.value, "low": metric.low, "high": metric.high}
-            for name, metric in task.metrics.items()
-        },
+        "unscored_reasons": task.unscored_reasons,
+        "metrics": {name: _estimate(metric) for name, metric in task.metrics.items()},
         "aggregates": task.whole.aggregates,
         "subjects": {name: _estimate(found) for name, found in task.whole.subjects.items()},
         "subject_groups": {name: _estimate(found) for name, found in task.whole.groups.items()},
@@ -110,5 +126,8 @@ def _comparison(comparison: Comparison | None) -> dict[str, Any] | None:
         "left_out": comparison.left_out,
         "p_value": comparison.p_value,
         "verdict": comparison.verdict,
+        "margin": comparison.margin,
+        "items_to_settle": comparison.items_to_settle,
+        "clusters": comparison.clusters,
         "method": comparison.difference.method,
     }

@@ -106,8 +106,9 @@ def _point(
     }
     speed, memory, measurement = _measurement(connection, row["id"])
     runs = connection.execute(
-        "SELECT environment FROM run JOIN point_run ON run_id = run.id WHERE point_id = ? ORDER BY run.id", (row["id"],)
-    )
+        "SELECT command, environment FROM run JOIN point_run ON run_id = run.id WHERE point_id = ? ORDER BY run.id",
+        (row["id"],),
+    ).fetchall()
     status: Status = "complete"
     if row["error"]:
         status = "failed"
@@ -138,6 +139,7 @@ def _point(
         outcomes=outcomes,
         harness=_harness(connection, row["id"]),
         texts=_texts(connection, row["id"]),
+        commands=tuple(dict.fromkeys(run["command"] for run in runs)),
     )
 
 

@@ -177,6 +177,8 @@ class PointRecord:
     """lm-evaluation-harness's own figures: by task, then by metric."""
     texts: tuple[TextRecord, ...] = ()
     """The newest run over each text."""
+    commands: tuple[str, ...] = ()
+    """Of every run that evaluated the point, the first one first."""
 
     @property
     def label(self) -> str:

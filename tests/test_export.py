@@ -1,0 +1,83 @@
+"""JSON and flat rows carry every figure of a report with what it rests on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_study import write_study
+
+from gguf_eval.analysis.summary import StudySummary, summarise
+from gguf_eval.report.data import summary_rows, write_csv, write_parquet
+from gguf_eval.report.export import to_document
+from gguf_eval.study.read import read_study
+
+ESTIMATE = {"value", "low", "high", "n", "unscored", "method"}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudySummary:
+    path = tmp_path_factory.mktemp("export") / "s.sqlite"
+    return summarise(read_study(write_study(path, levels=3, sizes=2, tasks=5, items=30, texts=2)))
+
+
+def test_every_estimate_has_its_interval_its_items_and_its_method(study: StudySummary) -> None:
+    document = json.loads(json.dumps(to_document(study), allow_nan=False))
+    for point in document["points"]:
+        assert point["commands"] == [study.command]
+        assert point["memory"]["method"] == "VmHWM"
+        for task in point["tasks"].values():
+            for estimate in (task, *task["metrics"].values()):
+                assert estimate.keys() >= ESTIMATE
+                assert estimate["low"] <= estimate["value"] <= estimate["high"]
+                assert estimate["n"] + estimate["unscored"] == 30
+        assert point["averages"]["all"].keys() >= ESTIMATE
+        assert point["averages"]["all"]["tasks"] == list(point["tasks"])
+        assert (point["averages"]["all"]["difference"] is None) is point["is_reference"]
+        if not point["is_reference"]:
+            compared = point["comparison"]
+            assert compared["margin"] == study.margin
+            assert compared["method"]
+            assert (compared["items_to_settle"] is not None) <= (compared["verdict"] == "undecided")
+
+
+def test_texts_are_in_the_document(study: StudySummary) -> None:
+    for point, summary in zip(to_document(study)["points"], study.points, strict=True):
+        assert [text["text"] for text in point["texts"]] == ["text0", "text1"]
+        for found, text in zip(point["texts"], summary.texts, strict=True):
+            assert found["perplexity"]["value"] == text.perplexity.value
+            assert found["interval_method"] == "bootstrap-by-window"
+            assert (found["windows"], found["tokens"]) == (8, 256)
+            assert (found["divergence"] is None) is summary.is_reference
+            if text.divergence is not None:
+                assert found["divergence"]["mean"]["low"] <= text.divergence.mean.value
+
+
+def test_rows_have_the_same_figures(study: StudySummary, tmp_path: Path) -> None:
+    rows = list(summary_rows(study))
+    out = io.StringIO()
+    write_csv(rows, out)
+    read = list(csv.DictReader(io.StringIO(out.getvalue())))
+    assert len(read) == 6 * 5
+    by_id = {point.sha256: point for point in study.points}
+    for row in read:
+        point = by_id[row["sha256"]]
+        text = point.texts[1]
+        assert float(row["text1_perplexity"]) == text.perplexity.value
+        assert int(row["text1_tokens"]) == text.tokens
+        assert float(row["score"]) == point.averages["all"].estimate.value
+        assert int(row["tg128_repetitions"]) == 3
+        assert row["command"] == study.command
+        if text.divergence is None:
+            assert row["text1_mean_kld"] == ""
+        else:
+            assert float(row["text1_mean_kld_high"]) == text.divergence.mean.high
+            assert row["text1_kld_reference"] == "F16"
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write_parquet(rows, tmp_path / "s.parquet")
+    table = parquet.read_table(tmp_path / "s.parquet").to_pylist()
+    assert np.isclose(table[-1]["text0_perplexity_ratio"], rows[-1]["text0_perplexity_ratio"])
