@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -71,6 +77,14 @@ def test_a_cache_belongs_to_one_file_and_its_settings() -> None:
         claim(cache, "other")
     with pytest.raises(UsageError, match="unknown"):
         claim({"somebody's": 1}, "mine")
+
+
+def test_versions_that_load_plugins_find_the_model() -> None:
+    pytest.importorskip("lm_eval.api.model")
+    from gguf_eval.lm_eval.model import GgufEvalLM
+
+    (found,) = entry_points(group="lm_eval.models", name="gguf-eval")
+    assert found.load() is GgufEvalLM
 
 
 def test_generation_settings() -> None:
@@ -261,6 +275,67 @@ def test_finished_requests_are_not_scored_again(lm: Any, tmp_path: Path) -> None
     lm.identity = identity
     again.dbdict.close()
     lm.set_cache_hook(SimpleNamespace(dbdict=None, add_partial=lambda *given: None))
+
+
+def test_what_a_killed_process_finished_is_not_scored_again(lm: Any, tmp_path: Path, tiny_f32: Path) -> None:
+    api = pytest.importorskip("lm_eval.api.model")
+    cache = tmp_path / "cache.db"
+    with subprocess.Popen([sys.executable, "-c", SLOW_RUN, str(tiny_f32), str(cache), str(MANY)]) as process:
+        while process.poll() is None and answers_in(cache) < MANY // 4:
+            time.sleep(0.02)
+        assert process.poll() is None, "it ended before it could be killed"
+        process.kill()
+    kept = answers_in(cache)
+    stream, asked = lm.scorer.stream, []
+
+    def counted(given: Any) -> Any:
+        asked.append(len(given))
+        return stream(given)
+
+    lm.scorer.stream = counted
+    requests = make_requests("loglikelihood", *((f"{n} the cat sat", " in") for n in range(MANY)))
+    again = api.CachingLM(lm, str(cache))
+    answers = again.loglikelihood(requests)
+    lm.scorer.stream = stream
+    assert asked == [MANY - kept]
+    assert 0 < kept < MANY
+    assert len(answers) == MANY
+    again.dbdict.close()
+    lm.set_cache_hook(SimpleNamespace(dbdict=None, add_partial=lambda *given: None))
+
+
+MANY = 120
+SLOW_RUN = """
+import sys, time
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import CachingLM
+from gguf_eval.lm_eval.model import GgufEvalLM
+
+path, cache, many = sys.argv[1], sys.argv[2], int(sys.argv[3])
+lm = GgufEvalLM(path=path, threads=1, batch_size=64, parallel=4)
+stream = lm.scorer.stream
+
+def slowly(given):
+    for done in stream(given):
+        yield done
+        time.sleep(0.3)
+
+lm.scorer.stream = slowly
+pairs = [(f"{n} the cat sat", " in") for n in range(many)]
+CachingLM(lm, cache).loglikelihood([Instance("loglikelihood", {}, pair, n) for n, pair in enumerate(pairs)])
+"""
+
+
+def answers_in(cache: Path) -> int:
+    """How many answers another process has left in the harness's cache so far."""
+    if not cache.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(cache)) as connection:
+        try:
+            (rows,) = connection.execute("SELECT count(*) FROM unnamed").fetchone()
+        except sqlite3.OperationalError:  # not there yet, or locked
+            return 0
+    return max(0, int(rows) - 1)  # one names the owner
 
 
 @pytest.fixture(scope="module")
