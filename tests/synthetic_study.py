@@ -106,6 +106,8 @@ def _items(rng: np.random.Generator, task: str, count: int, hostile: Sequence[st
         if hostile:
             text = f"{hostile[i % len(hostile)]} {text}"
         choices = tuple(f"{' '.join(words[60 + 8 * c : 68 + 8 * c])} {c}" for c in range(4))
+        if hostile:
+            choices = tuple(f"{hostile[(i + c) % len(hostile)]} {choice}" for c, choice in enumerate(choices))
         made.append(make_item(f"{task}-{i}", (text,), choices, (int(rng.integers(4)),), " "))
     return made
 

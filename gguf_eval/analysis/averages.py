@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,6 +48,9 @@ def averages(point: PointRecord, tasks: Sequence[TaskRecord], pairs: Mapping[str
 
 
 def _kinds(point: PointRecord, task: TaskRecord) -> Kinds:
+    if not task.clusters:
+        counts = Counter(headline(point, task).values())
+        return {(value, 1): count for value, count in counts.items() if value is not None}
     values = {key: value for key, value in headline(point, task).items() if value is not None}
     return cluster_kinds(values, task.clusters)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from gguf_eval.analysis.statistics import CONFIDENCE, Estimate, normal_quantile
+from gguf_eval.analysis.statistics import CONFIDENCE, Estimate, fair_tosses, normal_quantile
 
 Kind = tuple[float, int]
 """(sum of the values, number of items) of a cluster; an item that is in no cluster is a cluster of its own."""
@@ -187,13 +187,11 @@ def sign_flip_test(sums: Mapping[float, int], *, seed: int = 0) -> float:
 
 def _exact_flips(counts: Mapping[int, int], observed: int) -> float:
     """The distribution of the flipped total, as a convolution of one binomial for each absolute sum."""
-    from scipy.stats import binom
-
     reach = sum(value * count for value, count in counts.items())
     distribution = np.ones(1)
     for value, count in sorted(counts.items()):
         spread = np.zeros(2 * value * count + 1)
-        spread[:: 2 * value] = binom.pmf(np.arange(count + 1), count, 0.5)
+        spread[:: 2 * value] = fair_tosses(count)
         distribution = np.convolve(distribution, spread)
     extreme = np.abs(np.arange(-reach, reach + 1)) >= observed
     return min(1.0, float(distribution[extreme].sum()))

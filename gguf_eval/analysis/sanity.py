@@ -51,7 +51,8 @@ def _suspicions(task: TaskRecord, outcomes: Mapping[str, Outcome], is_reference:
     if len(scored) < _FEWEST:
         return found
     picked = answers(outcomes)
-    given = {picked[key] for key in scored}
+    varied = len(set(picked.values())) > 2  # seen at once in nearly every case; the unscored have no answer
+    given = set() if varied else {picked[key] for key in scored}
     if len(given) == 1 and None not in given and len({task.items[key].gold for key in scored}) > 1:
         text = f"choice {_letter(given.pop())} is the answer to all {len(scored)} items"
         found.append(("one-answer", f"{text}: the score says only how often that is right"))

@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
 
 CONFIDENCE = 0.95
 
@@ -23,11 +28,10 @@ class Estimate:
     method: str
 
 
+@lru_cache
 def normal_quantile(confidence: float = CONFIDENCE) -> float:
     """The z with P(|Z| < z) = confidence."""
-    from scipy.special import ndtri
-
-    return float(ndtri(0.5 + confidence / 2))
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
 def wilson(successes: float, n: int, *, unscored: int = 0, confidence: float = CONFIDENCE) -> Estimate | None:
@@ -63,9 +67,19 @@ def paired_difference(gained: int, lost: int, n: int, *, confidence: float = CON
 
 def mcnemar_exact(gained: int, lost: int) -> float:
     """Two-sided exact McNemar test: the binomial probability of so uneven a split of the changed items."""
-    from scipy.special import bdtr  # scipy.stats takes a second to load
+    return min(1.0, 2 * float(fair_tosses(gained + lost)[: min(gained, lost) + 1].sum()))
 
-    return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
+
+def fair_tosses(n: int) -> npt.NDArray[np.float64]:
+    """The probability of 0 to n heads in n tosses of a fair coin, each coefficient from the one before.
+
+    scipy.stats.binom has the same, and takes longer to load than a whole report to make.
+    """
+    heads = np.arange(1, n + 1)
+    logarithms = np.concatenate([[0.0], np.cumsum(np.log((n - heads + 1) / heads))])
+    weights = np.exp(logarithms - logarithms.max())
+    shares: npt.NDArray[np.float64] = weights / weights.sum()
+    return shares
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -27,7 +27,7 @@ def whole_task(task: TaskRecord, outcomes: Mapping[str, Outcome]) -> WholeTask:
     """Compute every figure that the task names."""
     if not outcomes:
         return WholeTask()
-    of_subject = _by_subject(task, outcomes) if task.groups or any(i.subject for i in task.items.values()) else {}
+    of_subject = _by_subject(task, outcomes) if task.groups or task.has_subjects else {}
     subjects = {name: found for name, values in of_subject.items() if (found := _mean(values))}
     groups = {}
     for group, members in task.groups.items():

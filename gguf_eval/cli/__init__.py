@@ -28,6 +28,13 @@ def _root(
         print(context.get_help())
 
 
+def _complain(message: str) -> None:
+    """Print an error; names in it may come from files, and must not steer the terminal."""
+    from gguf_eval.report.escape import plain
+
+    print("gguf-eval: " + "\n".join(map(plain, message.split("\n"))), file=sys.stderr)
+
+
 def main() -> None:
     """Run the program; errors that are the user's to mend become one line and an exit code."""
     if hasattr(signal, "SIGTERM"):
@@ -36,8 +43,8 @@ def main() -> None:
         # Without its standalone mode typer returns the code of typer.Exit and raises everything else.
         sys.exit(app(standalone_mode=False) or 0)
     except typer.exceptions.TyperException as error:
-        print(f"gguf-eval: {error.format_message()} ('gguf-eval --help' lists what there is)", file=sys.stderr)
+        _complain(f"{error.format_message()} ('gguf-eval --help' lists what there is)")
         sys.exit(UsageError.exit_code)
     except GgufEvalError as error:
-        print(f"gguf-eval: {error}", file=sys.stderr)
+        _complain(str(error))
         sys.exit(error.exit_code)

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from gguf_eval.analysis.marks import score
 from gguf_eval.analysis.summary import PointSummary, StudySummary
-from gguf_eval.report.escape import csv_cell
+from gguf_eval.report.escape import csv_cell, safe_json
 from gguf_eval.study.records import StudyRecord
 
 
@@ -102,7 +102,8 @@ def item_rows(study: StudyRecord) -> Iterator[dict[str, Any]]:
 def write_csv(rows: list[dict[str, Any]], out: TextIO) -> None:
     """Write rows as CSV; text that a spreadsheet would take for a formula is quoted."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(out, names, lineterminator="\n")
+    # Text in quotes: by itself the writer quotes no lone carriage return, which ends a row too.
+    writer = csv.DictWriter(out, names, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow({name: csv_cell(name) for name in names})
     for row in rows:
         writer.writerow({name: csv_cell(_flat(value)) for name, value in row.items()})
@@ -115,7 +116,7 @@ def _flat(value: Any) -> Any:
 def write_jsonl(rows: Iterator[dict[str, Any]], out: TextIO) -> None:
     """Write one JSON document a line."""
     for row in rows:
-        out.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        out.write(safe_json(json.dumps(row, ensure_ascii=False, allow_nan=False)) + "\n")
 
 
 def write_parquet(rows: list[dict[str, Any]], path: Path) -> None:

@@ -12,7 +12,10 @@ from typing import Any, TypeVar
 Record = TypeVar("Record")
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&])")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""The wide ones too, which spreadsheets of East Asian languages read as the others."""
+_BLOCK = re.compile(r"^(\d+(?=[.)])|(?=[-=]))")
+"""What makes a list, a rule or a heading of a line that begins with it."""
 _UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Control characters, invisible and direction-changing ones, lone surrogates, line separators."""
 
@@ -33,6 +36,8 @@ def _shown(character: str) -> str:
 
 def printable(value: Record) -> Record:
     """A record with every text in it made `plain`, keys of mappings too."""
+    if value is None or isinstance(value, int | float):
+        return value
     cleaned: Any = value
     if isinstance(value, str):
         cleaned = plain(value)
@@ -56,7 +61,8 @@ def printable(value: Record) -> Record:
 
 def markdown(text: str) -> str:
     """Text that Markdown shows as it is, in a sentence or in a table's cell."""
-    return _MARKDOWN.sub(r"\\\1", plain(text)).replace("\\&", "&amp;").replace("\\<", "&lt;").replace("\\>", "&gt;")
+    shown = _MARKDOWN.sub(r"\\\1", _BLOCK.sub(r"\1\0", plain(text).lstrip())).replace("\0\\", "\\").replace("\0", "\\")
+    return shown.replace("\\&", "&amp;").replace("\\<", "&lt;").replace("\\>", "&gt;")
 
 
 def csv_cell(value: Any) -> Any:
@@ -74,8 +80,12 @@ def json_for_script(text: str) -> str:
 
 def json_text(document: Any) -> str:
     """JSON for people and programs: readable, with the characters escaped that a terminal would obey."""
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    if text.isascii():
+    return safe_json(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def safe_json(text: str) -> str:
+    """JSON text with the characters escaped that a terminal would obey."""
+    if text.isascii() and "\x7f" not in text:
         return text
     return "".join(
         f"\\u{ord(c):04x}" if c != "\n" and ord(c) < 0x10000 and unicodedata.category(c) in _UNSAFE else c for c in text

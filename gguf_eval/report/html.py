@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from typing import Any
 
@@ -32,9 +33,12 @@ def to_html(record: StudyRecord, study: StudySummary) -> str:
     """The page; raises `UsageError` where the packages of the ``report`` extra are not installed."""
     import jinja2
 
-    drawn = charts(study)
+    with ThreadPoolExecutor(1) as side:
+        bundled = side.submit(_bundle)  # as long as all the rest of the page takes
+        drawn = charts(study)
+        packed, left_out = _pack(study, answers_by_task(record, study))
+        bundle = bundled.result() if drawn else ""
     sentences = [line for found in conclude(study) for line in words.conclusion(found)]
-    packed, left_out = _pack(study, answers_by_task(record, study))
     study = printable(study)
     marks = find_marks(study)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -51,7 +55,7 @@ def to_html(record: StudyRecord, study: StudySummary) -> str:
         style=_page("style.css"),
         script=_page("script.js"),
         specs=json_for_script(specs),
-        bundle=_bundle() if drawn else "",
+        bundle=bundle,
         packed=packed,
     )
 

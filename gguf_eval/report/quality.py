@@ -12,10 +12,12 @@ from gguf_eval.analysis.advice import Advice, Advised, Limits
 from gguf_eval.analysis.divergence import Divergence, Figure, TextSummary
 from gguf_eval.analysis.versus import Versus
 from gguf_eval.report import words
+from gguf_eval.report.escape import printable
 
 
 def print_texts(summaries: Sequence[tuple[str, TextSummary]], console: Console) -> None:
     """A table of perplexities and divergences, then the reference's noise floor and what the table is of."""
+    summaries = printable(summaries)
     divergent = any(summary.divergence for _, summary in summaries)
     columns = ["model", "PPL", "bits/byte"]
     if divergent:
@@ -87,6 +89,7 @@ def _notes(summaries: Sequence[tuple[str, TextSummary]]) -> list[str]:
 
 def print_comparisons(found: Sequence[Versus], console: Console) -> None:
     """One table for each pair: tasks, then all items together, then the mean over tasks."""
+    found = printable(found)
     for versus in found:
         console.print(Text(f"{versus.candidate} against {versus.reference}", style="bold"))
         table = _table(["task", "difference", "95 % interval", "items", "right→wrong", "wrong→right", "p", "verdict"])
@@ -129,6 +132,7 @@ _NAMED = 3
 
 def print_advice(advice: Advice, console: Console) -> None:
     """The choice and its reasons, every point with what speaks against it, then what the advice rests on."""
+    advice = printable(advice)
     wide = not console.is_terminal
     console.print(Text(_choice(advice), style="bold"), soft_wrap=wide)
     table = _table(["point", "memory", "tokens/s", "score", "loss", "95 % interval", "first in", "remarks"])

@@ -24,10 +24,10 @@ class StoredOutcomes(Mapping[str, Outcome]):
     ) -> None:
         """Wrap rows of `LIGHT_COLUMNS`, one for each of ``hashes``; ``fetch`` reads the whole outcomes."""
         self._hashes = hashes
-        self._light = light
+        self._columns: list[tuple[Any, ...]] = list(zip(*light, strict=True)) or [()] * 5
         self._fetch = fetch
         self._whole: dict[str, Outcome] | None = None
-        self.scores = dict(zip(hashes, (row[0] for row in light), strict=True))
+        self.scores = dict(zip(hashes, self._columns[0], strict=True))
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -40,9 +40,9 @@ class StoredOutcomes(Mapping[str, Outcome]):
             self._whole = self._fetch()
         return self._whole[item_hash]
 
-    def column(self, place: int) -> list[Any]:
+    def column(self, place: int) -> tuple[Any, ...]:
         """One of the `LIGHT_COLUMNS`, counted from 0, in the order of the hashes."""
-        return [row[place] for row in self._light]
+        return self._columns[place]
 
 
 def scores(outcomes: Mapping[str, Outcome]) -> Mapping[str, float | None]:
@@ -62,7 +62,8 @@ def answers(outcomes: Mapping[str, Outcome]) -> dict[str, int | None]:
 def metric_values(outcomes: Mapping[str, Outcome]) -> Counter[tuple[tuple[str, float], ...]]:
     """How many scored items have each combination of metric values, a combination being (name, value) pairs."""
     if isinstance(outcomes, StoredOutcomes):
-        counted = Counter(row[2] for row in outcomes._light if row[0] is not None)
+        pairs = zip(outcomes.column(0), outcomes.column(2), strict=True)
+        counted = Counter(metrics for value, metrics in pairs if value is not None)
         return Counter({tuple(json.loads(text).items()): count for text, count in counted.items()})
     return Counter(tuple(outcome.metrics.items()) for outcome in outcomes.values() if outcome.value is not None)
 
@@ -70,12 +71,12 @@ def metric_values(outcomes: Mapping[str, Outcome]) -> Counter[tuple[tuple[str, f
 def truncated(outcomes: Mapping[str, Outcome]) -> int:
     """Items whose prompt was cut to fit the context."""
     if isinstance(outcomes, StoredOutcomes):
-        return sum(count > 0 for count in outcomes.column(3))
+        return len(outcomes) - outcomes.column(3).count(0)
     return sum(outcome.truncated_tokens > 0 for outcome in outcomes.values())
 
 
 def unscored_reasons(outcomes: Mapping[str, Outcome]) -> Counter[str]:
     """Why items have no score, with how many there are of each reason."""
     if isinstance(outcomes, StoredOutcomes):
-        return Counter(reason for reason in outcomes.column(4) if reason)
+        return Counter(filter(None, outcomes.column(4)))
     return Counter(outcome.unscored_reason for outcome in outcomes.values() if outcome.unscored_reason)

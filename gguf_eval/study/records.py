@@ -83,6 +83,11 @@ class TaskRecord:
     """Subjects by named group."""
 
     @cached_property
+    def has_subjects(self) -> bool:
+        """Whether any item is of a named subject."""
+        return any(item.subject for item in self.items.values())
+
+    @cached_property
     def chances(self) -> dict[str, float]:
         """What guessing gets on each item, by item hash: nothing where there is no list to choose from."""
         return {
