@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from gguf_eval.report.words import text_notes
 from gguf_eval.study.plan import RunRequest
 from gguf_eval.study.read import read_study
 from gguf_eval.study.run import run_study
+from gguf_eval.study.stages import over_text
 from gguf_eval.study.text_content import pack_text, unpack_text
+from gguf_eval.tasks.datasets import mirror
 
 
 class Listening:
@@ -101,3 +104,21 @@ def test_the_report_says_what_the_text_was(request_: RunRequest) -> None:
     notes = text_notes(summarise(read_study(request_.study)))
     assert notes[0].startswith("PPL: perplexity on story.txt, 3 windows of 32 tokens; ")
     assert len(notes) == 2
+
+
+def test_a_suite_brings_its_text(request_: RunRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str] = []
+
+    def find(name: str, **options: object) -> Path:
+        found.append(name)
+        return Path(name)
+
+    monkeypatch.setattr(over_text, "find_text", find)
+    asked = [
+        ("wikitext2", replace(request_, text="", tasks=("everyday", "unified"))),
+        ("my.txt", replace(request_, text="my.txt", tasks=("unified",))),
+    ]
+    assert [over_text.text_request(request, mirror(Path())) is not None for _, request in asked] == [True, True]
+    assert found == [text for text, _ in asked]
+    for tasks, text in ((("everyday",), ""), (("unified",), "none")):
+        assert over_text.text_request(replace(request_, text=text, tasks=tasks), mirror(Path())) is None

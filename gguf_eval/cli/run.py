@@ -73,7 +73,8 @@ def run(
     system: System = "",
     fewshot_as_turns: FewshotAsTurns = False,
     text: Annotated[
-        str, typer.Option("--text", help="A text file or wikitext2: perplexity, and divergence from the reference.")
+        str,
+        typer.Option("--text", help="A text file, wikitext2 or none: perplexity, and divergence from the reference."),
     ] = "",
     text_ctx: Annotated[int, typer.Option("--text-ctx", min=8, help="Tokens of a window of the text.")] = 512,
     chunks: Annotated[int | None, typer.Option("--chunks", min=1, help="Windows of the text at most.")] = None,

@@ -42,9 +42,11 @@ def tasks(context: typer.Context) -> None:
 def list_tasks() -> None:
     """List the tasks and suites that ship."""
     from gguf_eval.report.listing import print_tasks
-    from gguf_eval.tasks.catalog import find_tasks, suites, task_names
+    from gguf_eval.tasks.catalog import find_tasks, suite_texts, suites, task_names
 
-    print_tasks(find_tasks(task_names()), suites(), stdout())
+    texts = suite_texts()
+    members = {name: [*tasks, f"text {texts[name]}"] if name in texts else tasks for name, tasks in suites().items()}
+    print_tasks(find_tasks(task_names()), members, stdout())
 
 
 @tasks_app.command("show")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from gguf_eval.errors import TaskError, UsageError, nearest
 from gguf_eval.tasks.spec import Task, load_task
@@ -33,8 +34,17 @@ def task_names() -> list[str]:
 
 def suites() -> dict[str, list[str]]:
     """Named lists of tasks."""
-    table = tomllib.loads((tasks_folder() / SUITES_FILE).read_text(encoding="utf-8"))
-    return {name: list(members) for name, members in table["suites"].items()}
+    return {name: list(members) for name, members in _suites_table()["suites"].items()}
+
+
+def suite_texts() -> dict[str, str]:
+    """The text that is part of a suite, for those that have one: perplexity over it is one of the suite's figures."""
+    return dict(_suites_table()["texts"])
+
+
+def _suites_table() -> dict[str, Any]:
+    table: dict[str, Any] = tomllib.loads((tasks_folder() / SUITES_FILE).read_text(encoding="utf-8"))
+    return table
 
 
 def find_tasks(names: list[str]) -> list[Task]:

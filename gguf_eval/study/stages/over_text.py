@@ -15,8 +15,12 @@ from gguf_eval.files.model_file import ModelFile
 from gguf_eval.study.plan import PlannedPoint, RunRequest
 from gguf_eval.study.stages.state import RunState
 from gguf_eval.study.text import TextModel, TextRequest, run_observed, text_conditions
+from gguf_eval.tasks.catalog import suite_texts
 from gguf_eval.tasks.datasets import Fetch
 from gguf_eval.tasks.texts import find_text
+
+NO_TEXT = "none"
+"""Asks for the tasks of a suite without its text."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,13 @@ class ReadyPoint:
 
 
 def text_request(request: RunRequest, fetch: Fetch) -> TextRequest | None:
-    """The text the run was asked for, fetched; None where it was asked for none. Raises `UsageError`."""
-    if not request.text:
+    """The text the run was asked for, by name or with a suite, fetched; None where for none. Raises `UsageError`."""
+    text = request.text or next((text for suite, text in suite_texts().items() if suite in request.tasks), NO_TEXT)
+    if text == NO_TEXT:
         return None
     folder = cache_dir(request.cache)
     return TextRequest(
-        text=find_text(request.text, fetch=fetch, folder=folder / "texts"),
+        text=find_text(text, fetch=fetch, folder=folder / "texts"),
         references=folder / "references",
         n_ctx=request.text_ctx,
         chunks=request.chunks,
