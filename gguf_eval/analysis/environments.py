@@ -18,7 +18,7 @@ _COMPARED = {
 
 
 def environment_warnings(points: Sequence[PointRecord]) -> list[str]:
-    """One line for each thing in which the environments of these points differ."""
+    """One line for each thing in which the environments of these points, or of their studies, differ."""
     warnings = []
     for title, (group, key) in _COMPARED.items():
         seen: dict[str, list[str]] = {}
@@ -26,11 +26,13 @@ def environment_warnings(points: Sequence[PointRecord]) -> list[str]:
             for environment in point.environments:
                 value = str(_value(environment, group, key))
                 names = seen.setdefault(value, [])
-                if point.label not in names:
-                    names.append(point.label)
+                name = point.study or point.label
+                if name not in names:
+                    names.append(name)
         if len(seen) > 1:
             parts = "; ".join(f"{', '.join(names)}: {value}" for value, names in seen.items())
-            warnings.append(f"these points were not measured alike ({title}): {parts}")
+            what = "studies" if any(point.study for point in points) else "points"
+            warnings.append(f"these {what} were not measured alike ({title}): {parts}")
     return warnings
 
 

@@ -14,7 +14,15 @@ from gguf_eval.analysis.sanity import ScoreWarning, find_warnings
 from gguf_eval.analysis.statistics import Estimate, mean_and_deviation, wilson
 from gguf_eval.analysis.whole_task import WholeTask, whole_task
 from gguf_eval.study.outcomes import metric_values, scores, truncated, unscored_reasons
-from gguf_eval.study.records import Outcome, PointRecord, SpeedRecord, Status, StudyRecord, TaskRecord
+from gguf_eval.study.records import (
+    Outcome,
+    PointRecord,
+    SpeedRecord,
+    Status,
+    StudyRecord,
+    StudySource,
+    TaskRecord,
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,8 @@ class PointSummary:
     """What was run to measure the point, the first command first."""
     memory_methods: dict[str, str] = field(default_factory=dict)
     """How each kind of memory was read off."""
+    study: str = ""
+    """The study it comes from, where several stand in one report."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,9 @@ class StudySummary:
     warnings: tuple[ScoreWarning, ...] = ()
     """Scores that must not be read as results without a second look."""
     cautions: tuple[str, ...] = ()
-    """Why points should not be compared: they were measured on different machines or builds."""
+    """Why points should not be compared: they were measured on different machines or builds, or asked otherwise."""
+    sources: tuple[StudySource, ...] = ()
+    """The studies in this report; empty where there is one."""
 
 
 def summarise(study: StudyRecord, *, margin: float = MARGIN) -> StudySummary:
@@ -120,14 +132,15 @@ def summarise(study: StudyRecord, *, margin: float = MARGIN) -> StudySummary:
         tuple(points),
         margin,
         tuple(find_warnings(study.points, study.tasks, references)),
-        tuple(environment_warnings(study.points)),
+        (*environment_warnings(study.points), *study.cautions),
+        study.sources,
     )
 
 
 def choose_reference(points: list[PointRecord]) -> PointRecord | None:
     """The point the others of the same model are compared with: the one of most bits that has answers."""
     answered = [point for point in points if any(point.outcomes.values())]
-    return max(answered, key=lambda point: (point.bits_per_weight, point.label == point.level), default=None)
+    return max(answered, key=lambda point: (point.bits_per_weight, point.way == point.level), default=None)
 
 
 def _summarise_model(points: list[PointRecord], tasks: tuple[TaskRecord, ...], margin: float) -> list[PointSummary]:
@@ -187,6 +200,7 @@ def _summarise_point(
         texts=tuple(summarise_text(record) for record in point.texts),
         commands=point.commands,
         memory_methods=point.measurement.memory_methods if point.measurement else {},
+        study=point.study,
     )
 
 

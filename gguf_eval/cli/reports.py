@@ -21,7 +21,7 @@ FORMATS = ("text", "html", "svg", "png", "markdown", "json", "csv", "jsonl", "pa
 
 @app.command()
 def report(
-    study: Annotated[Path, typer.Argument(help="A study file.", show_default=False)],
+    studies: Annotated[list[Path], typer.Argument(help="Study files.", show_default=False)],
     format_: Annotated[str, typer.Option("--format", "-f", help=", ".join(FORMATS) + ".")] = "",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
     items: Annotated[bool, typer.Option("--items", help="One row an item in csv, jsonl and parquet.")] = False,
@@ -38,14 +38,17 @@ def report(
 ) -> None:
     """Print the report of a study, or write it as a web page, a chart, a model card's text or data.
 
+    Several studies stand in one report: points of a model that more than one of them has are named with their study.
+
     In a narrow terminal columns go in this order: tasks (into a table of their own), pp, file, bpw, tg, score, memory.
     """
     from gguf_eval.analysis.summary import summarise
     from gguf_eval.report.terminal import print_report
     from gguf_eval.study.read import read_study
+    from gguf_eval.study.together import merge_studies
 
     name = _format(format_, output, json_output)
-    record = read_study(study)
+    record = merge_studies([read_study(study) for study in studies])
     summary = summarise(record)
     if name == "text" and output is None:
         print_report(summary, stdout(no_color=no_color), wide=wide, columns=split_names(columns), sort=sort)

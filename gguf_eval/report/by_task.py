@@ -30,8 +30,9 @@ def by_task_tables(study: StudySummary, points: Sequence[PointSummary], width: i
         return []
     name_width = min(_NAME_WIDTH, max(Text(name).cell_len for name, _, _ in rows))
     room = width - name_width
-    intervals = len(shown) * _CELL_WIDTH_WITH_INTERVAL <= room
-    each = max(1, room // (_CELL_WIDTH_WITH_INTERVAL if intervals else _CELL_WIDTH + 2))
+    label_width = max(Text(point.label).cell_len for point in shown) + 2
+    intervals = len(shown) * max(label_width, _CELL_WIDTH_WITH_INTERVAL) <= room
+    each = max(1, room // max(label_width, _CELL_WIDTH_WITH_INTERVAL if intervals else _CELL_WIDTH + 2))
     return [_table(rows, shown[i : i + each], name_width, intervals=intervals) for i in range(0, len(shown), each)]
 
 

@@ -16,6 +16,8 @@ from gguf_eval.study.records import StudyRecord
 
 def summary_rows(study: StudySummary) -> Iterator[dict[str, Any]]:
     """One row for each point and task; a point without tasks has one row."""
+    paths = {source.name: source.path for source in study.sources}
+    commands = {source.name: source.command for source in study.sources}
     for point in study.points:
         common = {
             "model": point.model, "level": point.label, "bits_per_weight": point.bits_per_weight,
@@ -23,8 +25,12 @@ def summary_rows(study: StudySummary) -> Iterator[dict[str, Any]]:
             "status": point.status, "error": point.error,
             **_speed_columns(point), **_score_columns(point), **_text_columns(point),
         }  # fmt: skip
+        origin = {
+            "study": paths.get(point.study, study.path),
+            "command": "; ".join(point.commands) or commands.get(point.study, study.command),
+        }
         for row in _task_rows(point) or [{}]:
-            yield {**common, **row, "study": study.path, "command": "; ".join(point.commands) or study.command}
+            yield {**common, **row, **origin}
 
 
 def _speed_columns(point: PointSummary) -> dict[str, Any]:
@@ -89,7 +95,8 @@ def item_rows(study: StudyRecord) -> Iterator[dict[str, Any]]:
             for key, outcome in point.outcomes.get(task.hash, {}).items():
                 item = task.items.get(key)
                 yield {
-                    "model": point.model, "level": point.label, "task": task.name, "item": item.id if item else None,
+                    "model": point.model, "level": point.label, **({"study": point.study} if point.study else {}),
+                    "task": task.name, "item": item.id if item else None,
                     "item_hash": key, "value": outcome.value, "answer": outcome.answer,
                     "gold": item.gold if item else None, "text": outcome.text, "extracted": outcome.extracted,
                     "metrics": outcome.metrics, "logprobs": list(outcome.logprobs),

@@ -18,6 +18,9 @@ Schema 1:
 ESTIMATE stands for "value", "low", "high", "n", "unscored", "method": a figure, its 95 % interval, the items it rests
 on and the name of the interval. "commands" are those that measured the point. Intervals of texts are over "windows".
 
+A report of several studies also has "studies": [{"name", "path", "created_at", "command", "environment"}], and each of
+its points "study": NAME; "command" then repeats all of them, and "environment" is the first's.
+
 Shares are between 0 and 1, differences between -1 and 1. What was not measured is null.
 """
 
@@ -35,9 +38,14 @@ SCHEMA = 1
 
 def to_document(study: StudySummary) -> dict[str, Any]:
     """The study's summary as JSON-ready values."""
+    several = [
+        {"name": s.name, "path": s.path, "created_at": s.created_at, "command": s.command, "environment": s.environment}
+        for s in study.sources
+    ]
     return {
         "schema": SCHEMA,
         "study": study.path,
+        **({"studies": several} if several else {}),
         "created_at": study.created_at,
         "command": study.command,
         "environment": study.environment,
@@ -50,6 +58,7 @@ def to_document(study: StudySummary) -> dict[str, Any]:
 def _point(point: PointSummary) -> dict[str, Any]:
     return {
         "name": point.name,
+        **({"study": point.study} if point.study else {}),
         "model": point.model,
         "level": point.level,
         "bits_per_weight": point.bits_per_weight if point.parameters else None,

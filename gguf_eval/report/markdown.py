@@ -19,6 +19,7 @@ def to_markdown(study: StudySummary) -> str:
     for model, points in models_of(study).items():
         parts += [f"### {markdown(model)} ({words.parameters(points)})", _table(study, points, marks)]
         parts += [f"- {markdown(p.label)} failed: {markdown(p.error or '')}" for p in points if p.status == "failed"]
+    parts += [f"> {markdown(caution)}" for caution in study.cautions]
     parts += [f"> {markdown(warning.message)}" for warning in study.warnings]
     parts += [markdown(line) for found in conclude(study) for line in words.conclusion(found)]
     parts.append("#### How it was measured")

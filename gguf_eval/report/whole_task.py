@@ -18,7 +18,8 @@ def whole_task_tables(points: Sequence[PointSummary], width: int) -> list[Table]
     """As many tables as the levels need; none where no task has such figures."""
     shown = [point for point in points if point.tasks]
     rows = whole_rows(points)
-    each = max(1, (width - _NAME_WIDTH) // _CELL_WIDTH)
+    label_width = max((Text(point.label).cell_len for point in shown), default=0) + 2
+    each = max(1, (width - _NAME_WIDTH) // max(label_width, _CELL_WIDTH))
     return [_table(rows, shown[i : i + each]) for i in range(0, len(shown), each)] if rows else []
 
 

@@ -94,19 +94,35 @@ def p_value(value: float) -> str:
 
 def how_to_read(study: StudySummary, marks: Marks) -> list[str]:
     """What the figures are, and where they were measured."""
-    machine = study.environment.get("machine", {})
-    where = f"{machine.get('processor', 'unknown processor')}, {machine.get('physical_cores', '?')} cores"
     tests = sorted({test for point in study.points for test in point.speed})
     lines = []
     if tests:
-        lines.append(f"{', '.join(tests)}: tokens/s, mean ± deviation, on {where}.")
+        lines.append(f"{', '.join(tests)}: tokens/s, mean ± deviation, on {_machines(study)}.")
     lines.append("Accuracy in %, with 95 % intervals; differences in points, on the same items.")
     if len(study.task_names) > 1:
         lines.append("score: mean over the tasks, each counting once.")
     if marks.best:
         front = " ◆ on the Pareto front of memory, generation speed and score." if marks.front else ""
         lines.append(f"* best of its model, noise and all.{front}")
-    return [*lines, *items_note(study), *text_notes(study)]
+    return [*sources(study), *lines, *items_note(study), *text_notes(study)]
+
+
+def sources(study: StudySummary) -> list[str]:
+    """The studies of a report of several."""
+    return [f"@{source.name}: {source.path}, begun {source.created_at}." for source in study.sources]
+
+
+def _machines(study: StudySummary) -> str:
+    """The machine that speed was measured on; of several studies, whose it is where they differ."""
+    owners: dict[str, list[str]] = {}
+    environments = [(source.name, source.environment) for source in study.sources] or [("", study.environment)]
+    for name, environment in environments:
+        machine = environment.get("machine", {})
+        where = f"{machine.get('processor', 'unknown processor')}, {machine.get('physical_cores', '?')} cores"
+        owners.setdefault(where, []).append(f"@{name}")
+    if len(owners) == 1:
+        return next(iter(owners))
+    return "; ".join(f"{where} ({', '.join(names)})" for where, names in owners.items())
 
 
 def text_notes(study: StudySummary) -> list[str]:

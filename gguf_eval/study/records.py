@@ -184,13 +184,33 @@ class PointRecord:
     """The newest run over each text."""
     commands: tuple[str, ...] = ()
     """Of every run that evaluated the point, the first one first."""
+    study: str = ""
+    """The study it comes from, where several stand in one report."""
+    names_study: bool = False
+    """Whether another study has points of the same model, so that the label names the study."""
 
     @property
     def label(self) -> str:
-        """What tells points of one model apart: the level, a KV cache that is not F16, and how it is asked."""
+        """What tells points of one model apart: `way`, and the study where several have the model."""
+        return f"{self.way} @{self.study}" if self.names_study else self.way
+
+    @property
+    def way(self) -> str:
+        """How the model is run: the level, a KV cache that is not F16, and how it is asked."""
         keys, values = self.settings.get("cache_type_k", "F16"), self.settings.get("cache_type_v", "F16")
         cache = EngineSettings(cache_type_k=keys, cache_type_v=values).cache_name
         return (f"{self.level} KV {cache}" if cache else self.level) + chat_name(self.settings)
+
+
+@dataclass(frozen=True)
+class StudySource:
+    """One of several studies in a report."""
+
+    name: str
+    path: str
+    created_at: str
+    command: str
+    environment: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -204,3 +224,7 @@ class StudyRecord:
     environment: dict[str, Any]
     tasks: tuple[TaskRecord, ...]
     points: tuple[PointRecord, ...]
+    sources: tuple[StudySource, ...] = ()
+    """The studies it was put together from; empty where it is one file."""
+    cautions: tuple[str, ...] = ()
+    """What in them can't be compared."""
