@@ -6,11 +6,14 @@ One process runs one of the harness's models over tasks and keeps every answer w
     python benchmarks/lm_eval.py run hf CHECKPOINT HUB OUT/ hellaswag:200 arc_easy:200 gsm8k:60 ...
     python benchmarks/lm_eval.py run gguf http://127.0.0.1:8000 HUB OUT/ hellaswag:8
 
-HUB is a folder of the hub's Parquet files (datasets/OWNER/NAME/CONFIG/SPLIT/0000.parquet). `hf` needs torch and
+MODEL may be followed by the model's other arguments: MODEL-F16.gguf,cache_type_k=F32,cache_type_v=F32. HUB is a folder
+of the hub's Parquet files (datasets/OWNER/NAME/CONFIG/SPLIT/0000.parquet). `hf` needs torch and
 transformers, `gguf` a running llama-cpp-python server: python -m llama_cpp.server --model FILE --n_ctx 2048
 --logits_all true. A task may end in ``+chat``: with the model's chat template. Then
 
     python benchmarks/lm_eval.py compare OUT/ RESULT.json gguf-eval hf      agreement and speed, ours first
+
+which goes below the pair's name in RESULT.json, or the name that --label gives.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ def make_model(kind: str, source: str) -> Any:
         return GGUFLM(base_url=source)
     from gguf_eval.lm_eval.model import GgufEvalLM
 
-    return GgufEvalLM(path=source, n_ctx=CONTEXT)
+    return GgufEvalLM.create_from_arg_string(f"path={source},n_ctx={CONTEXT}")
 
 
 def run(kind: str, source: str, hub: Path, out: Path, tasks: list[str]) -> None:
@@ -96,7 +99,7 @@ def run(kind: str, source: str, hub: Path, out: Path, tasks: list[str]) -> None:
         print(kind, label, {**spent, **figures}, flush=True)
 
 
-def compare(out: Path, result: Path, ours: str, theirs: str) -> None:
+def compare(out: Path, result: Path, ours: str, theirs: str, label: str) -> None:
     rows = {}
     for path in sorted(out.glob(f"{theirs}.*.json")):
         other = json.loads(path.read_text(encoding="utf-8"))
@@ -104,7 +107,7 @@ def compare(out: Path, result: Path, ours: str, theirs: str) -> None:
         rows[other["task"]] = compare_task(own, other)
         print(other["task"], rows[other["task"]])
     known = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
-    known[f"{ours} and {theirs}"] = rows
+    known[label or f"{ours} and {theirs}"] = known.get(label, {}) | rows
     result.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 
@@ -156,6 +159,7 @@ def main() -> None:
     comparer.add_argument("result", type=Path)
     comparer.add_argument("ours")
     comparer.add_argument("theirs")
+    comparer.add_argument("--label", default="")
     arguments = vars(parser.parse_args())
     {"run": run, "compare": compare}[arguments.pop("command")](**arguments)
 

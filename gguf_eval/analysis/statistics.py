@@ -67,18 +67,19 @@ def paired_difference(gained: int, lost: int, n: int, *, confidence: float = CON
 
 def mcnemar_exact(gained: int, lost: int) -> float:
     """Two-sided exact McNemar test: the binomial probability of so uneven a split of the changed items."""
-    return min(1.0, 2 * float(fair_tosses(gained + lost)[: min(gained, lost) + 1].sum()))
+    from scipy.special import bdtr  # scipy.stats takes a second to load
+
+    return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
 
 
 def fair_tosses(n: int) -> npt.NDArray[np.float64]:
-    """The probability of 0 to n heads in n tosses of a fair coin, each coefficient from the one before.
+    """The probability of 0 to n heads in n tosses of a fair coin."""
+    from scipy.special import gammaln
 
-    scipy.stats.binom has the same, and takes longer to load than a whole report to make.
-    """
-    heads = np.arange(1, n + 1)
-    logarithms = np.concatenate([[0.0], np.cumsum(np.log((n - heads + 1) / heads))])
-    weights = np.exp(logarithms - logarithms.max())
-    shares: npt.NDArray[np.float64] = weights / weights.sum()
+    heads = np.arange(n + 1)
+    shares: npt.NDArray[np.float64] = np.exp(
+        gammaln(n + 1) - gammaln(heads + 1) - gammaln(n - heads + 1) - n * math.log(2)
+    )
     return shares
 
 
