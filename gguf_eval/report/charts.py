@@ -132,7 +132,11 @@ def _divergence(study: StudySummary) -> Chart | None:
         return None
     models = list(dict.fromkeys(row["model"] for row in rows))
     legend = alt.Legend(orient="top", title=None, columns=2) if len(models) > 1 else None
-    scale = alt.Scale(type="log", padding=20) if all(row["mean_kld"] > 0 for row in rows) else alt.Scale(zero=True)
+    scale = (
+        alt.Scale(type="log", nice=False, padding=20)
+        if all(row["mean_kld"] > 0 for row in rows)
+        else alt.Scale(zero=True)
+    )
     y = alt.Y("mean_kld:Q", title="mean KL divergence, nats", scale=scale)
     base = alt.Chart(alt.InlineData(values=rows)).encode(
         x=alt.X("bits_per_weight:Q", title="bits per weight", scale=alt.Scale(zero=False, padding=20)),
@@ -155,7 +159,7 @@ def _memory_axis(rows: Sequence[dict[str, Any]]) -> Any:
 
     memory = [row["memory_gb"] for row in rows]
     logarithmic = max(memory) > 4 * min(memory)
-    scale = alt.Scale(type="log", padding=20) if logarithmic else alt.Scale(zero=False, padding=20)
+    scale = alt.Scale(type="log", nice=False, padding=20) if logarithmic else alt.Scale(zero=False, padding=20)
     axis = alt.Axis(format="~g", tickCount=5, labelOverlap=True)
     return alt.X("memory_gb:Q", title="memory, GB", scale=scale, axis=axis)
 
