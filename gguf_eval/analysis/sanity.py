@@ -47,11 +47,13 @@ def _suspicions(task: TaskRecord, outcomes: Mapping[str, Outcome], is_reference:
     if broken:
         text = f"{broken} of {len(outcomes)} items gave log-likelihoods that are no numbers"
         found.append(("non-finite", f"{text}: the model file or its settings are broken"))
+    picked = answers(outcomes)
+    varied = len(set(picked.values())) > 2  # seen at once in nearly every case; the unscored have no answer
+    if varied and not is_reference:
+        return found
     scored = {key: value for key, value in scores(outcomes).items() if value is not None and key in task.items}
     if len(scored) < _FEWEST:
         return found
-    picked = answers(outcomes)
-    varied = len(set(picked.values())) > 2  # seen at once in nearly every case; the unscored have no answer
     given = set() if varied else {picked[key] for key in scored}
     if len(given) == 1 and None not in given and len({task.items[key].gold for key in scored}) > 1:
         text = f"choice {_letter(given.pop())} is the answer to all {len(scored)} items"

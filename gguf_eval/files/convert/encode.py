@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from gguf_eval.files.convert.half import (
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
-BLOCK_ELEMENTS = 1 << 18
+BLOCK_ELEMENTS = 1 << 17
 """Weights encoded at a time: so many that a call's own cost is small, so few that they stay in the shared cache."""
 
 SOURCE_TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
@@ -44,16 +43,11 @@ class Noticed:
 
 @dataclass(frozen=True)
 class Spare:
-    """Arrays for intermediate results, used again for every block: fresh memory costs more than the arithmetic.
-
-    Threads may share it and take turns: two that encode at once fight over the interpreter between numpy's short
-    calls, and are slower together than one after the other.
-    """
+    """Arrays for intermediate results, used again for every block: fresh memory costs more than the arithmetic."""
 
     wide: Floats = field(default_factory=lambda: np.empty(BLOCK_ELEMENTS, np.float32))
     first: NDArray[np.uint32] = field(default_factory=lambda: np.empty(BLOCK_ELEMENTS, np.uint32))
     second: NDArray[np.uint32] = field(default_factory=lambda: np.empty(BLOCK_ELEMENTS, np.uint32))
-    turn: Lock = field(default_factory=Lock)
 
 
 def encoded_bytes(elements: int, target: str) -> int:
@@ -76,11 +70,10 @@ def encode_into(values: Array, source: str, target: str, out: NDArray[np.uint8],
     memory of ``values`` itself where the type stays.
     """
     noticed = Noticed()
-    with spare.turn:
-        for start in range(0, values.size, BLOCK_ELEMENTS):
-            block = values[start : start + BLOCK_ELEMENTS]
-            place = out[encoded_bytes(start, target) : encoded_bytes(start + block.size, target)]
-            noticed |= _encode_block(block, source, target, place, spare)
+    for start in range(0, values.size, BLOCK_ELEMENTS):
+        block = values[start : start + BLOCK_ELEMENTS]
+        place = out[encoded_bytes(start, target) : encoded_bytes(start + block.size, target)]
+        noticed |= _encode_block(block, source, target, place, spare)
     return noticed
 
 

@@ -19,7 +19,8 @@ from gguf_eval.files.convert.tensor import PlannedTensor
 from gguf_eval.files.safetensors import StoredTensor
 
 Bytes = NDArray[np.uint8]
-PIECE_ELEMENTS = 2 * BLOCK_ELEMENTS
+PIECE_ELEMENTS = BLOCK_ELEMENTS
+"""So few that a piece stays in a core's own cache between being read, encoded and written."""
 _READ_AHEAD_BYTES = 16 << 20
 
 
@@ -65,17 +66,17 @@ def cut(tensor: PlannedTensor, place: int) -> Iterator[Piece]:
 
 
 class Lane:
-    """File handles and memory of one thread that moves pieces.
+    """File handles and memory of one process that moves pieces.
 
     Reading into the same memory again costs less than mapping the file: fresh pages are dear, and a file that another
     program cuts short gives an error, not the end of the process.
     """
 
-    def __init__(self, output: Path, spare: Spare) -> None:
+    def __init__(self, output: Path) -> None:
         self._output = output.open("r+b", buffering=0)
         self._source: FileIO | None = None
         self._path: Path | None = None
-        self._spare = spare
+        self._spare = Spare()
         self._read = self._permuted = self._encoded = np.empty(0, np.uint8)
 
     def close(self) -> None:
@@ -84,8 +85,14 @@ class Lane:
         if self._source is not None:
             self._source.close()
 
-    def move(self, piece: Piece) -> Noticed:
-        """Read, encode and write ``piece``. Raises `ModelFileError` where it can't be read, OSError for the output."""
+    def move(self, pieces: Sequence[Piece]) -> list[Noticed]:
+        """Read, encode and write ``pieces``; returns what was seen in each.
+
+        Raises `ModelFileError` where one can't be read, OSError for the output.
+        """
+        return [self._move(piece) for piece in pieces]
+
+    def _move(self, piece: Piece) -> Noticed:
         data = self._weights(piece)
         kind, target = piece.source.dtype, piece.tensor.type_name
         out = data
@@ -141,7 +148,7 @@ class Lane:
 
 
 def _ask_ahead(file: FileIO, offset: int, size: int) -> None:
-    """Ask the system, where it can be asked, for as many bytes further on: it can't see that threads take turns."""
+    """Ask the system, where it can be asked, for as many bytes further on: it can't see that processes take turns."""
     if hasattr(os, "posix_fadvise"):
         with suppress(OSError):
             os.posix_fadvise(file.fileno(), offset + _READ_AHEAD_BYTES, size, os.POSIX_FADV_WILLNEED)

@@ -1,26 +1,21 @@
-"""Writes the model file of a plan: piece by piece, in several threads, under a temporary name until it is whole."""
+"""Writes the model file of a plan: piece by piece, in several processes, under a temporary name until it is whole."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 
 from gguf_eval.errors import ModelFileError, UsageError
-from gguf_eval.files.convert.encode import Noticed, Spare
-from gguf_eval.files.convert.pieces import Lane, Piece, cut, place_tensors
+from gguf_eval.files.convert.crew import move_all
+from gguf_eval.files.convert.pieces import cut, place_tensors
 from gguf_eval.files.convert.plan import ConversionPlan, plan_conversion
 
 Progress = Callable[[int, int], None]
 """Called with the bytes written so far and in all."""
 
-_WORKERS = 3  # one encodes while others read and write; more gain nothing
-_AHEAD = 2  # pieces that may wait for each worker
 _SHOWN = 8
 
 
@@ -99,7 +94,8 @@ def _write_all(plan: ConversionPlan, partial: Path, progress: Progress | None) -
     not_finite: dict[str, None] = {}
     overflowed: dict[str, None] = {}
     done = len(plan.header)
-    for piece, noticed in _move_all((piece for tensor, place in placed for piece in cut(tensor, place)), partial):
+    pieces = (piece for tensor, place in placed for piece in cut(tensor, place))
+    for piece, noticed in move_all(pieces, partial, plan.size_bytes):
         if noticed.not_finite:
             not_finite[piece.tensor.name] = None
         if noticed.overflowed:
@@ -120,34 +116,3 @@ def _name(what: str, names: list[str]) -> list[str]:
         return []
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return [f"{what} {', '.join(names[:_SHOWN])}{more}"]
-
-
-def _move_all(pieces: Iterator[Piece], output: Path) -> Iterator[tuple[Piece, Noticed]]:
-    """Move ``pieces`` in several threads, a few ahead of what has been yielded, and yield them in order."""
-    waiting: deque[tuple[Piece, Future[Noticed]]] = deque()
-    lanes: SimpleQueue[Lane] = SimpleQueue()
-    opened: list[Lane] = []
-
-    def move(piece: Piece) -> Noticed:
-        lane = lanes.get()
-        try:
-            return lane.move(piece)
-        finally:
-            lanes.put(lane)
-
-    spare = Spare()
-    try:
-        for _ in range(_WORKERS):
-            opened.append(Lane(output, spare))
-            lanes.put(opened[-1])
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            for piece in pieces:
-                waiting.append((piece, pool.submit(move, piece)))
-                if len(waiting) > _AHEAD * _WORKERS:
-                    first, result = waiting.popleft()
-                    yield first, result.result()
-            for first, result in waiting:
-                yield first, result.result()
-    finally:
-        for lane in opened:
-            lane.close()
