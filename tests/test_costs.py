@@ -70,7 +70,8 @@ def test_points_measured_on_different_machines_or_builds_are_told() -> None:
 
 def test_the_costs_of_a_point_are_told_in_full() -> None:
     details = {
-        "load_seconds": 0.5, "layers": 0, "layer_count": 31, "reasons": ["as asked for"],
+        "load_seconds": 0.5, "context": 4096, "layers": 0, "layer_count": 31, "reasons": ["as asked for"],
+        "devices": [],
         "buffers": [{"place": "CPU", "holds": "KV", "size_bytes": 94_000_000}],
         "predicted": {"context": 4096, "resident_bytes": 270_000_000},
     }  # fmt: skip
@@ -78,7 +79,7 @@ def test_the_costs_of_a_point_are_told_in_full() -> None:
         speed=(SpeedRecord("pp512", 512, (1.0, 1.28), (1.01, 1.29), ({"RAPL package-0": 51.2}, {})),),
         memory={"peak_rss": 320_000_000, "rss_before_load": 50_000_000, "file_rss": 160_000_000,
                 "anonymous_rss": 160_000_000},
-        measurement=MeasurementRecord({}, details, {"peak_rss": "VmHWM"}),
+        measurement=MeasurementRecord({"n_ctx": 4096}, details, {"peak_rss": "VmHWM"}),
     )  # fmt: skip
     cost = point_cost(record)
     assert cost.prediction_error == pytest.approx(0.0)

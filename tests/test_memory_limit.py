@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gguf_eval.cli.options import memory_bytes
 from gguf_eval.errors import EngineError, UsageError
 from gguf_eval.runtime.settings import CPU_ONLY, EngineSettings
+from gguf_eval.sizes import limit_text, parse_size
 from gguf_eval.study.jobs import SpeedJob
 from gguf_eval.study.memory_watch import MemoryWatch
 from gguf_eval.study.process import run_in_worker
@@ -25,14 +28,31 @@ def job(model: Path, limit: int, n_ctx: int = 256) -> SpeedJob:
 
 def test_a_model_that_can_not_fit_is_refused_before_it_is_loaded(tiny_f32: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with pytest.raises(EngineError, match=r"needs about \d+ MB of memory at a context of 100096.*--max-memory allows"):
+    with pytest.raises(
+        EngineError, match=r"needs about \d+ MB of memory at a context of 100096.*--max-memory allows 90 MiB"
+    ):
         run_in_worker(job(tiny_f32, 90 * MIB, n_ctx=100_000), log, lambda event: None)
     assert "load_tensors" not in log.read_text(encoding="utf-8")
 
 
 def test_a_worker_that_takes_more_than_it_may_is_ended(tiny_f32: Path, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=r"ended when it took \d+ MB, more than --max-memory of 26 MB"):
+    with pytest.raises(EngineError, match=r"ended when it took \d+ MB, more than --max-memory of 25 MiB"):
         run_in_worker(job(tiny_f32, 25 * MIB), tmp_path / "log", lambda event: None)
+
+
+@pytest.mark.parametrize(
+    "text", ["6 GB", "6 GiB", "6.25 GB", "5.5 GiB", "800 MB", "25 MiB", "1.024 TB", "100 kB", "96 KiB", "123 B"]
+)
+def test_a_limit_is_shown_in_the_unit_it_was_typed_in(text: str) -> None:
+    size = memory_bytes(text)
+    assert size is not None
+    assert limit_text(size) == text
+
+
+@given(st.integers(1, 2**50))
+def test_a_limit_that_is_round_in_no_unit_is_rounded(size: int) -> None:
+    shown = parse_size(limit_text(size))
+    assert shown == pytest.approx(size, rel=0.05, abs=0.5e6)
 
 
 def test_the_watch_leaves_those_alone_that_stay_below() -> None:
@@ -43,8 +63,9 @@ def test_the_watch_leaves_those_alone_that_stay_below() -> None:
 
 
 def test_sizes_are_read_as_people_write_them() -> None:
-    sizes = {"": None, "6G": 6 * 2**30, "1.5g": 3 * 2**29, "800M": 800 * MIB, "2 GiB": 2**31, "123": 123}
+    sizes = {"": None, "6G": 6 * 10**9, "6GB": 6 * 10**9, "1.5g": 15 * 10**8, "800M": 800 * 10**6, "2 GiB": 2**31,
+             "1.5mib": 3 * 2**19, "123": 123}  # fmt: skip
     assert {text: memory_bytes(text) for text in sizes} == sizes
-    for text in ("much", "-1G", "6X"):
+    for text in ("much", "-1G", "6X", "3i", "0", "0.0GB"):
         with pytest.raises(UsageError, match="a size like"):
             memory_bytes(text)

@@ -38,10 +38,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("rpc") / "tiny.gguf", layers=6)
 
 
-def speed_job(model: Path, **offload: Any) -> SpeedJob:
+def speed_job(model: Path, n_ctx: int = 256, min_ctx: int | None = None, **offload: Any) -> SpeedJob:
     return SpeedJob(
-        model=str(model), n_ctx=256, prompt_tokens=(32,), generated_tokens=(4,), repetitions=1, threads=1,
-        engine=EngineSettings(Offload(**offload)), batch_size=64, ubatch_size=64,
+        model=str(model), n_ctx=n_ctx, prompt_tokens=(32,), generated_tokens=(4,), repetitions=1, threads=1,
+        engine=EngineSettings(Offload(**offload)), batch_size=64, ubatch_size=64, min_ctx=min_ctx,
     )  # fmt: skip
 
 
@@ -63,6 +63,9 @@ def test_layers_go_to_the_device_and_its_memory_is_told(model: Path, tmp_path: P
     assert ("RPC0", "KV") in places
     assert ("RPC0", "compute") in places
     assert "device RPC0" in found["memory"]["memory"]
+    free = details["device_memory"]["RPC0"]
+    assert 0 < free["least_free_bytes"] <= free["free_before_bytes"]
+    assert free["free_after_bytes"] > 0
 
 
 def test_auto_takes_all_layers_where_they_fit_and_fewer_where_not(model: Path, tmp_path: Path) -> None:
@@ -75,6 +78,27 @@ def test_auto_takes_all_layers_where_they_fit_and_fewer_where_not(model: Path, t
     assert chosen[0] == 7
     assert 0 < chosen[1] < 7
     assert chosen[2] == 0
+
+
+def test_auto_reduces_the_context_where_that_is_allowed_and_lets_more_layers_fit(model: Path, tmp_path: Path) -> None:
+    def placed(n_ctx: int, min_ctx: int | None) -> tuple[int, int, str]:
+        job = speed_job(model, n_ctx, min_ctx, rpc=(endpoint,))
+        details = events_of(job, tmp_path / "log")["details"]["details"]
+        assert details["predicted"]["context"] == details["context"]
+        kv = sum(buffer["size_bytes"] for buffer in details["buffers"] if buffer["holds"] == "KV")
+        assert kv == pytest.approx(details["context"] * 6 * 2 * 128 * 2, rel=0.01)
+        return details["layers"], details["context"], details["reasons"][-1]
+
+    with rpc_server(memory_bytes=22 * MIB) as (endpoint, _):
+        kept, reduced = placed(4096, None), placed(4096, 512)
+        floored = placed(4096, reduced[1] + 256)
+    assert kept[1] == 4096
+    assert kept[0] < 7
+    assert reduced[0] == 7
+    assert 512 < reduced[1] < 4096
+    assert f"reduced from 4096 to {reduced[1]} tokens, as allowed: with more, {kept[0]} layers fit" in reduced[2]
+    assert kept[0] < floored[0] < 7  # more, not all
+    assert reduced[1] < floored[1] < 4096
 
 
 def test_auto_steps_down_where_the_device_does_not_keep_its_promise(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,22 @@ class TestCost:
 
 
 @dataclass(frozen=True)
+class Placing:
+    """Where the layers of a point were while its speed and memory were measured."""
+
+    layers: int
+    """On devices, the output counted as one."""
+    layer_count: int
+    context: int
+    """Tokens."""
+    reduced: bool
+    """Whether that is less than was asked for."""
+    device_bytes: dict[str, int]
+    """What llama.cpp allocated on each device: weights, KV cache and compute buffers."""
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class PointCost:
     """One point."""
 
@@ -59,9 +76,9 @@ class PointCost:
     """The same from the file's header alone; None where layers are on devices."""
     buffers: tuple[dict[str, Any], ...]
     """llama.cpp's own figures: place, holds, size_bytes."""
-    layers: int | None
-    layer_count: int | None
-    reasons: tuple[str, ...]
+    device_memory: dict[str, dict[str, int]]
+    """Of each device by its own account: free_before_bytes, least_free_bytes, free_after_bytes."""
+    placing: Placing | None
     warnings: tuple[str, ...]
 
     @property
@@ -86,11 +103,46 @@ def point_cost(point: PointRecord) -> PointCost:
         measured_bytes=peak - before if peak is not None and before is not None else None,
         predicted_bytes=None if on_devices else details.get("predicted", {}).get("resident_bytes"),
         buffers=tuple(details.get("buffers", ())),
-        layers=on_devices,
-        layer_count=details.get("layer_count"),
-        reasons=tuple(details.get("reasons", ())),
+        device_memory=dict(details.get("device_memory", {})),
+        placing=placing(point),
         warnings=(*speed_warnings(point.speed), *state_warnings(details.get("states", ()))),
     )
+
+
+def placing(point: PointRecord) -> Placing | None:
+    """Where the layers were in a point's newest measurement; None where it was not measured."""
+    if point.measurement is None or "context" not in point.measurement.details:
+        return None
+    details = point.measurement.details
+    on_devices: dict[str, int] = {}
+    for device in details["devices"]:
+        there = re.compile(re.escape(device["name"]) + r"(?!\d)")  # CUDA0_Split too, but not CUDA01
+        found = sum(buffer["size_bytes"] for buffer in details["buffers"] if there.match(buffer["place"]))
+        if found:
+            on_devices[device["name"]] = found
+    return Placing(
+        layers=details["layers"],
+        layer_count=details["layer_count"],
+        context=details["context"],
+        reduced=details["context"] < point.measurement.conditions["n_ctx"],
+        device_bytes=on_devices,
+        reasons=tuple(details["reasons"]),
+    )
+
+
+def context_warnings(points: Sequence[PointRecord]) -> list[str]:
+    """One line where speed and memory of a model's points were measured with different contexts."""
+    warnings = []
+    for model in dict.fromkeys(point.model for point in points):
+        labels: dict[int, list[str]] = {}
+        for point in points:
+            found = placing(point) if point.model == model else None
+            if found is not None:
+                labels.setdefault(found.context, []).append(point.label)
+        if len(labels) > 1:
+            parts = "; ".join(f"{', '.join(names)}: {context}" for context, names in labels.items())
+            warnings.append(f"speed and memory of {model} were not measured with one context: {parts} tokens")
+    return warnings
 
 
 def _test_cost(record: SpeedRecord) -> TestCost:

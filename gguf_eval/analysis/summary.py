@@ -8,6 +8,7 @@ from typing import Any
 
 from gguf_eval.analysis.averages import Average, averages, pairs_on
 from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare
+from gguf_eval.analysis.costs import Placing, context_warnings, placing
 from gguf_eval.analysis.divergence import TextSummary, summarise_text
 from gguf_eval.analysis.environments import environment_warnings
 from gguf_eval.analysis.sanity import ScoreWarning, find_warnings
@@ -91,6 +92,8 @@ class PointSummary:
     """What was run to measure the point, the first command first."""
     memory_methods: dict[str, str] = field(default_factory=dict)
     """How each kind of memory was read off."""
+    placing: Placing | None = None
+    """Where its layers were while speed and memory were measured."""
     study: str = ""
     """The study it comes from, where several stand in one report."""
 
@@ -132,7 +135,7 @@ def summarise(study: StudyRecord, *, margin: float = MARGIN) -> StudySummary:
         tuple(points),
         margin,
         tuple(find_warnings(study.points, study.tasks, references)),
-        (*environment_warnings(study.points), *study.cautions),
+        (*environment_warnings(study.points), *context_warnings(study.points), *study.cautions),
         study.sources,
     )
 
@@ -200,6 +203,7 @@ def _summarise_point(
         texts=tuple(summarise_text(record) for record in point.texts),
         commands=point.commands,
         memory_methods=point.measurement.memory_methods if point.measurement else {},
+        placing=placing(point),
         study=point.study,
     )
 

@@ -17,6 +17,7 @@ from gguf_eval.cli.options import (
     GpuLayers,
     Json,
     MaxMemory,
+    MinCtx,
     NoMmap,
     Rpc,
     SplitMode,
@@ -55,6 +56,7 @@ def bench(
     cache_type_v: CacheTypeV = "F16",
     flash_attention: FlashAttention = "auto",
     max_memory: MaxMemory = "",
+    min_ctx: MinCtx = None,
     study: Annotated[Path | None, typer.Option("--study", help="A study file to keep the repetitions in.")] = None,
     json_output: Json = False,
 ) -> None:
@@ -83,6 +85,7 @@ def bench(
         cache_types=cache_type_pairs(cache_type_k, cache_type_v),
         flash_attention=flash_attention_number(flash_attention),
         max_memory_bytes=memory_bytes(max_memory),
+        min_ctx=min_ctx,
         command=shlex.join(["gguf-eval", *sys.argv[1:]]),
         measure_again=True,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gguf_eval.errors import UsageError, nearest
+from gguf_eval.sizes import parse_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +47,8 @@ CacheTypeK = Annotated[
 ]
 CacheTypeV = Annotated[str, typer.Option("--cache-type-v", "-ctv", help="Types of its values; pairs up with the keys.")]
 MaxMemory = Annotated[
-    str, typer.Option("--max-memory", help="Memory a worker may take, for instance 6G (default: the machine's).")
+    str,
+    typer.Option("--max-memory", help="Memory a worker may take: 6GB or 6G, as reports count; 6GiB (default: all)."),
 ]
 Chat = Annotated[
     str, typer.Option("--chat", help="By the model's chat template: auto (where it writes its answer), on, off.")
@@ -58,6 +59,16 @@ FewshotAsTurns = Annotated[
 ]
 Fewshot = Annotated[
     int | None, typer.Option("--fewshot", min=0, help="Another number of examples, for tasks that have examples.")
+]
+MinCtx = Annotated[
+    int | None,
+    typer.Option(
+        "--min-ctx",
+        "--fit-ctx",
+        "-fitc",
+        min=16,
+        help="Let speed and memory be measured with a context down to this where more layers, or the model, fit then.",
+    ),
 ]
 FlashAttention = Annotated[str, typer.Option("--flash-attn", "-fa", help="on, off, or auto (llama.cpp decides).")]
 
@@ -125,13 +136,13 @@ def cache_type_pairs(keys: str, values: str) -> tuple[tuple[str, str], ...]:
 
 
 def memory_bytes(text: str) -> int | None:
-    """Bytes that ``--max-memory`` allows: a number with K, M, G or T (of 1024); None where nothing is said."""
+    """Bytes that ``--max-memory`` allows; None where nothing is said."""
     if not text:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not match:
-        raise UsageError(f"--max-memory needs a size like 800M or 6G; found '{text}'")
-    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+    size = parse_size(text)
+    if size is None:
+        raise UsageError(f"--max-memory needs a size like 800MB, 6GB or 5.5GiB; found '{text}'")
+    return size
 
 
 def flash_attention_number(text: str) -> int:

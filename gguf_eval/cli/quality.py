@@ -130,7 +130,9 @@ def compare(
 @app.command()
 def recommend(
     study: StudyFile,
-    max_memory: Annotated[str, typer.Option("--max-memory", help="Memory at most: 800M, 6GB (units of 1024).")] = "",
+    max_memory: Annotated[
+        str, typer.Option("--max-memory", help="Memory at most: 6GB, as reports count, or 6GiB.")
+    ] = "",
     min_tps: Annotated[
         float | None, typer.Option("--min-tps", min=0.0, help="Tokens a second of generation at least.")
     ] = None,

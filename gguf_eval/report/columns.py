@@ -51,6 +51,8 @@ def all_columns(study: StudySummary, points: Sequence[PointSummary], marks: Mark
     ]
     if any(point.peak_rss_bytes for point in points):
         columns.append(Column("memory", "memory", "peak RAM ", lambda p: _size(p.peak_rss_bytes, p, marks, "memory")))
+    if any(point.placing.device_bytes for point in points if point.placing):
+        columns.append(Column("devices", "memory", "on devices", lambda p: Text(words.size(_on_devices(p)))))
     for test in dict.fromkeys(test for point in points for test in point.speed):
         kind = "tg" if test.startswith("tg") else "pp"
         columns.append(Column(test, kind, f"{test} ", lambda p, test=test: _speed(p, test, marks)))  # type: ignore[misc]
@@ -144,6 +146,10 @@ def _level(point: PointSummary, marks: Marks) -> Text:
 
 def _size(value: int | None, point: PointSummary, marks: Marks, column: str) -> Text:
     return marked(words.size(value), _best(marks, column, point))
+
+
+def _on_devices(point: PointSummary) -> int:
+    return sum(point.placing.device_bytes.values()) if point.placing else 0
 
 
 def _speed(point: PointSummary, test: str, marks: Marks) -> Text:

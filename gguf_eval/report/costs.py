@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -43,9 +44,8 @@ def costs_document(points: Sequence[PointCost], environment: Mapping[str, Any]) 
                 "predicted_bytes": point.predicted_bytes,
                 "prediction_error": point.prediction_error,
                 "buffers": list(point.buffers),
-                "layers_on_devices": point.layers,
-                "layers": point.layer_count,
-                "reasons": list(point.reasons),
+                "device_memory": point.device_memory,
+                "placing": asdict(point.placing) if point.placing else None,
                 "warnings": list(point.warnings),
             }
             for point in points
@@ -100,11 +100,20 @@ def _lines(point: PointCost) -> list[str]:
         kind = {"model": "weights", "KV": "KV cache"}.get(buffer["holds"], buffer["holds"])
         places.setdefault(buffer["place"], []).append(f"{kind} {words.size(buffer['size_bytes'])}")
     lines += [f"  {place}: {', '.join(parts)}" for place, parts in places.items()]
+    lines += [_device_line(name, free) for name, free in point.device_memory.items()]
     lines += [
-        f"  {kind}: {words.size(size)} at peak"
-        for kind, size in memory.items()
-        if kind.startswith(("device ", "process on "))
+        f"  {kind}: {words.size(size)} at peak" for kind, size in memory.items() if kind.startswith("process on ")
     ]
-    if point.layers is not None and point.layers + len(point.reasons) > 1:
-        lines.append(f"  {point.layers} of {point.layer_count} layers on devices: {'; '.join(point.reasons)}")
+    placing = point.placing
+    if placing is not None and placing.layers + len(placing.reasons) > 1:
+        lines.append(f"  {words.placing(placing)}")
     return lines
+
+
+def _device_line(name: str, free: Mapping[str, int]) -> str:
+    """What a device says of its memory."""
+    before, least, after = (
+        words.size(free[key]) for key in ("free_before_bytes", "least_free_bytes", "free_after_bytes")
+    )
+    used = words.size(free["free_before_bytes"] - free["least_free_bytes"])
+    return f"  {name} itself: {used} less free at peak ({before} free before, {least} at least, {after} after)"

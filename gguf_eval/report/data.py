@@ -21,7 +21,10 @@ def summary_rows(study: StudySummary) -> Iterator[dict[str, Any]]:
     for point in study.points:
         common = {
             "model": point.model, "level": point.label, "bits_per_weight": point.bits_per_weight,
-            "size_bytes": point.size_bytes, "peak_rss_bytes": point.peak_rss_bytes, "sha256": point.sha256,
+            "size_bytes": point.size_bytes, "peak_rss_bytes": point.peak_rss_bytes,
+            "layers_on_devices": point.placing.layers if point.placing else None,
+            "device_bytes": sum(point.placing.device_bytes.values()) if point.placing else None,
+            "speed_context": point.placing.context if point.placing else None, "sha256": point.sha256,
             "status": point.status, "error": point.error,
             **_speed_columns(point), **_score_columns(point), **_text_columns(point),
         }  # fmt: skip

@@ -6,6 +6,8 @@ Schema 1:
      "points": [{"name", "model", "level", "bits_per_weight", "size_bytes", "parameters", "sha256",
                  "status": "complete" | "partial" | "failed", "error", "log", "origin": {...}, "is_reference",
                  "commands": [...], "memory": {"peak_rss_bytes", "method"},
+                 "placing": {"layers", "layer_count", "context", "reduced", "device_bytes": {DEVICE: BYTES},
+                             "reasons": [...]} | null,
                  "speed": {TEST: {"tokens_per_second", "stdev", "repetitions"}},
                  "tasks": {NAME: {"metric", ESTIMATE, "truncated", "chance", "metrics": {METRIC: {ESTIMATE}},
                                   "aggregates": {NAME: VALUE}, "subjects": {NAME: {ESTIMATE}}, "subject_groups",
@@ -72,6 +74,7 @@ def _point(point: PointSummary) -> dict[str, Any]:
         "is_reference": point.is_reference,
         "commands": list(point.commands),
         "memory": {"peak_rss_bytes": point.peak_rss_bytes, "method": point.memory_methods.get("peak_rss")},
+        "placing": asdict(point.placing) if point.placing else None,
         "speed": {
             test: {
                 "tokens_per_second": speed.tokens_per_second,

@@ -13,6 +13,7 @@ from gguf_eval.analysis.divergence import Divergence, Figure, TextSummary
 from gguf_eval.analysis.versus import Versus
 from gguf_eval.report import words
 from gguf_eval.report.escape import printable
+from gguf_eval.sizes import limit_text
 
 
 def print_texts(summaries: Sequence[tuple[str, TextSummary]], console: Console) -> None:
@@ -176,7 +177,7 @@ def _choice(advice: Advice) -> str:
 def _limits(limits: Limits) -> str:
     parts = []
     if limits.memory_bytes is not None:
-        parts.append(f"at most {words.size(limits.memory_bytes)}")
+        parts.append(f"at most {limit_text(limits.memory_bytes)}")
     if limits.tokens_per_second is not None:
         parts.append(f"at least {limits.tokens_per_second:g} tokens/s")
     if limits.loss is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gguf_eval.analysis.comparison import Comparison
+from gguf_eval.analysis.costs import Placing
 from gguf_eval.analysis.divergence import Figure
 from gguf_eval.analysis.marks import Marks
 from gguf_eval.analysis.recommend import Conclusion
@@ -104,7 +105,23 @@ def how_to_read(study: StudySummary, marks: Marks) -> list[str]:
     if marks.best:
         front = " ◆ on the Pareto front of memory, generation speed and score." if marks.front else ""
         lines.append(f"* best of its model, noise and all.{front}")
-    return [*sources(study), *lines, *items_note(study), *text_notes(study)]
+    return [*sources(study), *lines, *placings(study), *items_note(study), *text_notes(study)]
+
+
+def placings(study: StudySummary) -> list[str]:
+    """Points whose layers were on devices, or whose context had to be reduced, and why; points alike share a line."""
+    alike: dict[str, list[str]] = {}
+    for point in study.points:
+        if point.placing is not None and (point.placing.layers or point.placing.reduced):
+            alike.setdefault(placing(point.placing), []).append(point.label)
+    return [f"{', '.join(labels)}: {text}." for text, labels in alike.items()]
+
+
+def placing(found: Placing) -> str:
+    """Where the layers are, what they take there, and why."""
+    there = ", ".join(f"{size(count)} on {device}" for device, count in found.device_bytes.items())
+    layers = f"{found.layers} of {found.layer_count} layers on devices" + (f" ({there})" if there else "")
+    return f"{layers} at a context of {found.context}: {'; '.join(found.reasons)}"
 
 
 def sources(study: StudySummary) -> list[str]:

@@ -93,6 +93,7 @@ class MemorySampler:
         self.devices = tuple(devices)
         self.largest = resident()
         self._least_free = {device.name: device.free_bytes for device in devices}
+        self._free_after: dict[str, int] = {}
         self._process_bytes: dict[str, int] = {}
         self._nvml = _Nvml.open()
         self._end = threading.Event()
@@ -111,6 +112,7 @@ class MemorySampler:
             self._thread.join()
         if kind is None:
             self.sample()
+            self._free_after = {device.name: device_memory(device.handle)[0] for device in self.devices}
 
     def sample(self) -> None:
         """Look once."""
@@ -139,6 +141,17 @@ class MemorySampler:
         for name, size in self._process_bytes.items():
             found[f"process on {name}"] = (size, "NVML, this process")
         return found
+
+    def device_memory(self) -> dict[str, dict[str, int]]:
+        """Free bytes of each device by its own account: before, at the least, and after the model was closed."""
+        return {
+            device.name: {
+                "free_before_bytes": device.free_bytes,
+                "least_free_bytes": self._least_free[device.name],
+                "free_after_bytes": self._free_after[device.name],
+            }
+            for device in self.devices
+        }
 
     def _watch(self) -> None:
         while not self._end.wait(_INTERVAL_SECONDS):

@@ -130,6 +130,8 @@ class SpeedJob:
     depths: tuple[int, ...] = (0,)
     batch_size: int = 2048
     ubatch_size: int = 512
+    min_ctx: int | None = None
+    """The context may be reduced to so many tokens where that lets more layers fit, or the model at all."""
     kind: Literal["speed"] = "speed"
 
 

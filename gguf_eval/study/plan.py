@@ -51,6 +51,8 @@ class RunRequest:
     """Tokens in the cache before a speed test."""
     speed_batch_size: int = 2048
     speed_ubatch_size: int = 512
+    min_ctx: int | None = None
+    """What the context of the speed and memory measurement may be reduced to where more layers fit then."""
     measure_again: bool = False
     """Measure speed and memory though the study has them."""
 
@@ -94,6 +96,8 @@ class PlannedPoint:
 
 def plan_points(request: RunRequest) -> list[PlannedPoint]:
     """Check every model and level; raises before anything is made or measured."""
+    if request.ctx and request.min_ctx and request.min_ctx > request.ctx:
+        raise UsageError(f"--min-ctx needs a number up to that of --ctx, {request.ctx}; found {request.min_ctx}")
     levels = list(dict.fromkeys(canonical_level(level) for level in request.levels))
     cache = cache_dir(request.cache)
     headers = [(path, read_header(model_parts(path)[0])) for path in request.models]

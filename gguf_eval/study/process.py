@@ -14,6 +14,7 @@ from typing import Any
 
 from gguf_eval.errors import EngineError, GgufEvalError, UsageError
 from gguf_eval.machine import memory_limit_bytes
+from gguf_eval.sizes import limit_text
 from gguf_eval.study.jobs import Job, to_document
 from gguf_eval.study.memory_watch import MemoryWatch
 
@@ -88,7 +89,7 @@ def _too_much_memory(job: Job, used_bytes: int) -> str:
     allowed = "--max-memory" if engine and engine.max_memory_bytes else "this machine's memory"
     return (
         f"the worker was ended when it took {used_bytes / 1e6:.0f} MB, more than {allowed} of "
-        f"{_memory_limit(job) / 1e6:.0f} MB; take a lower level, a smaller --ctx or batch, or allow more"
+        f"{limit_text(_memory_limit(job))}; take a lower level, a smaller --ctx or batch, or allow more"
     )
 
 

@@ -123,7 +123,8 @@ class MeasurementRecord:
 
     conditions: dict[str, Any]
     details: dict[str, Any]
-    """load_seconds, open_seconds, states, buffers, predicted, layers, layer_count, reasons, devices."""
+    """load_seconds, open_seconds, states, energy_sources, buffers, predicted, context, layers, layer_count, reasons,
+    devices, device_memory."""
     memory_methods: dict[str, str]
 
 

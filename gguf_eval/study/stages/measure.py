@@ -33,6 +33,7 @@ def speed_job(request: RunRequest, point: PlannedPoint, file: ModelFile) -> Spee
         depths=request.depths,
         batch_size=request.speed_batch_size,
         ubatch_size=request.speed_ubatch_size,
+        min_ctx=None if request.min_ctx is None else max(request.min_ctx, needed),
     )
 
 

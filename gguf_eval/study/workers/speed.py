@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ def run(job: SpeedJob, emit: Emit) -> None:
     try:
         with MemorySampler(devices) as sampler:
             began = time.perf_counter()
-            model, placement = open_placed(Path(job.model), job.engine, settings)
+            model, placement = open_placed(Path(job.model), job.engine, settings, job.min_ctx)
+            settings = replace(settings, n_ctx=placement.context)
             loaded = time.perf_counter()
             with model, model.open_context(settings) as context:
                 opened = time.perf_counter()
@@ -49,7 +50,7 @@ def run(job: SpeedJob, emit: Emit) -> None:
                 }
     finally:
         meter.close()
-    emit({"event": "details", "details": details})
+    emit({"event": "details", "details": {**details, "device_memory": sampler.device_memory()}})
     emit({"event": "memory", "memory": {**sampler.peaks(), "rss_before_load": (before, method)}})
 
 
@@ -73,6 +74,7 @@ def _memory_details(model: Model, context: Context, placement: Placement) -> dic
         "buffers": [asdict(buffer) for buffer in (*model.buffers, *context.buffers)],
         "predicted": {**asdict(predicted), "total_bytes": predicted.total_bytes,
                       "resident_bytes": predicted.resident_bytes},
+        "context": placement.context,
         "layers": placement.layers,
         "layer_count": placement.layer_count,
         "reasons": placement.reasons,

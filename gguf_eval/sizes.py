@@ -1,0 +1,33 @@
+"""Sizes of memory as people write and read them: GB counts in thousands, as disks and reports do, GiB in 1024s."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+          "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}  # fmt: skip
+_MOST_DIGITS = 6
+"""Of a number that people type."""
+
+
+def parse_size(text: str) -> int | None:
+    """Bytes of a size such as ``800MB``, ``6G`` (the same as 6GB) or ``5.5GiB``; None where it is none, or nothing."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
+    if not match or (match[3] and not match[2]):
+        return None
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " ")) or None
+
+
+def limit_text(size_bytes: int) -> str:
+    """A limit in the unit in which it is a round number, the one it was typed in: ``6 GB``, ``6 GiB``, ``800 MB``.
+
+    One that is round in none, such as a machine's memory, is rounded to a tenth of a gigabyte.
+    """
+    exact = []
+    for unit, factor in _UNITS.items():
+        number = f"{size_bytes / factor:.3f}".rstrip("0").rstrip(".")
+        if size_bytes >= factor and round(float(number) * factor) == size_bytes:
+            exact.append((len(number.replace(".", "")), -factor, f"{number} {unit}"))
+    digits, _, text = min(exact)
+    rounded = f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
+    return text if digits <= _MOST_DIGITS else rounded
