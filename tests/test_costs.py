@@ -7,17 +7,21 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from gguf_eval.analysis.costs import point_cost, speed_warnings, state_warnings
+from gguf_eval.analysis.costs import context_warnings, placing, point_cost, speed_warnings, state_warnings
 from gguf_eval.analysis.environments import environment_warnings
+from gguf_eval.report import words
 from gguf_eval.report.costs import costs_document, print_costs
+from gguf_eval.report.doctor import print_doctor
 from gguf_eval.runtime.energy import EnergyMeter, spent
 from gguf_eval.runtime.log import Buffer, buffers_in, offloaded_layers
+from gguf_eval.study.doctor import Examination, Problem
 from gguf_eval.study.records import MeasurementRecord, PointRecord, SpeedRecord
 
 
@@ -73,7 +77,7 @@ def test_the_costs_of_a_point_are_told_in_full() -> None:
         "load_seconds": 0.5, "context": 4096, "layers": 0, "layer_count": 31, "reasons": ["as asked for"],
         "devices": [],
         "buffers": [{"place": "CPU", "holds": "KV", "size_bytes": 94_000_000}],
-        "predicted": {"context": 4096, "resident_bytes": 270_000_000},
+        "predicted": {"context": 4096, "resident_bytes": 270_000_000, "device_bytes": {}}, "device_memory": {},
     }  # fmt: skip
     record = point(
         speed=(SpeedRecord("pp512", 512, (1.0, 1.28), (1.01, 1.29), ({"RAPL package-0": 51.2}, {})),),
@@ -174,9 +178,84 @@ def test_doctor_says_what_would_go_wrong_and_what_mends_it(tmp_path: Path) -> No
     environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "GGUF_EVAL_CACHE": str(tmp_path)}
     text = command("doctor", env=environment).stdout
     assert "http://127.0.0.1:9 does not answer" in text
-    assert "mend it with: export HF_ENDPOINT" in text
-    for word in ("processor", "memory", "cache", "hub", "energy", "llama.cpp", "device"):
-        assert word in text
+    assert "\n    export HF_ENDPOINT" in text
+    for word in ("python", "system", "processor", "threads", "memory", "llama.cpp", "backends", "features", "device",
+                 "disk", "hub", "energy"):  # fmt: skip
+        assert f"\n{word}  " in f"\n{text}"
     document = json.loads(command("doctor", "--json", env=environment).stdout)
     assert document["problems"][0].keys() == {"what", "command"}
     assert document["devices"]
+    assert "CPU" in document["backends"]
+
+
+def test_what_doctor_found_is_told_in_lines_of_the_terminal(tmp_path: Path) -> None:
+    machine = {"processor": "P", "physical_cores": 2, "logical_cores": 4, "system": "S", "architecture": "A",
+               "python": "3.12.0"}  # fmt: skip
+    build = {"llama_cpp": "1.0", "llama_cpp_python": "0.4", "system_info": "CPU : AVX2 = 1 | FMA = 0 | REPACK = 1"}
+    device = {"name": "CUDA0", "description": "G", "kind": "GPU", "free_bytes": 7 * 10**9, "total_bytes": 8 * 10**9}
+    found = Examination(
+        machine,
+        build,
+        None,
+        Path("models"),
+        (device,),
+        ("CPU", "CUDA"),
+        3 * 10**9,
+        4 * 10**9,
+        10**10,
+        "H answers",
+        (),
+        (Problem("a sentence about something that would go wrong on a machine that is like this one here", "mend it"),),
+    )
+    printed = {}
+    for terminal in (True, False):
+        out = io.StringIO()
+        print_doctor(found, Console(file=out, width=60, force_terminal=terminal, color_system=None))
+        printed[terminal] = out.getvalue().splitlines()
+    assert printed[False][5:] == [
+        "llama.cpp  1.0, in llama-cpp-python 0.4",
+        "backends   CPU, CUDA",
+        "features   AVX2, REPACK",
+        "device     CUDA0 (G, GPU): 7,000 MB free of 8,000 MB",
+        "disk       10.0 GB free where made models are kept: models",
+        "hub        H answers",
+        "energy     no counter that can be read",
+        "",
+        "1 thing would go wrong, or slower than need be:",
+        "! a sentence about something that would go wrong on a machine that is like this one here",
+        "    mend it",
+    ]
+    assert printed[True][-4:] == [
+        "1 thing would go wrong, or slower than need be:",
+        "! a sentence about something that would go wrong on",
+        "  a machine that is like this one here",
+        "    mend it",
+    ]
+    quiet = io.StringIO()
+    print_doctor(replace(found, problems=(), build_error="no library"), Console(file=quiet, width=60))
+    assert "llama.cpp  does not load: no library" in quiet.getvalue()
+    assert quiet.getvalue().endswith("Nothing that would go wrong was found.\n")
+
+
+def test_where_layers_were_is_told_with_what_they_took_and_why() -> None:
+    details = {
+        "context": 1024, "layers": 20, "layer_count": 31, "reasons": ["first", "then"],
+        "devices": [{"name": "CUDA1"}, {"name": "CUDA10"}],
+        "buffers": [{"place": place, "holds": "model", "size_bytes": size} for place, size in
+                    (("CPU", 5), ("CUDA1", 100_000_000), ("CUDA10", 3_000_000), ("CUDA1_Split", 20_000_000))],
+        "predicted": {"context": 1024, "device_bytes": {"CUDA1": 121_000_000}}, "device_memory": {},
+    }  # fmt: skip
+    measured = point(measurement=MeasurementRecord({"n_ctx": 4096}, details, {}))
+    found = placing(measured)
+    assert found is not None
+    assert found.reduced
+    assert found.device_bytes == {"CUDA1": 120_000_000, "CUDA10": 3_000_000}
+    assert words.placing(found) == (
+        "20 of 31 layers on devices (120 MB on CUDA1, predicted 121 MB, 3.00 MB on CUDA10, predicted –) "
+        "at a context of 1024: first; then"
+    )
+    whole = MeasurementRecord({"n_ctx": 4096}, {**details, "context": 4096}, {})
+    assert context_warnings([measured, point("F16")]) == []
+    assert context_warnings([measured, point("F16", measurement=whole)]) == [
+        "speed and memory of m were not measured with one context: Q8_0: 1024; F16: 4096 tokens"
+    ]

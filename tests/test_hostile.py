@@ -90,8 +90,12 @@ def test_terminal(study: StudySummary, width: int) -> None:
     ["report", "--chart", "nope", "-o", "x.svg"],
 ])  # fmt: skip
 def test_commands_print_no_character_that_a_terminal_obeys(
-    study_file: Path, command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    study_file: Path, command: list[str], record: StudyRecord, study: StudySummary,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    # What the commands would read and sum up again, a second each.
+    monkeypatch.setattr("gguf_eval.study.read.read_study", lambda path: record)
+    monkeypatch.setattr("gguf_eval.analysis.summary.summarise", lambda record: study)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("sys.argv", ["gguf-eval", command[0], str(study_file), *command[1:]])
     with pytest.raises(SystemExit):

@@ -56,6 +56,8 @@ class Placing:
     """Whether that is less than was asked for."""
     device_bytes: dict[str, int]
     """What llama.cpp allocated on each device: weights, KV cache and compute buffers."""
+    predicted_device_bytes: dict[str, int]
+    """The same from the file's header alone."""
     reasons: tuple[str, ...]
 
 
@@ -79,6 +81,8 @@ class PointCost:
     device_memory: dict[str, dict[str, int]]
     """Of each device by its own account: free_before_bytes, least_free_bytes, free_after_bytes."""
     placing: Placing | None
+    states: tuple[dict[str, Any], ...]
+    """The machine before and after: clock, governor and power source where the system tells, processor time."""
     warnings: tuple[str, ...]
 
     @property
@@ -105,13 +109,14 @@ def point_cost(point: PointRecord) -> PointCost:
         buffers=tuple(details.get("buffers", ())),
         device_memory=dict(details.get("device_memory", {})),
         placing=placing(point),
+        states=tuple(details.get("states", ())),
         warnings=(*speed_warnings(point.speed), *state_warnings(details.get("states", ()))),
     )
 
 
 def placing(point: PointRecord) -> Placing | None:
     """Where the layers were in a point's newest measurement; None where it was not measured."""
-    if point.measurement is None or "context" not in point.measurement.details:
+    if point.measurement is None or "device_memory" not in point.measurement.details:
         return None
     details = point.measurement.details
     on_devices: dict[str, int] = {}
@@ -126,6 +131,7 @@ def placing(point: PointRecord) -> Placing | None:
         context=details["context"],
         reduced=details["context"] < point.measurement.conditions["n_ctx"],
         device_bytes=on_devices,
+        predicted_device_bytes=details["predicted"]["device_bytes"],
         reasons=tuple(details["reasons"]),
     )
 

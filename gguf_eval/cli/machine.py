@@ -114,7 +114,7 @@ def doctor(rpc: Rpc = "", json_output: Json = False) -> None:
     """Show what gguf-eval finds on this machine, what would go wrong, and the command that mends it."""
     from dataclasses import asdict
 
-    from gguf_eval.report.listing import print_doctor
+    from gguf_eval.report.doctor import print_doctor
     from gguf_eval.runtime.settings import Offload
     from gguf_eval.study.doctor import examine
 

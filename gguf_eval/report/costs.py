@@ -46,6 +46,7 @@ def costs_document(points: Sequence[PointCost], environment: Mapping[str, Any]) 
                 "buffers": list(point.buffers),
                 "device_memory": point.device_memory,
                 "placing": asdict(point.placing) if point.placing else None,
+                "machine_states": list(point.states),
                 "warnings": list(point.warnings),
             }
             for point in points

@@ -7,7 +7,7 @@ Schema 1:
                  "status": "complete" | "partial" | "failed", "error", "log", "origin": {...}, "is_reference",
                  "commands": [...], "memory": {"peak_rss_bytes", "method"},
                  "placing": {"layers", "layer_count", "context", "reduced", "device_bytes": {DEVICE: BYTES},
-                             "reasons": [...]} | null,
+                             "predicted_device_bytes": {DEVICE: BYTES}, "reasons": [...]} | null,
                  "speed": {TEST: {"tokens_per_second", "stdev", "repetitions"}},
                  "tasks": {NAME: {"metric", ESTIMATE, "truncated", "chance", "metrics": {METRIC: {ESTIMATE}},
                                   "aggregates": {NAME: VALUE}, "subjects": {NAME: {ESTIMATE}}, "subject_groups",

@@ -119,7 +119,10 @@ def placings(study: StudySummary) -> list[str]:
 
 def placing(found: Placing) -> str:
     """Where the layers are, what they take there, and why."""
-    there = ", ".join(f"{size(count)} on {device}" for device, count in found.device_bytes.items())
+    there = ", ".join(
+        f"{size(count)} on {device}, predicted {size(found.predicted_device_bytes.get(device))}"
+        for device, count in found.device_bytes.items()
+    )
     layers = f"{found.layers} of {found.layer_count} layers on devices" + (f" ({there})" if there else "")
     return f"{layers} at a context of {found.context}: {'; '.join(found.reasons)}"
 

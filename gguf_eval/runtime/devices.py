@@ -79,6 +79,16 @@ def devices() -> list[Device]:
     return [describe_device(get(index)) for index in range(count)]
 
 
+def backends() -> list[str]:
+    """Names of the backends that this build of llama.cpp has, as ggml calls them: CPU, CUDA, RPC ..."""
+    library()
+    count = function("ggml", "ggml_backend_reg_count", ctypes.c_size_t)()
+    get = function("ggml", "ggml_backend_reg_get", ctypes.c_void_p, ctypes.c_size_t)
+    name = function("ggml-base", "ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
+    names = (name(get(index)).decode(errors="replace") for index in range(count))
+    return list(dict.fromkeys(name.split("[")[0] for name in names))  # each RPC server is one: RPC[HOST:PORT]
+
+
 def describe_device(handle: int) -> Device:
     """Name, kind and memory of a device."""
     name = function("ggml-base", "ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)

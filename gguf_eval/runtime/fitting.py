@@ -41,17 +41,23 @@ def layers_that_fit(need: Need, room: Room) -> int:
 
     They are shared out as llama.cpp does it.
     """
-    layer_bytes = _layer_bytes(need.sizes)
-    for layers in range(len(layer_bytes) if room.device_bytes else 0, 0, -1):
-        used = [0] * len(room.device_bytes)
-        for size, device in zip(layer_bytes[-layers:], _device_of_layers(layers, room), strict=True):
-            used[device] += size
+    most = len(need.sizes.weights_bytes) + 1
+    for layers in range(most if room.device_bytes else 0, 0, -1):
         if all(
-            not used[i] or used[i] + need.overhead_bytes[i] + min(_LARGEST_MARGIN_BYTES, free // 10) <= free
-            for i, free in enumerate(room.device_bytes)
+            not used or used + min(_LARGEST_MARGIN_BYTES, free // 10) <= free
+            for used, free in zip(bytes_on_devices(need, room, layers), room.device_bytes, strict=True)
         ):
             return layers
     return 0
+
+
+def bytes_on_devices(need: Need, room: Room, layers: int) -> list[int]:
+    """What each device needs for its part of the last ``layers`` layers: weights, KV cache and compute buffers."""
+    used = [0] * len(room.device_bytes)
+    if layers:
+        for size, device in zip(_layer_bytes(need.sizes)[-layers:], _device_of_layers(layers, room), strict=True):
+            used[device] += size
+    return [size + over if size else 0 for size, over in zip(used, need.overhead_bytes, strict=True)]
 
 
 def memory_outside(need: Need, layers: int) -> int:

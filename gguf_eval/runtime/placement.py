@@ -19,7 +19,7 @@ from gguf_eval.files.header import Header, read_header
 from gguf_eval.machine import memory_limit_bytes
 from gguf_eval.runtime.bindings import build_info
 from gguf_eval.runtime.devices import Device, check_layers_possible, chosen_devices
-from gguf_eval.runtime.fitting import Need, Room, choose, memory_outside
+from gguf_eval.runtime.fitting import Need, Room, bytes_on_devices, choose, memory_outside
 from gguf_eval.runtime.model import ContextSettings, Model
 from gguf_eval.runtime.settings import EngineSettings, Offload
 from gguf_eval.sizes import limit_text
@@ -39,6 +39,8 @@ class Placement:
     """Tokens: what was asked for, or what it was reduced to."""
     reasons: tuple[str, ...]
     predicted: Footprint
+    predicted_device_bytes: dict[str, int]
+    """By the file's header alone: weights, KV cache and compute buffers on each device."""
 
 
 def open_model(path: Path, engine: EngineSettings, context: ContextSettings) -> Model:
@@ -58,7 +60,7 @@ def open_placed(
     check_layers_possible(engine.offload, devices)
     if engine.offload.split_mode == "none":
         devices = devices[:1]
-    needs = _needs([read_header(part) for part in model_parts(path)], context, len(devices))
+    needs = by_header = _needs([read_header(part) for part in model_parts(path)], context, len(devices))
     count = len(needs(context.n_ctx).sizes.weights_bytes) + 1
     wanted = _wanted_layers(engine.offload, count, devices)
     room = Room(_limit(engine), tuple(device.free_bytes for device in devices), engine.offload.tensor_split)
@@ -83,7 +85,9 @@ def open_placed(
         )
     context = replace(context, n_ctx=tokens)
     model, layers = _load(path, engine, context, needs(tokens), layers, reasons if wanted is None else None)
-    return model, Placement(layers, count, tokens, tuple(reasons), needs(tokens).predicted)
+    on_devices = zip(devices, bytes_on_devices(by_header(tokens), room, layers), strict=True)
+    predicted = {device.name: size for device, size in on_devices if size}
+    return model, Placement(layers, count, tokens, tuple(reasons), by_header(tokens).predicted, predicted)
 
 
 def _wanted_layers(offload: Offload, count: int, devices: Sequence[Device]) -> int | None:

@@ -47,6 +47,8 @@ class Examination:
     cache: Path
     devices: tuple[dict[str, Any], ...] = ()
     """Those llama.cpp can compute on: name, description, kind, free_bytes, total_bytes."""
+    backends: tuple[str, ...] = ()
+    """What this build of llama.cpp can compute with, by ggml's names."""
     memory_available_bytes: int = 0
     memory_limit_bytes: int = 0
     disk_free_bytes: int = 0
@@ -86,6 +88,7 @@ def examine(offload: Offload | None = None) -> Examination:
         build_error=error,
         cache=cache,
         devices=devices,
+        backends=tuple(found.get("devices", {}).get("backends", ())),
         memory_available_bytes=psutil.virtual_memory().available,
         memory_limit_bytes=memory_limit_bytes(),
         disk_free_bytes=_disk_free(cache),
@@ -188,7 +191,7 @@ def _hub() -> tuple[str, list[Problem]]:
     except (OSError, ValueError) as failure:
         reason = getattr(failure, "reason", failure)
         what = f"{endpoint} does not answer ({reason}): only offline tasks and local files work"
-        return "does not answer", [Problem(what, "export HF_ENDPOINT=URL (a mirror), or 'run -t offline'")]
+        return f"{endpoint} does not answer", [Problem(what, "export HF_ENDPOINT=URL (a mirror), or 'run -t offline'")]
     return f"{endpoint} answers", []
 
 

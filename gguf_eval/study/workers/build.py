@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from gguf_eval.runtime.bindings import build_info
-from gguf_eval.runtime.devices import check_layers_possible, chosen_devices, devices
+from gguf_eval.runtime.devices import backends, check_layers_possible, chosen_devices, devices
 from gguf_eval.study.jobs import BuildJob
 from gguf_eval.study.workers.emit import Emit
 
@@ -14,4 +14,4 @@ def run(job: BuildJob, emit: Emit) -> None:
     """Do the job in this process."""
     emit({"event": "build", **build_info()})
     check_layers_possible(job.offload, chosen_devices(job.offload))
-    emit({"event": "devices", "devices": [asdict(device) for device in devices()]})
+    emit({"event": "devices", "devices": [asdict(device) for device in devices()], "backends": backends()})

@@ -73,7 +73,7 @@ def _memory_details(model: Model, context: Context, placement: Placement) -> dic
     return {
         "buffers": [asdict(buffer) for buffer in (*model.buffers, *context.buffers)],
         "predicted": {**asdict(predicted), "total_bytes": predicted.total_bytes,
-                      "resident_bytes": predicted.resident_bytes},
+                      "resident_bytes": predicted.resident_bytes, "device_bytes": placement.predicted_device_bytes},
         "context": placement.context,
         "layers": placement.layers,
         "layer_count": placement.layer_count,
