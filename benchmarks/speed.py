@@ -3,7 +3,8 @@
     python benchmarks/speed.py --llama-bench llama-bench --models Q8_0.gguf Q4_K_M.gguf -o benchmarks/results/speed.json
 
 Each turn starts llama-bench and `gguf-eval bench` afresh, one after the other, in changing order (A B B A), since a
-machine slows down and recovers over seconds; medians over all repetitions are compared.
+machine slows down and recovers over seconds; medians over all repetitions are compared. Turns add to those that the
+output file holds already, so that a busy machine can be measured in its quiet minutes.
 """
 
 from __future__ import annotations
@@ -55,10 +56,12 @@ def main() -> None:
     done = json.loads(args.output.read_text()) if args.output and args.output.exists() else {"models": {}}
     result = {"command": " ".join(Path(argument).name for argument in sys.argv), "models": done["models"]}
     for model in args.models:
-        rates: dict[str, dict[str, list[float]]] = {"llama-bench": {}, "gguf-eval": {}}
-        warnings: list[str] = []
-        turns: dict[str, list[float]] = {test: [] for test in TESTS}
-        for turn in range(args.turns):
+        before = done["models"].get(model.stem, {})
+        rates: dict[str, dict[str, list[float]]] = before.get("tokens_per_second", {"llama-bench": {}, "gguf-eval": {}})
+        warnings: list[str] = before.get("noise_reported", [])
+        turns: dict[str, list[float]] = before.get("ratio_by_turn", {test: [] for test in TESTS})
+        first = len(turns[TESTS[0]])
+        for turn in range(first, first + args.turns):
             other, (measured, told) = one_turn(args, model, ours_first=bool(turn % 2))
             warnings += told
             for test, found in other.items():
@@ -76,7 +79,13 @@ def main() -> None:
             "median_ratio_by_turn": {test: statistics.median(found) for test, found in turns.items()},
             "noise_reported": warnings,
         }
-        print(model.stem, medians, ratios, turns, flush=True)
+        print(
+            model.stem,
+            medians,
+            ratios,
+            {test: result["models"][model.stem]["median_ratio_by_turn"][test] for test in TESTS},
+            flush=True,
+        )
         if args.output:
             args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import sys
@@ -12,11 +13,28 @@ from typing import Any
 
 
 def physical_cores() -> int:
-    """Physical cores this process may use, as llama.cpp's tools default to: hyper-threads slow matrix products."""
+    """Physical cores this process may use, as llama.cpp's tools default to: hyper-threads slow matrix products.
+
+    No more than a container is allowed: threads that wait for others that get no time are slower than fewer threads.
+    """
     import psutil
 
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else (os.cpu_count() or 1)
-    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
+    quota = _cpu_quota(Path("/sys/fs/cgroup"))
+    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed, math.ceil(quota or allowed)))
+
+
+def _cpu_quota(folder: Path) -> float | None:
+    """Processors that a container may keep busy, where Linux's control groups limit it."""
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+        else:
+            quota = (folder / "cpu" / "cpu.cfs_quota_us").read_text(encoding="ascii")
+            period = (folder / "cpu" / "cpu.cfs_period_us").read_text(encoding="ascii")
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError):  # not Linux, or no limit ("max")
+        return None
 
 
 def processor_name() -> str:

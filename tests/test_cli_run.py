@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from in_process import gguf_eval_here
 from quantize_fixtures import write_model
 
 COMMAND = [sys.executable, "-m", "gguf_eval"]
@@ -133,7 +134,7 @@ def test_prompts_longer_than_the_context_are_cut_counted_and_reported(place: Pat
 def test_bad_input_is_one_line(place: Path, arguments: tuple[str, ...], message: str, code: int) -> None:
     (place / "cut.gguf").write_bytes((place / "tiny.gguf").read_bytes()[:-1000])
     before = sorted(path.name for path in place.iterdir())
-    result = gguf_eval(*arguments)
+    result = gguf_eval_here(*arguments)
     assert result.returncode == code
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
@@ -144,11 +145,11 @@ def test_bad_input_is_one_line(place: Path, arguments: tuple[str, ...], message:
 
 def test_bad_tasks_are_one_line(place: Path) -> None:
     write_task(place, 3, gold="right + 3")
-    result = gguf_eval("run", "tiny.gguf", *FAST)
+    result = gguf_eval_here("run", "tiny.gguf", *FAST)
     assert result.returncode == 1
     assert "row 0 (item 'item-0'): gold index 3 is out of range; 0 to 2 is needed" in result.stderr
     write_task(place, 3, delimeter=" ")
-    result = gguf_eval("run", "tiny.gguf", *FAST)
+    result = gguf_eval_here("run", "tiny.gguf", *FAST)
     assert "count.toml: unknown key 'prompt.delimeter'; did you mean 'delimiter'?" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
@@ -161,7 +162,7 @@ def test_a_newer_study_is_refused_untouched(place: Path) -> None:
     connection.close()
     before = study.read_bytes()
     for command in (("run", "tiny.gguf", *FAST), ("report", str(study))):
-        result = gguf_eval(*command)
+        result = gguf_eval_here(*command)
         assert result.returncode == 1
         assert "the study has schema 99" in result.stderr
         assert "update gguf-eval" in result.stderr
@@ -237,7 +238,7 @@ def test_interrupted_run_keeps_what_it_has(place: Path, signal_name: str) -> Non
     assert "interrupted; everything so far is saved" in stderr
     kept = outcomes(study)
     assert 30 <= kept < 1000
-    resumed = gguf_eval("run", "tiny.gguf", *FAST, "-b", "64", "--json")
+    resumed = gguf_eval("run", "tiny.gguf", *FAST, "--json")
     assert resumed.returncode == 0
     assert f"{1000 - kept} in" in resumed.stderr
     assert json.loads(resumed.stdout)["points"][0]["tasks"]["count"]["n"] == 1000
@@ -257,7 +258,7 @@ def test_killed_parent_loses_nothing_and_leaves_no_worker(place: Path) -> None:
         time.sleep(0.05)
     kept = outcomes(study)
     assert kept >= 30
-    resumed = gguf_eval("run", "tiny.gguf", *FAST, "-b", "64")
+    resumed = gguf_eval("run", "tiny.gguf", *FAST)
     assert resumed.returncode == 0
     assert f"{1000 - kept} in" in resumed.stderr
 
@@ -282,7 +283,7 @@ def test_killed_worker_is_a_failed_point_and_the_others_go_on(place: Path) -> No
     assert Path(points["F32"]["log"]).is_file()
     assert points["Q8_0"]["status"] == "complete"
     assert points["Q8_0"]["comparison"]["n"] == points["F32"]["tasks"]["count"]["n"]
-    mended = gguf_eval("run", "tiny.gguf", "-q", "F32,Q8_0", *FAST, "-b", "64", "--json")
+    mended = gguf_eval("run", "tiny.gguf", "-q", "F32,Q8_0", *FAST, "--json")
     assert mended.returncode == 0
     assert {p["status"] for p in json.loads(mended.stdout)["points"]} == {"complete"}
 

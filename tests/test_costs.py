@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from in_process import gguf_eval_here
 from rich.console import Console
 
 from gguf_eval.analysis.costs import context_warnings, placing, point_cost, speed_warnings, state_warnings
 from gguf_eval.analysis.environments import environment_warnings
+from gguf_eval.machine import _cpu_quota
 from gguf_eval.report import words
 from gguf_eval.report.costs import costs_document, print_costs
 from gguf_eval.report.doctor import print_doctor
@@ -167,7 +169,7 @@ def test_bench_tells_every_repetition_and_keeps_it_where_asked(tiny_f32: Path, t
 
 
 def test_bench_fails_in_one_line(tiny_f32: Path) -> None:
-    wrong = command("bench", str(tiny_f32), "-p", "many")
+    wrong = gguf_eval_here("bench", tiny_f32, "-p", "many")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "--n-prompt needs numbers of tokens" in wrong.stderr
 
@@ -235,6 +237,19 @@ def test_what_doctor_found_is_told_in_lines_of_the_terminal(tmp_path: Path) -> N
     print_doctor(replace(found, problems=(), build_error="no library"), Console(file=quiet, width=60))
     assert "llama.cpp  does not load: no library" in quiet.getvalue()
     assert quiet.getvalue().endswith("Nothing that would go wrong was found.\n")
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [({"cpu.max": "150000 100000\n"}, 1.5), ({"cpu.max": "max 100000\n"}, None), ({}, None),
+     ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4.0),
+     ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None)],
+)  # fmt: skip
+def test_a_container_s_limit_of_processors_is_read(files: dict[str, str], quota: float | None, tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert _cpu_quota(tmp_path) == quota
 
 
 def test_where_layers_were_is_told_with_what_they_took_and_why() -> None:

@@ -155,11 +155,13 @@ def test_alignment_of_the_file_is_honoured(tmp_path: Path) -> None:
 # Damaged files
 
 
-def test_truncation_at_every_byte(small: Path, scratch: Path) -> None:
+def test_truncation_at_every_byte_of_the_header_and_within_the_data(small: Path, scratch: Path) -> None:
     content = small.read_bytes()
     header = read_header(small)
-    needed = header.data_offset + max(t.offset + t.size_bytes for t in header.tensors)
-    for size in range(needed):
+    ends = [header.data_offset + place for t in header.tensors for place in (t.offset, t.offset + t.size_bytes)]
+    needed = max(ends)
+    within = {end + step for end in ends for step in (-1, 0, 1) if end + step < needed}
+    for size in (*range(header.data_offset), *sorted(within)):
         assert read_or_refuse(scratch, content[:size]) is None, size
     assert read_or_refuse(scratch, content[:needed]) == header
 

@@ -40,7 +40,7 @@ FORMULAS = tuple("=+-@\t\r\n＝＋－＠")
 def study_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     name = "=1 [bold]'&;" + ("" if sys.platform == "win32" else "<b>\x1b[31m\u202e|`")
     path = tmp_path_factory.mktemp("hostile") / f"{name}.sqlite"
-    write_study(path, levels=3, sizes=3, tasks=len(TEXTS), items=len(TEXTS), hostile=TEXTS, texts=len(TEXTS))
+    write_study(path, levels=2, sizes=3, tasks=len(TEXTS), items=len(TEXTS), hostile=TEXTS, texts=len(TEXTS))
     with StudyWriter(path) as study:
         for number, text in enumerate(TEXTS):
             study.save_unmade(

@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hub_server import HubServer
+from in_process import gguf_eval_here
 from quantize_fixtures import write_model
 
 from gguf_eval.errors import EngineError, ModelFileError, UsageError
@@ -36,9 +36,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(*arguments: str | Path, fails: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "gguf_eval", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+    done = gguf_eval_here(*arguments)
     assert done.returncode == fails, done.stderr
     return done
 

@@ -49,7 +49,7 @@ def _lines(found: Examination) -> list[tuple[str, str]]:
         ("python", machine["python"]),
         ("system", f"{machine['system']}, {machine['architecture']}"),
         ("processor", f"{machine['processor']}, {cores} physical cores, {threads} threads"),
-        ("threads", f"{cores}, unless --threads says otherwise: one for each physical core"),
+        ("threads", f"{cores}, unless --threads says otherwise"),
         ("memory", f"{words.size(found.memory_available_bytes)} available of {words.size(found.memory_limit_bytes)}"),
     ]
     if found.build_error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import unicodedata
@@ -85,8 +86,11 @@ def json_text(document: Any) -> str:
 
 def safe_json(text: str) -> str:
     """JSON text with the characters escaped that a terminal would obey."""
-    if text.isascii() and "\x7f" not in text:
-        return text
-    return "".join(
-        f"\\u{ord(c):04x}" if c != "\n" and ord(c) < 0x10000 and unicodedata.category(c) in _UNSAFE else c for c in text
-    )
+    return _unsafe().sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+@functools.cache
+def _unsafe() -> re.Pattern[str]:
+    """Finds the characters that a terminal would obey, but for line breaks."""
+    characters = (chr(code) for code in range(0x10000) if chr(code) != "\n")
+    return re.compile("[" + re.escape("".join(c for c in characters if unicodedata.category(c) in _UNSAFE)) + "]")
