@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from unittest import mock
 
 # One thread for small products: on a busy machine the threads of a numpy product wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -19,6 +21,15 @@ from gguf_eval.runtime.model import Model
 # No test is timed: a busy machine is not a fault.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """One thread for tiny models in this process: on a busy machine llama.cpp's threads wait for each other."""
+    with ExitStack() as patches:
+        for module in ("model", "scoring", "generation"):
+            patches.enter_context(mock.patch(f"gguf_eval.runtime.{module}.physical_cores", return_value=1))
+        yield
 
 
 @pytest.fixture(scope="session")
