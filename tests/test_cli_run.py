@@ -66,7 +66,7 @@ FAST = ("-t", "count.toml", "--no-speed", "--threads", "1")
 
 def test_run_reports_and_resumes_without_work(place: Path) -> None:
     command = ("run", "tiny.gguf", "-q", "F32,Q8_0", "-t", "count.toml", "-r", "1", "--threads", "1", "-c", "128")
-    first = gguf_eval(*command, "--json")
+    first = gguf_eval_here(*command, "--json")
     assert first.returncode == 0, first.stderr
     document = json.loads(first.stdout)
     assert document["schema"] == 1
@@ -86,7 +86,7 @@ def test_run_reports_and_resumes_without_work(place: Path) -> None:
     assert document["points"][0]["is_reference"]
     assert document["points"][0]["comparison"] is None
     assert document["points"][1]["comparison"]["reference"] == "F32"
-    second = gguf_eval(*command)
+    second = gguf_eval_here(*command)
     assert second.returncode == 0
     assert "making" not in second.stderr
     assert "count:" not in second.stderr
@@ -97,22 +97,22 @@ def test_run_reports_and_resumes_without_work(place: Path) -> None:
 
 
 def test_more_items_keep_the_answers_there_are(place: Path) -> None:
-    assert gguf_eval("run", "tiny.gguf", *FAST, "-n", "10").returncode == 0
-    more = gguf_eval("run", "tiny.gguf", *FAST, "-n", "25", "--json")
+    assert gguf_eval_here("run", "tiny.gguf", *FAST, "-n", "10").returncode == 0
+    more = gguf_eval_here("run", "tiny.gguf", *FAST, "-n", "25", "--json")
     assert "15 in" in more.stderr
     assert json.loads(more.stdout)["points"][0]["tasks"]["count"]["n"] == 25
 
 
 def test_prompts_longer_than_the_context_are_cut_counted_and_reported(place: Path) -> None:
     write_task(place, 5, context="{{ 'long ' * 20 }}{{ question }}:")
-    result = gguf_eval("run", "tiny.gguf", *FAST, "-c", "16", "--json")
+    result = gguf_eval_here("run", "tiny.gguf", *FAST, "-c", "16", "--json")
     assert json.loads(result.stdout)["points"][0]["tasks"]["count"]["truncated"] == 5
-    assert "up to 5 cut to fit the context" in gguf_eval("report", "tiny.study.sqlite").stdout
+    assert "up to 5 cut to fit the context" in gguf_eval_here("report", "tiny.study.sqlite").stdout
     write_task(place, 5, context="{{ question }}:", delimiter=" " + "x" * 30)
-    result = gguf_eval("run", "tiny.gguf", *FAST, "-c", "16", "--json", "--study", "other.sqlite")
+    result = gguf_eval_here("run", "tiny.gguf", *FAST, "-c", "16", "--json", "--study", "other.sqlite")
     task = json.loads(result.stdout)["points"][0]["tasks"]["count"]
     assert (task["value"], task["n"], task["unscored"]) == (None, 0, 5)
-    assert "up to 5 unscored" in gguf_eval("report", "other.sqlite").stdout
+    assert "up to 5 unscored" in gguf_eval_here("report", "other.sqlite").stdout
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_bad_tasks_are_one_line(place: Path) -> None:
 
 
 def test_a_newer_study_is_refused_untouched(place: Path) -> None:
-    assert gguf_eval("run", "tiny.gguf", *FAST, "-n", "2").returncode == 0
+    assert gguf_eval_here("run", "tiny.gguf", *FAST, "-n", "2").returncode == 0
     study = place / "tiny.study.sqlite"
     with sqlite3.connect(study) as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -179,12 +179,12 @@ def test_two_runs_do_not_write_one_study(place: Path) -> None:
 
 
 def test_quantized_source_needs_leave(place: Path) -> None:
-    assert gguf_eval("run", "tiny.gguf", "-q", "Q8_0", *FAST, "-n", "2").returncode == 0
+    assert gguf_eval_here("run", "tiny.gguf", "-q", "Q8_0", *FAST, "-n", "2").returncode == 0
     [made] = (place / "cache" / "models").glob("*.gguf")
-    refused = gguf_eval("run", str(made), "-q", "F16", *FAST)
+    refused = gguf_eval_here("run", str(made), "-q", "F16", *FAST)
     assert refused.returncode == 2
     assert "--allow-requantize" in refused.stderr
-    allowed = gguf_eval("run", str(made), "-q", "F16,Q8_0", *FAST, "--allow-requantize", "--study", "again.sqlite")
+    allowed = gguf_eval_here("run", str(made), "-q", "F16,Q8_0", *FAST, "--allow-requantize", "--study", "again.sqlite")
     assert allowed.returncode == 0, allowed.stderr
     assert "made from a Q8_0 file" in allowed.stdout
 
@@ -291,7 +291,7 @@ def test_killed_worker_is_a_failed_point_and_the_others_go_on(place: Path) -> No
 def test_a_level_that_cannot_be_made_is_a_failed_point(place: Path) -> None:
     (place / "cache").mkdir(exist_ok=True)
     (place / "cache" / "models").write_text("a file where a folder is needed")
-    result = gguf_eval("run", "tiny.gguf", "-q", "F32,Q4_0", *FAST, "-n", "3", "--json")
+    result = gguf_eval_here("run", "tiny.gguf", "-q", "F32,Q4_0", *FAST, "-n", "3", "--json")
     assert result.returncode == 1
     points = {point["level"]: point for point in json.loads(result.stdout)["points"]}
     assert points["F32"]["status"] == "complete"
@@ -299,7 +299,7 @@ def test_a_level_that_cannot_be_made_is_a_failed_point(place: Path) -> None:
     assert points["Q4_0"]["sha256"] is None
     assert "writable folder is needed" in points["Q4_0"]["error"]
     (place / "cache" / "models").unlink()
-    mended = gguf_eval("run", "tiny.gguf", "-q", "F32,Q4_0", *FAST, "-n", "3", "--json")
+    mended = gguf_eval_here("run", "tiny.gguf", "-q", "F32,Q4_0", *FAST, "-n", "3", "--json")
     assert mended.returncode == 0
     assert len(json.loads(mended.stdout)["points"]) == 2
 

@@ -11,11 +11,13 @@ import pyarrow.parquet
 import pytest
 from checkpoints import make, tiny
 from hub_server import HubServer
+from in_process import gguf_eval_here
 from quantize_fixtures import write_model
 from test_cli_run import gguf_eval
 
 SHARED = Path(os.environ.get("GGUF_EVAL_SHARED", Path(__file__).parents[2] / "shared"))
 
+FAST = ("--no-speed", "--threads", "1")
 ROWS = [
     {"premise": f"The glass number {i} fell.", "choice1": "It broke.", "choice2": "It sang.", "question": question,
      "idx": i, "label": i % 2}
@@ -36,7 +38,7 @@ def test_a_task_from_the_hub(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
     split.mkdir(parents=True)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS[:7]), split / "0000.parquet")
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS[7:]), split / "0001.parquet")
-    arguments = ("run", "tiny.gguf", "-t", "copa", "--no-speed", "--json")
+    arguments = ("run", "tiny.gguf", "-t", "copa", *FAST, "--json")
     with HubServer(place / "files") as hub:
         for name, value in hub.environment(place / "hub-cache").items():
             monkeypatch.setenv(name, value)
@@ -46,7 +48,7 @@ def test_a_task_from_the_hub(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert (task["n"], task["chance"]) == (12, 0.5)
     gone = gguf_eval(*arguments, "--study", "gone.sqlite")  # the hub is down: what has come down is enough
     assert gone.returncode == 0, gone.stderr
-    lost = gguf_eval("run", "tiny.gguf", "-t", "piqa", "--no-speed")
+    lost = gguf_eval("run", "tiny.gguf", "-t", "piqa", *FAST)
     assert lost.returncode == 1
     assert "ybisk/piqa" in lost.stderr
     assert len(lost.stderr.strip().splitlines()) == 1
@@ -58,7 +60,7 @@ def test_a_parquet_file_cut_short(place: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), split / "0000.parquet")
     whole = (split / "0000.parquet").read_bytes()
     (split / "0000.parquet").write_bytes(whole[: len(whole) // 2])
-    result = gguf_eval("run", "tiny.gguf", "-t", "copa", "--no-speed", "--mirror", "mirror")
+    result = gguf_eval_here("run", "tiny.gguf", "-t", "copa", *FAST, "--mirror", "mirror")
     assert result.returncode == 1
     assert "not a usable Parquet file" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
@@ -66,15 +68,15 @@ def test_a_parquet_file_cut_short(place: Path) -> None:
 
 def test_a_checkpoint_is_converted_once_and_evaluated(place: Path) -> None:
     make(place / "Tiny-Llama", tiny())
-    arguments = ("run", "Tiny-Llama", "-q", "Q8_0,F32", "-t", "grammar", "-n", "4", "--no-speed", "--json")
-    first = gguf_eval(*arguments)
+    arguments = ("run", "Tiny-Llama", "-q", "Q8_0,F32", "-t", "grammar", "-n", "4", *FAST, "--json")
+    first = gguf_eval_here(*arguments)
     assert first.returncode == 0, first.stderr
     assert {point["model"] for point in json.loads(first.stdout)["points"]} == {"Tiny-Llama"}
     [converted] = (place / "cache" / "converted").rglob("*.gguf")
     written = converted.stat().st_mtime_ns
-    assert gguf_eval(*arguments).returncode == 0
+    assert gguf_eval_here(*arguments).returncode == 0
     assert converted.stat().st_mtime_ns == written
-    made = gguf_eval("quantize", "Tiny-Llama", "-q", "Q4_0", "-o", "made")
+    made = gguf_eval_here("quantize", "Tiny-Llama", "-q", "Q4_0", "-o", "made")
     assert made.returncode == 0, made.stderr
     assert [path.name for path in (place / "made").glob("*.gguf")] == ["Tiny-Llama-Q4_0.gguf"]
 
@@ -82,8 +84,8 @@ def test_a_checkpoint_is_converted_once_and_evaluated(place: Path) -> None:
 @pytest.mark.shared_data
 @pytest.mark.skipif(not (SHARED / "hub").is_dir(), reason="no dataset rows at hand (set GGUF_EVAL_SHARED)")
 def test_every_hub_task_on_real_rows(place: Path) -> None:
-    result = gguf_eval(
-        "run", "tiny.gguf", "-t", "commonsense", "-n", "3", "--no-speed", "--mirror", str(SHARED / "hub"), "--json"
+    result = gguf_eval_here(
+        "run", "tiny.gguf", "-t", "commonsense", "-n", "3", *FAST, "--mirror", str(SHARED / "hub"), "--json"
     )
     assert result.returncode == 0, result.stderr
     tasks = json.loads(result.stdout)["points"][0]["tasks"]

@@ -6,13 +6,16 @@ import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gguf_eval.errors import ModelFileError
-from gguf_eval.files.convert.plan import ConversionPlan, plan_conversion
-from gguf_eval.files.convert.write import Progress, output_path, write
 
-Show = Callable[[str], AbstractContextManager[Progress | None]]
-"""Begins to show the progress of a conversion with a title."""
+if TYPE_CHECKING:
+    from gguf_eval.files.convert.plan import ConversionPlan
+    from gguf_eval.files.convert.write import Progress
+
+    Show = Callable[[str], AbstractContextManager[Progress | None]]
+    """Begins to show the progress of a conversion with a title."""
 
 
 def model_source(reference: str, *, cache: Path, show: Show) -> tuple[Path, tuple[str, ...]]:
@@ -27,6 +30,9 @@ def model_source(reference: str, *, cache: Path, show: Show) -> tuple[Path, tupl
         return path, ()
     if not path.is_dir() and reference.count("/") != 1:
         raise ModelFileError(f"{path}: no such file; give a GGUF file, a checkpoint folder or owner/name on the hub")
+    from gguf_eval.files.convert.plan import plan_conversion
+    from gguf_eval.files.convert.write import output_path, write
+
     plan = plan_conversion(reference)
     output = output_path(plan, None)
     place = cache / "converted" / _key(plan)
