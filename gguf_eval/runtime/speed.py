@@ -94,18 +94,15 @@ class _Bench:
     def warm_up(self, test: SpeedTest) -> None:
         self._context.clear()
         self._depth = 0
-        self._decode(self._tokens(test.tokens if test.kind == "pp" else 1))
+        self._decode(self._batches(test.tokens if test.kind == "pp" else 1))
         self._context.clear()
 
     def run(self, test: SpeedTest, name: str, repetition: int) -> SpeedSample:
         self._return_to(test.depth)
-        tokens = self._tokens(test.tokens)
+        batches = self._batches(test.tokens, 1 if test.kind == "tg" else None)
         energy = self._meter.read() if self._meter else {}
         began = time.perf_counter()
-        if test.kind == "pp":
-            self._decode(tokens)
-        else:
-            self._decode(tokens, one_at_a_time=True)
+        self._decode(batches, wait_for_each=test.kind == "tg")
         ended = time.perf_counter()
         joules = spent(energy, self._meter.read()) if self._meter else {}
         first = None
@@ -121,25 +118,27 @@ class _Bench:
             return
         self._context.clear()
         if depth:
-            self._decode(self._tokens(depth))
+            self._decode(self._batches(depth))
         self._depth = depth
 
-    def _tokens(self, count: int) -> Any:
-        drawn = self._random.integers(0, self._context.model.vocab_size, count, dtype=np.int32)
-        return (ctypes.c_int32 * count)(*drawn.tolist())
+    def _batches(self, count: int, step: int | None = None) -> list[tuple[Any, Any]]:
+        """Random tokens, ``step`` a batch, and the batches that point to them: made before the clock runs.
 
-    def _decode(self, tokens: Any, *, one_at_a_time: bool = False) -> None:
-        llama, handle = self._llama, self._context.handle
-        step = 1 if one_at_a_time else self._context.settings.batch_size
-        size = ctypes.sizeof(ctypes.c_int32)
-        first = ctypes.addressof(tokens)
-        pointer = ctypes.POINTER(ctypes.c_int32)
-        for start in range(0, len(tokens), step):
-            # This batch carries on where the cache ends and asks for the logits of its last token only.
-            place = ctypes.cast(first + start * size, pointer)
-            status = llama.llama_decode(handle, llama.llama_batch_get_one(place, min(step, len(tokens) - start)))
+        Each batch carries on where the cache ends and asks for the logits of its last token only.
+        """
+        step = step or self._context.settings.batch_size
+        drawn = self._random.integers(0, self._context.model.vocab_size, count, dtype=np.int32).tolist()
+        parts = (drawn[start : start + step] for start in range(0, count, step))
+        arrays = [(ctypes.c_int32 * len(part))(*part) for part in parts]
+        return [(array, self._llama.llama_batch_get_one(array, len(array))) for array in arrays]
+
+    def _decode(self, batches: Sequence[tuple[Any, Any]], *, wait_for_each: bool = False) -> None:
+        """Nothing but calls: this is what is timed."""
+        decode, wait, handle = self._llama.llama_decode, self._llama.llama_synchronize, self._context.handle
+        for _, batch in batches:
+            status = decode(handle, batch)
             if status != 0:
                 raise EngineError(f"llama_decode failed with status {status}; llama.cpp's log names the reason")
-            if one_at_a_time:
-                llama.llama_synchronize(handle)
-        llama.llama_synchronize(handle)
+            if wait_for_each:
+                wait(handle)
+        wait(handle)
