@@ -249,5 +249,7 @@ def test_the_real_model_answers_alike_wherever_its_layers_are(tmp_path: Path) ->
     assert on_device[0] == 0
     assert 0.5 * weights < on_device[1] < on_device[2]
     assert on_device[2] > 0.95 * weights
+    predicted = [found["predicted_device_bytes"].get("RPC0", 0) for found in placed]
+    assert predicted == pytest.approx(on_device, rel=0.05)
     assert placings(studies[0]) == []
     assert "20 of 31 layers on devices" in placings(studies[1])[0]

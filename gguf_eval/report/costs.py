@@ -116,5 +116,5 @@ def _device_line(name: str, free: Mapping[str, int]) -> str:
     before, least, after = (
         words.size(free[key]) for key in ("free_before_bytes", "least_free_bytes", "free_after_bytes")
     )
-    used = words.size(free["free_before_bytes"] - free["least_free_bytes"])
-    return f"  {name} itself: {used} less free at peak ({before} free before, {least} at least, {after} after)"
+    used = free["free_before_bytes"] - free["least_free_bytes"]
+    return f"  {name} itself: {words.size(used) if used else '0 MB'} less free at peak ({before} free before, {least} at least, {after} after)"
