@@ -113,8 +113,7 @@ def _lines(point: PointCost) -> list[str]:
 
 def _device_line(name: str, free: Mapping[str, int]) -> str:
     """What a device says of its memory."""
-    before, least, after = (
-        words.size(free[key]) for key in ("free_before_bytes", "least_free_bytes", "free_after_bytes")
-    )
-    used = free["free_before_bytes"] - free["least_free_bytes"]
-    return f"  {name} itself: {words.size(used) if used else '0 MB'} less free at peak ({before} free before, {least} at least, {after} after)"
+    before, least, after = (free[key] for key in ("free_before_bytes", "least_free_bytes", "free_after_bytes"))
+    used = words.size(before - least) if before > least else "0 MB"
+    then = f"{words.size(before)} free before, {words.size(least)} at least, {words.size(after)} after"
+    return f"  {name} itself: {used} less free at peak ({then})"
