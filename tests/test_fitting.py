@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from gguf_eval.errors import EngineError, UsageError
 from gguf_eval.files.footprint import Footprint, LayerSizes
 from gguf_eval.runtime.fitting import Need, Room, choose, layers_that_fit, memory_outside
+from gguf_eval.runtime.memory import Resident
 from gguf_eval.runtime.model import ContextSettings
 from gguf_eval.runtime.placement import open_placed
 from gguf_eval.runtime.settings import CPU_ONLY, EngineSettings
+from gguf_eval.sizes import limit_text
 from gguf_eval.study.plan import RunRequest, plan_points
 
 LAYERS, LAYER, OUTPUT, TOKEN = 6, 1000, 500, 2
@@ -67,18 +69,23 @@ def test_the_choice_is_the_best_of_all(free: int, longest: int, shortest: int, w
     assert choose(need, room, wanted, longest, None)[1] == longest
 
 
-def test_the_context_is_reduced_where_memory_is_too_little_for_the_model(tiny_f32: Path) -> None:
-    engine = EngineSettings(CPU_ONLY, max_memory_bytes=30 * 2**20)
-    context = ContextSettings(n_ctx=100_000, batch_size=64, ubatch_size=64)
-    with pytest.raises(EngineError, match=r"at a context of 100096.*allows 30 MiB"):
+def test_the_context_is_reduced_where_memory_is_too_little_for_the_model(
+    tiny_f32: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = Resident(2**30, None, None, "as told")
+    monkeypatch.setattr("gguf_eval.runtime.placement.resident", lambda: program)
+    limit = program.total_bytes + 30 * 2**20
+    engine = EngineSettings(CPU_ONLY, max_memory_bytes=limit)
+    context = ContextSettings(n_ctx=4_000_000, batch_size=64, ubatch_size=64)
+    with pytest.raises(EngineError, match=f"at a context of 4000000 .*allows {limit_text(limit)}"):
         open_placed(tiny_f32, engine, context)
     model, placement = open_placed(tiny_f32, engine, context, 256)
     model.close()
     assert 256 < placement.context < 100_000
-    assert placement.predicted.resident_bytes <= 30 * 2**20
-    assert placement.reasons[-1].endswith("as allowed: with more, 30 MiB of memory are too little")
-    with pytest.raises(EngineError, match="at a context of 90112 "):
-        open_placed(tiny_f32, engine, context, 90_000)
+    assert 29 * 2**20 < placement.predicted.resident_bytes <= 30 * 2**20
+    assert placement.reasons[-1].endswith(f"as allowed: with more, {limit_text(limit)} of memory are too little")
+    with pytest.raises(EngineError, match="at a context of 3000064 "):
+        open_placed(tiny_f32, engine, context, 3_000_000)
 
 
 def test_a_least_context_above_the_context_is_refused(tiny_f32: Path, tmp_path: Path) -> None:

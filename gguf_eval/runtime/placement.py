@@ -20,6 +20,7 @@ from gguf_eval.machine import memory_limit_bytes
 from gguf_eval.runtime.bindings import build_info
 from gguf_eval.runtime.devices import Device, check_layers_possible, chosen_devices
 from gguf_eval.runtime.fitting import Need, Room, bytes_on_devices, choose, memory_outside
+from gguf_eval.runtime.memory import resident
 from gguf_eval.runtime.model import ContextSettings, Model
 from gguf_eval.runtime.settings import EngineSettings, Offload
 from gguf_eval.sizes import limit_text
@@ -63,7 +64,8 @@ def open_placed(
     needs = by_header = _needs([read_header(part) for part in model_parts(path)], context, len(devices))
     count = len(needs(context.n_ctx).sizes.weights_bytes) + 1
     wanted = _wanted_layers(engine.offload, count, devices)
-    room = Room(_limit(engine), tuple(device.free_bytes for device in devices), engine.offload.tensor_split)
+    left = _limit(engine) - resident().total_bytes  # the program itself is there already
+    room = Room(left, tuple(device.free_bytes for device in devices), engine.offload.tensor_split)
     layers, tokens = choose(needs, room, wanted, context.n_ctx, shortest)
     reasons = ["as asked for" if devices or engine.offload.gpu_layers is not None else "no device takes layers"]
     if devices and wanted is None:
@@ -77,9 +79,7 @@ def open_placed(
         reasons.append(f"{layers} with the compute buffers of a load without allocation ({named})")
     if tokens < context.n_ctx:
         most, _ = choose(needs, room, None, context.n_ctx, None)
-        with_more = (
-            f"{most} layers fit" if most < layers else f"{limit_text(room.memory_bytes)} of memory are too little"
-        )
+        with_more = f"{most} layers fit" if most < layers else f"{limit_text(_limit(engine))} of memory are too little"
         reasons.append(
             f"the context was reduced from {context.n_ctx} to {tokens} tokens, as allowed: with more, {with_more}"
         )
