@@ -59,6 +59,8 @@ FewshotAsTurns = Annotated[
 Fewshot = Annotated[
     int | None, typer.Option("--fewshot", min=0, help="Another number of examples, for tasks that have examples.")
 ]
+Margin = Annotated[float, typer.Option("--margin", min=0.0, help="Points within which two scores are the same.")]
+NoColor = Annotated[bool, typer.Option("--no-color", help="No colour (NO_COLOR does the same).")]
 FlashAttention = Annotated[str, typer.Option("--flash-attn", "-fa", help="on, off, or auto (llama.cpp decides).")]
 
 
