@@ -171,7 +171,7 @@ def _task_tables(points: Sequence[PointChange], width: int) -> list[Table]:
     if len(names) < 2:
         return []
     for intervals in (True, False) if len(names) <= _MOST_WITH_INTERVALS else (False,):
-        columns = [_Column("task", tuple(Text(name) for name in names))]
+        columns = [_Column("task", tuple(map(Text, names)), "left")]
         columns += [
             _Column(point.label, tuple(_task_cell(point, name, intervals) for name in names)) for point in points
         ]
