@@ -183,6 +183,15 @@ def test_speed_counts_beyond_its_interval_and_its_tolerance() -> None:
     assert verdict(usual, timed(1.5)) == "undecided"  # one repetition says nothing of its noise
 
 
+def test_a_machine_that_drifts_is_noise() -> None:
+    usual, slow = timed(1.0, 1.01, 0.99), timed(1.2, 1.21, 1.19)
+    quiet, drifting = (replace(slow, speed=(replace(slow.speed[0], anchor_seconds=seconds),)) for seconds in (1.2, 0.8))
+    assert [verdict(usual, later) for later in (quiet, drifting)] == ["worse", "undecided"]
+    [point] = find_changes(study(usual), study(drifting)).points
+    assert point.noise == ("in the new study: tg128: once more at the end it took 33% less",)
+    assert (point.speed[0].n_old, point.speed[0].n_new) == (3, 4)
+
+
 def test_memory_counts_beyond_its_tolerance() -> None:
     old, more, less = (point(1, "Q8_0", 8.5, {"t1": "1"}, peak_rss_bytes=size) for size in (1000, 1060, 900))
     assert [verdict(old, new) for new in (more, less, old)] == ["worse", "better", "same"]

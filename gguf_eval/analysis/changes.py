@@ -63,6 +63,8 @@ class Finding:
     ratio: Ratio | None = None
     error: str | None = None
     """Why a point failed that did not before; None where it is the other way round."""
+    noisy: bool = False
+    """Of speeds: whether a machine was not quiet while they were timed."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,11 @@ def _point_change(
         memory=memory_ratios(old, new, tolerances.memory),
         texts=text_changes(old, new, tolerances),
         missing=tuple(_missing(old, new, tasks)),
-        noise=tuple(f"{when}: {line}" for when, point in (("old", old), ("new", new)) for line in _noise(point)),
+        noise=tuple(
+            f"in the {when} study: {'; '.join(lines)}"
+            for when, point in (("old", old), ("new", new))
+            if (lines := _noise(point))
+        ),
     )
 
 
@@ -203,5 +209,6 @@ def _findings(point: PointChange) -> list[Finding]:
             found.append(Finding(point.name, what, change.scoring.verdict, comparison=change.scoring))
     for ratio in point.ratios:
         if ratio.verdict in ("better", "worse"):
-            found.append(Finding(point.name, ratio.what, ratio.verdict, ratio=ratio))
+            noisy = bool(point.noise) and ratio.unit == "tokens/s"
+            found.append(Finding(point.name, ratio.what, ratio.verdict, ratio=ratio, noisy=noisy))
     return found

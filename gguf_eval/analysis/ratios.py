@@ -11,7 +11,7 @@ import numpy as np
 
 from gguf_eval.analysis.divergence import Figure, divergence_ratio, perplexity_ratio
 from gguf_eval.analysis.statistics import ratio_of_means
-from gguf_eval.study.records import PointRecord, TextRecord
+from gguf_eval.study.records import PointRecord, SpeedRecord, TextRecord
 
 RatioVerdict = Literal["better", "worse", "same", "undecided"]
 TOLERANCE = 0.05
@@ -70,14 +70,17 @@ class TextChange:
 
 
 def speed_ratios(old: PointRecord, new: PointRecord, tolerance: float) -> tuple[Ratio, ...]:
-    """The tests that both measurements have; more is better."""
+    """The tests that both measurements have; more is better.
+
+    The test that is timed once more after all others counts as a repetition: it knows how the machine drifts.
+    """
     before = {(record.test, record.tokens): record for record in old.speed}
     found = []
     for record in new.speed:
         earlier = before.get((record.test, record.tokens))
         if earlier is None:
             continue
-        rates = [[r.tokens / seconds for seconds in r.seconds] for r in (earlier, record)]
+        rates = [[r.tokens / seconds for seconds in _seconds(r)] for r in (earlier, record)]
         value, low, high = ratio_of_means(rates[1], rates[0])
         found.append(Ratio(
             record.test, "tokens/s", statistics.fmean(rates[0]), statistics.fmean(rates[1]), value, low, high,
@@ -85,6 +88,10 @@ def speed_ratios(old: PointRecord, new: PointRecord, tolerance: float) -> tuple[
             _verdict(value, low, high, tolerance, more_is_better=True),
         ))  # fmt: skip
     return tuple(found)
+
+
+def _seconds(record: SpeedRecord) -> tuple[float, ...]:
+    return (*record.seconds, record.anchor_seconds) if record.anchor_seconds else record.seconds
 
 
 def memory_ratios(old: PointRecord, new: PointRecord, tolerance: float) -> tuple[Ratio, ...]:

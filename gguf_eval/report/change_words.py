@@ -56,8 +56,8 @@ def notes(changes: Changes) -> Iterable[str]:
     if repetitions:
         counts = " to ".join(map(str, dict.fromkeys((repetitions[0], repetitions[-1]))))
         yield (
-            f"Speed: Welch's interval from {counts} repetitions of one process, which know nothing of how processes "
-            f"differ: it counts beyond {allowed.speed * 100:g} %."
+            f"Speed: Welch's interval from {counts} timings, one at the very end where there is one. They are of one "
+            f"process and know nothing of how processes differ: speed counts beyond {allowed.speed * 100:g} %."
         )
     if any(ratio.unit == "bytes" for ratio in ratios):
         yield f"Memory: one measurement each, no interval; it counts beyond {allowed.memory * 100:g} %."
@@ -80,7 +80,7 @@ def warnings(changes: Changes) -> Iterable[tuple[str, str]]:
         f"text {text.text} is not compared: {text.refused}" for text in point.texts if text.refused
     ))  # fmt: skip
     yield from _grouped(changes, "yellow", _item_notes)
-    yield from _grouped(changes, "dim", lambda point: (f"not quiet, {line}" for line in point.noise))
+    yield from _grouped(changes, "dim", lambda point: (f"not a quiet machine {line}" for line in point.noise))
 
 
 def _grouped(changes: Changes, style: str, lines: Callable[[PointChange], Iterable[str]]) -> Iterable[tuple[str, str]]:
@@ -139,7 +139,8 @@ def finding_text(finding: Finding) -> str:
         interval = (
             "" if ratio.low is None else f"; 95 % interval {ratio_interval(ratio)}, n={ratio.n_old} and {ratio.n_new}"
         )
-        return f"{title(ratio)} {percent_change(ratio, ratio.ratio)} % ({values[0]} → {values[1]}{interval})"
+        noisy = "; not a quiet machine" if finding.noisy else ""
+        return f"{title(ratio)} {percent_change(ratio, ratio.ratio)} % ({values[0]} → {values[1]}{interval}{noisy})"
     if finding.comparison is None and finding.verdict == "better":
         return "runs, which it did not before"
     if finding.comparison is None:

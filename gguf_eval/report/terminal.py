@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -15,10 +15,12 @@ from gguf_eval.report import words
 from gguf_eval.report.by_task import LEGEND, by_task_tables
 from gguf_eval.report.columns import Column, all_columns, chosen, fitting, models_of, ordered
 from gguf_eval.report.escape import printable
-from gguf_eval.report.scatter import Dot, scatter
+from gguf_eval.report.scatter import Dot, best_height, scatter
 from gguf_eval.report.whole_task import whole_task_tables
 
 _MODEL_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red")
+_MARKS = (("◆", "◇"), ("●", "○"), ("■", "□"), ("▲", "△"), ("★", "☆"), ("▼", "▽"))
+"""Of each model in the scatters: on the Pareto front, and off it."""
 _WIDE = 10_000
 _PLOT_WIDTH, _PLOTS_WIDTH = 78, 160
 _BESIDE_WIDTH = 100
@@ -122,29 +124,42 @@ def _failures(points: Sequence[PointSummary]) -> list[Text]:
 
 
 def _scatters(study: StudySummary, marks: Marks, width: int) -> list[RenderableType]:
-    """Accuracy and speed against memory, side by side where there is room; none for fewer than three points."""
-    models = {model: _MODEL_STYLES[i % len(_MODEL_STYLES)] for i, model in enumerate(models_of(study))}
+    """Accuracy and speed against memory, side by side where there is room; none for fewer than three points.
+
+    Each model has its mark and colour: full on the Pareto front, hollow off it.
+    """
+    models = {model: (_MARKS[i % len(_MARKS)], _MODEL_STYLES[i % len(_MODEL_STYLES)])
+              for i, model in enumerate(models_of(study))}  # fmt: skip
     quality, speed = [], []
-    for point in study.points:
+    for point in sorted(study.points, key=lambda point: point.id in marks.front):  # the front is drawn over the others
         memory, estimate, rate = point.peak_rss_bytes or point.size_bytes, score(point), generation_rate(point)
-        mark = "◆" if point.id in marks.front else "●"
-        label = point.label if len(models) == 1 else f"{list(models).index(point.model) + 1}:{point.label}"
+        (full, hollow), style = models[point.model]
+        mark = full if point.id in marks.front or not marks.front else hollow
         if memory and estimate is not None:
-            quality.append(Dot(memory / 1e9, estimate.value * 100, label, models[point.model], mark))
+            quality.append(Dot(memory / 1e9, estimate.value * 100, point.label, style, mark))
         if memory and rate is not None:
-            speed.append(Dot(memory / 1e9, rate, label, models[point.model], mark))
+            speed.append(Dot(memory / 1e9, rate, point.label, style, mark))
     wanted = [(quality, "score, %"), (speed, "generation, tokens/s")]
     plots = [(dots, f"{title}, against memory") for dots, title in wanted if len(dots) > 2]
     if not plots:
         return []
     beside = len(plots) > 1 and width >= _BESIDE_WIDTH
     each = (width - 4) // 2 if beside else min(width, _PLOT_WIDTH)
+    height = best_height([dots for dots, _ in plots], each)
     drawn: list[RenderableType] = [
-        scatter(dots, title=title, x_title="memory, GB", width=each) for dots, title in plots
+        scatter(dots, title=title, x_title="memory, GB", width=each, height=height) for dots, title in plots
     ]
-    legend = [Text.assemble(*((f"{i + 1}: {model}   ", style) for i, (model, style) in enumerate(models.items())))]
     grid = Table.grid(padding=(0, 4, 0, 0))
     if beside:
         grid.add_row(*drawn)
     body = [grid] if beside else [part for plot in drawn for part in (plot, Text())][:-1]
-    return [Text(), *body, *(legend if len(models) > 1 else [])]
+    return [Text(), *body, *_legend(models, {dot.mark for dots, _ in plots for dot in dots})]
+
+
+def _legend(models: Mapping[str, tuple[tuple[str, str], str]], seen: Collection[str]) -> list[RenderableType]:
+    """Which mark is whose, where there are several; what a hollow one means, where there is one."""
+    parts = [(f"{full} {model}   ", style) for model, ((full, _), style) in models.items()] if len(models) > 1 else []
+    hollow = [marks[1] for marks in _MARKS if marks[1] in seen]
+    if hollow:
+        parts.append((f"hollow ({' '.join(hollow)}): not on the Pareto front", "dim"))
+    return [Text.assemble(*parts)] if parts else []
