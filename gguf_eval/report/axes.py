@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _FEW_TICKS = 4
+_MANTISSAS = ((1, 2, 5), (1, 2, 3, 5, 7), (1, 2, 3, 4, 5, 6, 7, 8, 9))
+"""Of the values that a logarithmic axis names: the first ones that give a few."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,15 @@ class Axis:
             low, high, at = math.log(low), math.log(high), math.log(at)
         return (at - low) / (high - low) if high > low else 0.5
 
-    def ticks(self) -> list[float]:
-        """Round values inside the axis."""
+    def ticks(self, most: int = 5) -> list[float]:
+        """Round values inside the axis, about as many as ``most``."""
         if self.logarithmic:
-            round_values = self._mantissas((1, 2, 5))
-            return round_values if len(round_values) >= _FEW_TICKS else self._mantissas(tuple(range(1, 10)))
+            found = [self._mantissas(mantissas) for mantissas in _MANTISSAS]
+            return next((values for values in found if len(values) >= _FEW_TICKS), found[-1])
         span = self.high - self.low
-        step = next((s for s in _steps(span) if span / s <= 5), span)
+        step = next((s for s in _steps(span) if span / s <= most), span)
         first = math.ceil(self.low / step)
-        return [step * i for i in range(first, first + 7) if step * i <= self.high]
+        return [step * i for i in range(first, first + most + 2) if step * i <= self.high]
 
     def _mantissas(self, mantissas: Sequence[int]) -> list[float]:
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)

@@ -71,7 +71,7 @@ function card(task, place, members, flips) {
   const [id, question, choices, golds] = task.items[place];
   const box = element("article");
   box.append(element("small", `${id}: ${flips.length} of ${members.length - 1} levels differ from the reference`));
-  box.append(element("p", question || "(text left out)"));
+  if (question !== "") box.append(element("p", question ?? "(text left out)"));
   const list = element("ol");
   for (const [i, choice] of choices.entries()) list.append(element("li", choice, golds.includes(i) ? "gold" : ""));
   box.append(list);
@@ -96,7 +96,7 @@ function show() {
   const found = [];
   for (const place of task.items.keys()) {
     const flips = flipped(task, place, members);
-    const fits = !wanted || `${task.items[place][0]} ${task.items[place][1]}`.toLowerCase().includes(wanted);
+    const fits = !wanted || task.items[place].slice(0, 3).flat().join(" ").toLowerCase().includes(wanted);
     if (fits && (flips.length || get("which").value === "all")) found.push([place, flips]);
   }
   found.sort((a, b) => b[1].length - a[1].length);
