@@ -173,11 +173,16 @@ def warn(warnings: tuple[str, ...]) -> None:
         typer.echo(f"gguf-eval: warning: {warning}", err=True)
 
 
+def piped() -> bool:
+    """Whether answers go where lines may be as long as they need to be."""
+    return not sys.stdout.isatty() and "COLUMNS" not in os.environ
+
+
 def stdout(*, no_color: bool = False) -> Console:
     """The console for answers: plain and wide when piped."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    width = 160 if piped() else None
     return Console(width=width, highlight=False, no_color=no_color or None)
 
 
@@ -197,4 +202,4 @@ def print_summary(summary: StudySummary, json_output: bool) -> None:
         return
     from gguf_eval.report.terminal import print_report
 
-    print_report(summary, stdout())
+    print_report(summary, stdout(), complete=piped())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gguf_eval.cli.options import Json, Margin, NoColor, app, print_json, print_summary, split_names, stdout
+from gguf_eval.cli.options import Json, Margin, NoColor, app, piped, print_json, print_summary, split_names, stdout
 from gguf_eval.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def report(
 
     Several studies stand in one report: points of a model that more than one of them has are named with their study.
 
-    In a narrow terminal columns go in this order: tasks (into a table of their own), pp, file, bpw, tg, score, memory.
+    In a narrow terminal columns go in this order: tasks, ppl, pp, file, bpw, tg, kld, score, memory.
+
+    Tasks go into a table of their own. Where the output is no terminal, no other column goes.
     """
     from gguf_eval.analysis.summary import summarise
     from gguf_eval.report.terminal import print_report
@@ -53,7 +55,8 @@ def report(
     record = merge_studies([read_study(study) for study in studies])
     summary = summarise(record)
     if name == "text" and output is None:
-        print_report(summary, stdout(no_color=no_color), wide=wide, columns=split_names(columns), sort=sort)
+        console = stdout(no_color=no_color)
+        print_report(summary, console, wide=wide, columns=split_names(columns), sort=sort, complete=piped())
     elif name == "json" and output is None:
         print_summary(summary, True)
     elif name in ("svg", "png", "parquet", "html") and output is None:
@@ -126,7 +129,7 @@ def _text(name: str, record: StudyRecord, summary: StudySummary, items: bool) ->
 
         from gguf_eval.report.terminal import print_report
 
-        print_report(summary, Console(file=out, width=120, highlight=False))
+        print_report(summary, Console(file=out, width=120, highlight=False), complete=True)
     return out.getvalue()
 
 
@@ -149,8 +152,9 @@ def changes(
 ) -> None:
     """Say what changed beyond noise between two dates: another llama.cpp build, another machine, a file made anew.
 
-    Points are the same where model and level are, items where they ask the same. What is in one of the studies only is
-    named and not compared.
+    Points are the same where model and level are, items where they ask the same.
+
+    What is in one of the studies only is named and not compared.
     """
     from gguf_eval.analysis.changes import find_changes
     from gguf_eval.analysis.ratios import Tolerances

@@ -123,15 +123,21 @@ def chosen(columns: Sequence[Column], keys: Sequence[str]) -> list[Column]:
     return picked
 
 
-def fitting(columns: Sequence[Column], points: Sequence[PointSummary], width: int) -> list[Column]:
-    """The columns left when those of `DROP_ORDER` have gone, one kind after another, until the table fits."""
-    widths = {column.key: _width(column, points) for column in columns}
+def fitting(
+    columns: Sequence[Column], points: Sequence[PointSummary], width: int, order: Sequence[str] = DROP_ORDER
+) -> list[Column]:
+    """The columns left when those of ``order`` have gone, one kind after another, until the table fits."""
     left = list(columns)
-    for kind in DROP_ORDER:
-        if sum(widths[column.key] for column in left) + 2 * (len(left) - 1) <= width:
+    for kind in order:
+        if table_width(left, points) <= width:
             break
         left = [column for column in left if column.kind != kind]
     return left
+
+
+def table_width(columns: Sequence[Column], points: Sequence[PointSummary]) -> int:
+    """Cells that the table takes."""
+    return sum(_width(column, points) for column in columns) + 2 * (len(columns) - 1)
 
 
 def _width(column: Column, points: Sequence[PointSummary]) -> int:

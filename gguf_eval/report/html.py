@@ -39,7 +39,7 @@ def to_html(record: StudyRecord, study: StudySummary) -> str:
         drawn = charts(study)
         packed, left_out = _pack(study, answers_by_task(record, study))
         bundle = bundled.result() if drawn else ""
-    sentences = [line for found in conclude(study) for line in words.conclusion(found)]
+    sentences = [list(words.conclusion(found)) for found in conclude(study)]
     study = printable(study)
     marks = find_marks(study)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)

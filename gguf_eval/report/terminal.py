@@ -13,7 +13,7 @@ from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
 from gguf_eval.report.by_task import LEGEND, by_task_tables
-from gguf_eval.report.columns import Column, all_columns, chosen, fitting, models_of, ordered
+from gguf_eval.report.columns import DROP_ORDER, Column, all_columns, chosen, fitting, models_of, ordered, table_width
 from gguf_eval.report.escape import printable
 from gguf_eval.report.scatter import Dot, best_height, scatter
 from gguf_eval.report.whole_task import whole_task_tables
@@ -34,10 +34,16 @@ def print_report(
     wide: bool = False,
     columns: Sequence[str] = (),
     sort: str | None = None,
+    complete: bool = False,
 ) -> None:
-    """Print the whole report at the console's width; ``wide`` prints every column, however long the lines get."""
-    sentences = [printable(line) for found in conclude(study) for line in words.conclusion(found)]
+    """Print the whole report at the console's width.
+
+    ``wide`` prints every column, however long the lines get, and so does ``complete``, which leaves the tasks to their
+    own table where they don't fit.
+    """
+    sentences = [[printable(line) for line in words.conclusion(found)] for found in conclude(study)]
     study = printable(study)
+    ordered((), sort)  # before anything is printed
     marks = find_marks(study)
     plot_width = min(console.width, _PLOTS_WIDTH)
     if wide:
@@ -45,7 +51,7 @@ def print_report(
     by_task = [
         (model, tables)
         for model, points in models_of(study).items()
-        if (tables := _print_model(study, model, points, marks, console, columns, sort))
+        if (tables := _print_model(study, model, points, marks, console, columns, sort, complete))
     ]
     for model, tables in by_task:
         console.print(Text(f"\n{model} by task", style="bold"))
@@ -62,9 +68,10 @@ def print_report(
         console.print(Text(f"! {caution}", style="bold red"), soft_wrap=not console.is_terminal)
     for warning in study.warnings:
         console.print(Text(f"! {warning.message}", style="bold yellow"), soft_wrap=not console.is_terminal)
-    console.print()
-    for sentence in sentences:
-        console.print(Text(sentence), soft_wrap=not console.is_terminal)
+    for paragraph in sentences:
+        console.print()
+        for sentence in paragraph:
+            console.print(Text(sentence), soft_wrap=not console.is_terminal)
 
 
 def _print_model(
@@ -75,10 +82,14 @@ def _print_model(
     console: Console,
     columns: Sequence[str],
     sort: str | None,
+    complete: bool,
 ) -> list[Table]:
     """Print one model's main table; return the tables of what did not fit into it."""
     every = all_columns(study, points, marks)
-    shown = chosen(every, columns) if columns else fitting(every, points, console.width)
+    order = ("tasks",) if complete else DROP_ORDER
+    shown = chosen(every, columns) if columns else fitting(every, points, console.width, order)
+    if complete:
+        console.width = max(console.width, table_width(shown, points))
     console.print()
     console.print(Text.assemble((model, "bold"), " ", (words.parameters(points), "dim")), soft_wrap=True)
     console.print(_main_table(shown, ordered(points, sort)))
