@@ -85,6 +85,17 @@ def test_the_page_works(page: Page, page_file: Path, width: int, dark: bool) -> 
     assert page.run("document.getElementById('count').textContent") == "40 of 60 items shown, 60 asked"
 
 
+def test_a_dark_page_prints_dark_on_white(page: Page, page_file: Path) -> None:
+    page.open(page_file, 1280, dark=True)
+    inks = """[...document.querySelectorAll('.chart .role-axis-label text, .chart .role-legend-label text, td')]
+        .map(e => getComputedStyle(e)[e.tagName === 'TD' ? 'color' : 'fill'])"""
+    assert set(page.run(inks)) == {"rgb(230, 233, 238)"}
+    page.call("Emulation.setEmulatedMedia", media="print")
+    assert set(page.run(inks)) == {"rgb(0, 0, 0)"}
+    assert page.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    page.call("Emulation.setEmulatedMedia", media="")
+
+
 def test_an_item_without_a_question_shows_its_choices_alone(page: Page, tmp_path: Path) -> None:
     path = tmp_path / "page.sqlite"
     write_study(path, levels=2, sizes=1, tasks=1, items=12)
