@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,16 +40,18 @@ def write_study(
     drift: float = 0.0,
     hostile: Sequence[str] = (),
     texts: int = 0,
+    aggregates: Sequence[str] = (),
 ) -> Path:
     """Write a study of ``levels`` x ``sizes`` points on ``tasks`` x ``items`` items.
 
     ``drift`` is the share of right answers turned wrong at every point but the references: the same study on a worse
     build. ``hostile`` texts stand in names, questions, choices and reasons. ``texts`` is the number of texts that every
-    point is run over.
+    point is run over, ``aggregates`` what the first task has beyond its mean.
     """
     rng = np.random.default_rng(seed)
     names = [f"{hostile[i % len(hostile)]}{i}" if hostile else f"task_{i:02d}" for i in range(tasks)]
     work = [(_task(name, i), _items(rng, name, items, hostile)) for i, name in enumerate(names)]
+    work[:1] = [(replace(task, aggregates=tuple(aggregates)), asked) for task, asked in work[:1]]
     with StudyWriter(path) as study:
         environment = {
             "machine": {"processor": hostile[0] if hostile else "Example processor", "physical_cores": 8},

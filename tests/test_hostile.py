@@ -105,6 +105,36 @@ def test_commands_print_no_character_that_a_terminal_obeys(
     assert not unsafe(printed.out + printed.err)
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_changes_print_no_character_that_a_terminal_obeys(
+    study_file: Path,
+    tmp_path: Path,
+    options: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    later = tmp_path / f"{study_file.stem} later.sqlite"
+    write_study(later, levels=2, sizes=3, tasks=len(TEXTS), items=len(TEXTS), hostile=TEXTS[1:], texts=3, drift=0.9)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["gguf-eval", "changes", str(study_file), str(later), *options])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    assert "no point is in both studies" in capsys.readouterr().err
+    connection = sqlite3.connect(later)
+    with connection:  # the same files under other names, on another machine
+        connection.execute("UPDATE run SET environment = ?", (json.dumps({"machine": {"processor": TEXTS[5]}}),))
+        for i, (name, *_) in enumerate(SIZES):
+            connection.execute("UPDATE point SET model = ? WHERE model = ?", (TEXTS[i] + name, TEXTS[i + 1] + name))
+    connection.close()
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    printed = capsys.readouterr()
+    assert not unsafe(printed.out + printed.err)
+    if not options:
+        assert "␛[31mred␛]0;title␇" in printed.out
+        assert "<script>alert(1)</script>Llama-3.2-1B" in printed.out
+
+
 class Elements(HTMLParser):
     """The elements of a page, and the texts of its scripts."""
 

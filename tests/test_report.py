@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from synthetic_study import write_study
 
+from gguf_eval.analysis.marks import find_marks
 from gguf_eval.analysis.summary import StudySummary, summarise
+from gguf_eval.errors import UsageError
 from gguf_eval.report.export import to_document
+from gguf_eval.report.markdown import to_markdown
 from gguf_eval.report.terminal import print_report
+from gguf_eval.study.read import read_study
 from gguf_eval.study.records import ItemRecord, Outcome, PointRecord, SpeedRecord, StudyRecord, TaskRecord
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -91,3 +97,50 @@ def test_json_has_every_figure(study: StudySummary) -> None:
     assert by_level["Q8_0"]["error"] == "the worker was ended by SIGKILL"
     assert by_level["F16"]["speed"]["pp512"]["tokens_per_second"] == pytest.approx(100)
     assert by_level["F16"]["speed"]["pp512"]["stdev"] == pytest.approx(10)
+
+
+@pytest.fixture(scope="module")
+def with_texts(tmp_path_factory: pytest.TempPathFactory) -> StudySummary:
+    path = tmp_path_factory.mktemp("texts") / "s.sqlite"
+    return summarise(read_study(write_study(path, levels=3, sizes=2, tasks=4, items=60, texts=2)))
+
+
+def header_of(study: StudySummary, width: int, **options: object) -> str:
+    output = io.StringIO()
+    print_report(study, Console(file=output, width=width, highlight=False), **options)  # type: ignore[arg-type]
+    assert "…" not in output.getvalue()
+    return next(line for line in output.getvalue().splitlines() if line.startswith("  level"))
+
+
+def test_what_is_no_terminal_gets_every_column(with_texts: StudySummary) -> None:
+    every = "level bpw file peak RAM pp512 tg128 score PPL text0 KLD text0 PPL text1 KLD text1 against F16"
+    assert " ".join(header_of(with_texts, 60, complete=True).split()) == every
+    assert " ".join(header_of(with_texts, 60).split()) == "level peak RAM score against F16"
+    assert "task_00" in header_of(with_texts, 60, wide=True)
+
+
+def test_a_wrong_order_prints_nothing(with_texts: StudySummary) -> None:
+    output = io.StringIO()
+    with pytest.raises(UsageError, match="--sort: 'sise' is unknown"):
+        print_report(with_texts, Console(file=output), sort="sise")
+    assert output.getvalue() == ""
+
+
+def test_each_model_has_its_sentences(with_texts: StudySummary) -> None:
+    output = io.StringIO()
+    print_report(with_texts, Console(file=output, width=100))
+    first, second = output.getvalue().rstrip().split("\n\n")[-2:]
+    assert first.startswith("Llama-3.2-1B: run")
+    assert second.startswith("Llama-3.2-3B: run")
+
+
+def test_markdown_has_the_columns_of_the_table_and_its_marks(with_texts: StudySummary) -> None:
+    table = [line for line in to_markdown(with_texts).splitlines() if line.startswith("|")]
+    names = [cell.strip() for cell in table[0].strip("|").split("|")]
+    assert names[-5:] == ["PPL text0", "KLD text0", "PPL text1", "KLD text1", "against reference"]
+    smallest = [cell.strip() for cell in table[4].strip("|").split("|")]
+    assert smallest[names.index("file")] == "1,017 MB\\*"
+    assert re.fullmatch(r"0\.\d+ \(0\.\d+–0\.\d+\)", smallest[names.index("KLD text1")])
+    assert table[2].count("\\*") + table[3].count("\\*") + table[4].count("\\*") == sum(
+        len({point.id for point in with_texts.points[:3]} & ids) for column, ids in find_marks(with_texts).best.items()
+    )

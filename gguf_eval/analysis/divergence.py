@@ -132,6 +132,18 @@ def summarise_text(record: TextRecord) -> TextSummary:
     )
 
 
+def perplexity_ratio(new: TextRecord, old: TextRecord) -> Figure:
+    """PPL of one run over that of another over the same windows, paired by window."""
+    change = _column(new, "nll") - _column(old, "nll")
+    return _Sample(new.windows, new.scored).mean(change, math.exp)
+
+
+def divergence_ratio(new: TextRecord, old: TextRecord) -> Figure | None:
+    """Mean KL divergence of one run over that of another over the same windows; None where the other's is nothing."""
+    above, below = (_column(run, "kld").reshape(run.windows, -1).sum(axis=1) for run in (new, old))
+    return _Sample(new.windows, new.scored).ratio(above, below) if (below > 0).all() else None
+
+
 def _divergence(record: TextRecord, sample: _Sample) -> Divergence:
     kld, nll, base = (_column(record, name) for name in ("kld", "nll", "reference_nll"))
     same = _column(record, "same_top")

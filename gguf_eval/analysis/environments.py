@@ -17,6 +17,10 @@ _COMPARED = {
 }
 
 
+TITLES = {key: title for title, key in _COMPARED.items()}
+"""What a key of an environment is called."""
+
+
 def environment_warnings(points: Sequence[PointRecord]) -> list[str]:
     """One line for each thing in which the environments of these points, or of their studies, differ."""
     warnings = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gguf_eval.analysis.averages import ALL
 from gguf_eval.analysis.pareto import Tradeoff, pareto
@@ -17,6 +17,8 @@ class Marks:
 
     front: frozenset[int]
     """No other point of the study is as good in memory, generation speed and accuracy, and better in one."""
+    quality_front: frozenset[int]
+    """No other point is as good in memory and accuracy, and better in one, whatever their speeds."""
     best: Mapping[str, frozenset[int]]
     """By column, the best of each model; columns with one value only are left out."""
 
@@ -25,13 +27,18 @@ def find_marks(study: StudySummary) -> Marks:
     """The marks of every point that is not failed."""
     points = [point for point in study.points if point.status != "failed"]
     tradeoffs = [entry for point in points if (entry := _tradeoff(point)) is not None]
-    front = frozenset(place.tradeoff.point_id for place in pareto(tradeoffs) if not place.dominated_by)
+    front, quality_front = (
+        frozenset(place.tradeoff.point_id for place in pareto(entries) if not place.dominated_by)
+        for entries in (tradeoffs, [replace(entry, tokens_per_second=None) for entry in tradeoffs])
+    )
     best: dict[str, frozenset[int]] = {}
     for model in dict.fromkeys(point.model for point in points):
         members = [point for point in points if point.model == model]
         for column, ids in _best(members).items():
             best[column] = best.get(column, frozenset()) | ids
-    return Marks(front if len(tradeoffs) > 1 else frozenset(), best)
+    if len(tradeoffs) < 2:
+        front = quality_front = frozenset()
+    return Marks(front, quality_front, best)
 
 
 def score(point: PointSummary) -> Estimate | None:

@@ -100,3 +100,26 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     if len(values) < 2:
         return mean, None
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def ratio_of_means(values: Sequence[float], base: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Ratio of the geometric means of two samples of positive numbers, with its interval.
+
+    The interval is Welch's (1947, Biometrika 34:28) for the difference of the logarithms' means, with degrees of
+    freedom by Satterthwaite. Low and high are None where a sample has a single value: it says nothing of its spread.
+    """
+    logs, base_logs = np.log(values), np.log(base)
+    centre = float(logs.mean() - base_logs.mean())
+    if len(logs) < 2 or len(base_logs) < 2:
+        return math.exp(centre), None, None
+    from scipy.special import stdtrit  # scipy.stats takes a second to load
+
+    parts = [float(sample.var(ddof=1)) / len(sample) for sample in (logs, base_logs)]
+    variance = math.fsum(parts)
+    if not variance:
+        return math.exp(centre), math.exp(centre), math.exp(centre)
+    freedom = variance**2 / sum(
+        part**2 / (len(sample) - 1) for part, sample in zip(parts, (logs, base_logs), strict=True)
+    )
+    half = float(stdtrit(freedom, 0.5 + CONFIDENCE / 2)) * math.sqrt(variance)
+    return math.exp(centre), math.exp(centre - half), math.exp(centre + half)

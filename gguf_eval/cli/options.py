@@ -70,6 +70,8 @@ MinCtx = Annotated[
         help="Let speed and memory be measured with a context down to this where more layers, or the model, fit then.",
     ),
 ]
+Margin = Annotated[float, typer.Option("--margin", min=0.0, help="Points within which two scores are the same.")]
+NoColor = Annotated[bool, typer.Option("--no-color", help="No colour (NO_COLOR does the same).")]
 FlashAttention = Annotated[str, typer.Option("--flash-attn", "-fa", help="on, off, or auto (llama.cpp decides).")]
 
 
@@ -182,11 +184,16 @@ def warn(warnings: tuple[str, ...]) -> None:
         typer.echo(f"gguf-eval: warning: {warning}", err=True)
 
 
+def piped() -> bool:
+    """Whether answers go where lines may be as long as they need to be."""
+    return not sys.stdout.isatty() and "COLUMNS" not in os.environ
+
+
 def stdout(*, no_color: bool = False) -> Console:
     """The console for answers: plain and wide when piped."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    width = 160 if piped() else None
     return Console(width=width, highlight=False, no_color=no_color or None)
 
 
@@ -206,4 +213,4 @@ def print_summary(summary: StudySummary, json_output: bool) -> None:
         return
     from gguf_eval.report.terminal import print_report
 
-    print_report(summary, stdout())
+    print_report(summary, stdout(), complete=piped())

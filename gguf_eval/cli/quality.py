@@ -15,6 +15,7 @@ from gguf_eval.cli.options import (
     FlashAttention,
     GpuLayers,
     Json,
+    Margin,
     Threads,
     app,
     cache_type_pairs,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from gguf_eval.runtime.settings import EngineSettings
     from gguf_eval.study.text import TextModel
 
-Margin = Annotated[float, typer.Option("--margin", min=0.0, help="Points within which two scores are the same.")]
 StudyFile = Annotated[Path, typer.Argument(help="A study file.", show_default=False)]
 
 

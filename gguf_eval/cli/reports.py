@@ -1,15 +1,17 @@
-"""The commands that read a study: report."""
+"""The commands that read studies: report, changes."""
 
 from __future__ import annotations
 
 import io
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gguf_eval.cli.options import Json, app, print_summary, split_names, stdout
+from gguf_eval.cli.options import Json, Margin, NoColor, app, piped, print_json, print_summary, split_names, stdout
 from gguf_eval.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -33,14 +35,16 @@ def report(
         str, typer.Option("--columns", help="These columns, in this order: level,memory,tg128,score,against ...")
     ] = "",
     sort: Annotated[str | None, typer.Option("--sort", help="bpw, file, memory, speed or score.")] = None,
-    no_color: Annotated[bool, typer.Option("--no-color", help="No colour (NO_COLOR does the same).")] = False,
+    no_color: NoColor = False,
     json_output: Json = False,
 ) -> None:
     """Print the report of a study, or write it as a web page, a chart, a model card's text or data.
 
     Several studies stand in one report: points of a model that more than one of them has are named with their study.
 
-    In a narrow terminal columns go in this order: tasks (into a table of their own), pp, file, bpw, tg, score, memory.
+    In a narrow terminal columns go in this order: tasks, ppl, pp, file, bpw, tg, kld, score, memory.
+
+    Tasks go into a table of their own. Where the output is no terminal, no other column goes.
     """
     from gguf_eval.analysis.summary import summarise
     from gguf_eval.report.terminal import print_report
@@ -51,7 +55,8 @@ def report(
     record = merge_studies([read_study(study) for study in studies])
     summary = summarise(record)
     if name == "text" and output is None:
-        print_report(summary, stdout(no_color=no_color), wide=wide, columns=split_names(columns), sort=sort)
+        console = stdout(no_color=no_color)
+        print_report(summary, console, wide=wide, columns=split_names(columns), sort=sort, complete=piped())
     elif name == "json" and output is None:
         print_summary(summary, True)
     elif name in ("svg", "png", "parquet", "html") and output is None:
@@ -124,5 +129,43 @@ def _text(name: str, record: StudyRecord, summary: StudySummary, items: bool) ->
 
         from gguf_eval.report.terminal import print_report
 
-        print_report(summary, Console(file=out, width=120, highlight=False))
+        print_report(summary, Console(file=out, width=120, highlight=False), complete=True)
     return out.getvalue()
+
+
+@app.command()
+def changes(
+    old: Annotated[Path, typer.Argument(help="The earlier study.", show_default=False)],
+    new: Annotated[Path, typer.Argument(help="The later one.", show_default=False)],
+    fail_if_worse: Annotated[
+        bool, typer.Option("--fail-if-worse", help="Exit with 1 where anything is worse beyond noise.")
+    ] = False,
+    margin: Margin = 1.0,
+    speed_tolerance: Annotated[
+        float, typer.Option("--speed-tolerance", min=0.0, help="Per cent that speed may change and count as the same.")
+    ] = 5.0,
+    memory_tolerance: Annotated[
+        float, typer.Option("--memory-tolerance", min=0.0, help="The same for peak memory.")
+    ] = 5.0,
+    no_color: NoColor = False,
+    json_output: Json = False,
+) -> None:
+    """Say what changed beyond noise between two dates: another llama.cpp build, another machine, a file made anew.
+
+    Points are the same where model and level are, items where they ask the same.
+
+    What is in one of the studies only is named and not compared.
+    """
+    from gguf_eval.analysis.changes import find_changes
+    from gguf_eval.analysis.ratios import Tolerances
+    from gguf_eval.report.changes import changes_document, print_changes
+    from gguf_eval.study.read import read_study
+
+    tolerances = Tolerances(speed_tolerance / 100, memory_tolerance / 100)
+    found = find_changes(read_study(old), read_study(new), margin=margin / 100, tolerances=tolerances)
+    if json_output:
+        print_json(changes_document(found, shlex.join(["gguf-eval", *sys.argv[1:]])))
+    else:
+        print_changes(found, stdout(no_color=no_color))
+    if fail_if_worse and found.worse:
+        raise typer.Exit(1)

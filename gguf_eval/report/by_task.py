@@ -25,7 +25,7 @@ def by_task_tables(study: StudySummary, points: Sequence[PointSummary], width: i
     Intervals go first where there is no room for them.
     """
     shown = [point for point in points if point.tasks]
-    rows = _rows(study, shown, with_tasks)
+    rows = group_rows(study, shown, with_tasks=with_tasks)
     if not rows or not shown:
         return []
     name_width = min(_NAME_WIDTH, max(Text(name).cell_len for name, _, _ in rows))
@@ -36,18 +36,19 @@ def by_task_tables(study: StudySummary, points: Sequence[PointSummary], width: i
     return [_table(rows, shown[i : i + each], name_width, intervals=intervals) for i in range(0, len(shown), each)]
 
 
-_Row = tuple[str, str, bool]
+GroupRow = tuple[str, str, bool]
 """Shown name, key, whether it is a group."""
 
 
-def _rows(study: StudySummary, points: Sequence[PointSummary], with_tasks: bool) -> list[_Row]:
+def group_rows(study: StudySummary, points: Sequence[PointSummary], *, with_tasks: bool) -> list[GroupRow]:
+    """Each group, where there are several, and its tasks after it."""
     groups: dict[str, list[str]] = {}
     for name in study.task_names:
         task = next((point.tasks[name] for point in points if name in point.tasks), None)
         if task is not None:
             groups.setdefault(task.group, []).append(name)
     named = [group for group in groups if group]
-    rows: list[_Row] = []
+    rows: list[GroupRow] = []
     for group, names in groups.items():
         if len(named) > 1 and group:
             noun = "task" if len(names) == 1 else "tasks"
@@ -58,7 +59,7 @@ def _rows(study: StudySummary, points: Sequence[PointSummary], with_tasks: bool)
     return rows
 
 
-def _table(rows: Sequence[_Row], points: Sequence[PointSummary], name_width: int, *, intervals: bool) -> Table:
+def _table(rows: Sequence[GroupRow], points: Sequence[PointSummary], name_width: int, *, intervals: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("group" if rows[0][2] else "task", no_wrap=True, max_width=name_width)
     for point in points:
@@ -69,12 +70,18 @@ def _table(rows: Sequence[_Row], points: Sequence[PointSummary], name_width: int
     return table
 
 
+def only_task(point: PointSummary, group: str) -> str | None:
+    """The name of the point's one task of a group, which is no average then."""
+    members = [task.name for task in point.tasks.values() if task.group == group]
+    return members[0] if len(members) == 1 else None
+
+
 def _group_cell(point: PointSummary, group: str, intervals: bool) -> Text:
     average = point.averages.get(group)
     if average is not None:
         return _cell(average.estimate, " ", "", intervals).copy()
-    members = [task for task in point.tasks.values() if task.group == group]
-    return _task_cell(point, members[0].name, intervals) if len(members) == 1 else Text(f"{words.MISSING} ")
+    name = only_task(point, group)
+    return _task_cell(point, name, intervals) if name else Text(f"{words.MISSING} ")
 
 
 def _task_cell(point: PointSummary, name: str, intervals: bool) -> Text:

@@ -10,8 +10,12 @@ from typing import Any, Literal
 from gguf_eval.analysis.marks import Marks, find_marks, generation_rate, score
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.errors import UsageError
+from gguf_eval.report.chart_scatter import HEIGHT, OFF_FRONT, ON_FRONT, Scatter
 from gguf_eval.report.escape import printable
 
+PAGE_PLOT_WIDTH = 290
+"""Pixels that a plot has on a telephone."""
+_IMAGE_PLOT_WIDTH = 640
 _SHOWN_TASKS = 12
 """Tasks up to which a legend names each; more are named by the tooltip."""
 MISSING_EXTRA = (
@@ -31,15 +35,18 @@ class Chart:
     """The figures drawn."""
 
 
-def charts(study: StudySummary) -> list[Chart]:
-    """Every chart the study has figures for; raises `UsageError` where Altair is not installed."""
+def charts(study: StudySummary, plot_width: int = PAGE_PLOT_WIDTH) -> list[Chart]:
+    """Every chart the study has figures for, labels placed so that they fit a plot of this many pixels, or a wider one.
+
+    Raises `UsageError` where Altair is not installed.
+    """
     try:
         import altair  # noqa: F401
     except ImportError:
         raise UsageError(MISSING_EXTRA) from None
     study = printable(study)
     marks = find_marks(study)
-    made = [_quality(study, marks), _speed(study, marks), _divergence(study)]
+    made = [_quality(study, marks, plot_width), _speed(study, marks, plot_width), _divergence(study, plot_width)]
     for model in dict.fromkeys(point.model for point in study.points):
         points = [point for point in study.points if point.model == model and point.tasks]
         made += [_ladder(model, points), _heat_map(model, points)]
@@ -54,12 +61,12 @@ def write_image(study: StudySummary, folder_or_file: Path, kind: Literal["svg", 
         import vl_convert
     except ImportError:
         raise UsageError(MISSING_EXTRA) from None
-    made = {chart.name: chart for chart in charts(study)}
+    made = {chart.name: chart for chart in charts(study, _IMAGE_PLOT_WIDTH)}
     if only not in made:
         raise UsageError(
             f"--chart: no chart '{only}' can be drawn of this study; there are: {', '.join(made) or 'none'}"
         )
-    spec = {**made[only].spec, "width": 640, "background": "white", "title": made[only].title}
+    spec = {**made[only].spec, "width": _IMAGE_PLOT_WIDTH, "background": "white", "title": made[only].title}
     if kind == "svg":
         folder_or_file.write_text(vl_convert.vegalite_to_svg(spec), encoding="utf-8")
     else:
@@ -76,53 +83,43 @@ def _tradeoff_rows(study: StudySummary, marks: Marks) -> list[dict[str, Any]]:
             "model": point.model, "level": point.label, "memory_gb": memory / 1e9,
             "score": estimate.value * 100 if estimate else None,
             "low": estimate.low * 100 if estimate else None, "high": estimate.high * 100 if estimate else None,
-            "tokens_per_second": rate, "pareto": "on the front" if point.id in marks.front else "dominated",
+            "tokens_per_second": rate, "pareto": ON_FRONT if point.id in marks.front else OFF_FRONT,
+            "best_for_its_memory": point.id in marks.quality_front,
         })  # fmt: skip
     return rows
 
 
-def _quality(study: StudySummary, marks: Marks) -> Chart | None:
-    import altair as alt
-
+def _quality(study: StudySummary, marks: Marks, width: int) -> Chart | None:
     rows = [row for row in _tradeoff_rows(study, marks) if row["score"] is not None]
     if not rows:
         return None
-    base = _tradeoff_base(rows)
-    y = alt.Y("score:Q", title="score, %", scale=alt.Scale(zero=False))
-    bars = base.mark_rule(opacity=0.5).encode(
-        y=alt.Y("low:Q", title="score, %", scale=alt.Scale(zero=False)), y2="high:Q"
-    )
-    front = (
-        alt.Chart(alt.InlineData(values=[row for row in rows if row["pareto"] == "on the front"]))
-        .mark_line(strokeDash=[4, 3], opacity=0.6, color="#888", interpolate="step-after")
-        .encode(x=_memory_axis(rows), y=y)
-    )
-    layers = front + bars + _points(base, y) + _labels(base, y)
+    plot = Scatter(rows, "memory_gb", "memory, GB", "score", "score, %", width, reach=("low", "high"))
+    front = plot.line([row for row in rows if row["best_for_its_memory"]])
+    tooltip = [
+        ("model", ""), ("level", ""), ("memory_gb", ".2f"), ("score", ".1f"), ("low", ".1f"), ("high", ".1f"),
+        ("tokens_per_second", ".1f"), ("pareto", ""),
+    ]  # fmt: skip
+    layers = [front, plot.reaches(), plot.points(tooltip), *plot.labels()]
     return Chart(
         "quality", "Score against memory", _alt("Score with 95 % interval against memory", rows, "score", "%"),
-        _spec(layers.interactive()), rows,
+        _layered(layers), rows,
     )  # fmt: skip
 
 
-def _speed(study: StudySummary, marks: Marks) -> Chart | None:
-    import altair as alt
-
+def _speed(study: StudySummary, marks: Marks, width: int) -> Chart | None:
     rows = [row for row in _tradeoff_rows(study, marks) if row["tokens_per_second"] is not None]
     if not rows:
         return None
-    base = _tradeoff_base(rows)
-    y = alt.Y("tokens_per_second:Q", title="generation, tokens/s", scale=alt.Scale(zero=False))
-    layers = _points(base, y) + _labels(base, y)
+    plot = Scatter(rows, "memory_gb", "memory, GB", "tokens_per_second", "generation, tokens/s", width)
+    tooltip = [("model", ""), ("level", ""), ("memory_gb", ".2f"), ("tokens_per_second", ".1f"), ("pareto", "")]
     return Chart(
         "speed", "Generation speed against memory",
-        _alt("Tokens a second against memory", rows, "tokens_per_second", "tokens/s"), _spec(layers.interactive()),
-        rows,
+        _alt("Tokens a second against memory", rows, "tokens_per_second", "tokens/s"),
+        _layered([plot.points(tooltip), *plot.labels()]), rows,
     )  # fmt: skip
 
 
-def _divergence(study: StudySummary) -> Chart | None:
-    import altair as alt
-
+def _divergence(study: StudySummary, width: int) -> Chart | None:
     rows: list[dict[str, Any]] = [
         {"model": point.model, "level": point.label, "bits_per_weight": point.bits_per_weight, "text": text.text,
          "mean_kld": text.divergence.mean.value, "low": text.divergence.mean.low, "high": text.divergence.mean.high}
@@ -130,78 +127,17 @@ def _divergence(study: StudySummary) -> Chart | None:
     ]  # fmt: skip
     if not rows:
         return None
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    legend = alt.Legend(orient="top", title=None, columns=2) if len(models) > 1 else None
-    scale = (
-        alt.Scale(type="log", nice=False, padding=20)
-        if all(row["mean_kld"] > 0 for row in rows)
-        else alt.Scale(zero=True)
+    plot = Scatter(
+        rows, "bits_per_weight", "bits per weight", "mean_kld", "mean KL divergence, nats", width, logarithmic="y"
     )
-    y = alt.Y("mean_kld:Q", title="mean KL divergence, nats", scale=scale)
-    base = alt.Chart(alt.InlineData(values=rows)).encode(
-        x=alt.X("bits_per_weight:Q", title="bits per weight", scale=alt.Scale(zero=False, padding=20)),
-        color=alt.Color("model:N", sort=models, legend=legend, scale=alt.Scale(range=_COLOURS)),
-        tooltip=["model:N", "level:N", "text:N", alt.Tooltip("bits_per_weight:Q", format=".2f"),
-                 *(alt.Tooltip(f"{name}:Q", format=".5f") for name in ("mean_kld", "low", "high"))],
-    )  # fmt: skip
-    layers = base.mark_point(filled=True, size=110, opacity=1).encode(y=y)
-    layers += base.mark_text(dy=-13, fontSize=11).encode(y=y, text="level:N")
+    tooltip = [("model", ""), ("level", ""), ("text", ""), ("bits_per_weight", ".2f"),
+               *((name, ".5f") for name in ("mean_kld", "low", "high"))]  # fmt: skip
     parts = [f"{row['model']} {row['level']}: {row['mean_kld']:.5f} at {row['bits_per_weight']:.2f}" for row in rows]
     return Chart(
         "divergence", "Divergence from the reference against bits per weight",
-        f"Mean KL divergence in nats from each model's reference. {'; '.join(parts)}.", _spec(layers.interactive()),
-        rows,
+        f"Mean KL divergence in nats from each model's reference. {'; '.join(parts)}.",
+        _layered([plot.points(tooltip), *plot.labels()]), rows,
     )  # fmt: skip
-
-
-def _memory_axis(rows: Sequence[dict[str, Any]]) -> Any:
-    import altair as alt
-
-    memory = [row["memory_gb"] for row in rows]
-    logarithmic = max(memory) > 4 * min(memory)
-    scale = alt.Scale(type="log", nice=False, padding=20) if logarithmic else alt.Scale(zero=False, padding=20)
-    axis = alt.Axis(format="~g", tickCount=5, labelOverlap=True)
-    return alt.X("memory_gb:Q", title="memory, GB", scale=scale, axis=axis)
-
-
-def _tradeoff_base(rows: list[dict[str, Any]]) -> Any:
-    import altair as alt
-
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    legend = alt.Legend(orient="top", title=None, columns=2) if len(models) > 1 else None
-    tooltip = [
-        alt.Tooltip("model:N"), alt.Tooltip("level:N"), alt.Tooltip("memory_gb:Q", format=".2f", title="memory, GB"),
-        alt.Tooltip("score:Q", format=".1f", title="score, %"), alt.Tooltip("low:Q", format=".1f"),
-        alt.Tooltip("high:Q", format=".1f"), alt.Tooltip("tokens_per_second:Q", format=".1f", title="tokens/s"),
-        alt.Tooltip("pareto:N"),
-    ]  # fmt: skip
-    return alt.Chart(alt.InlineData(values=rows)).encode(
-        x=_memory_axis(rows),
-        color=alt.Color("model:N", sort=models, legend=legend, scale=alt.Scale(range=_COLOURS)),
-        tooltip=tooltip,
-    )
-
-
-_COLOURS = ["#2f6fde", "#d9662b", "#2a9d6e", "#a14fc4", "#c23b5a", "#7a7a2a"]
-"""Told apart by people who see no red or green, and on white as on black."""
-
-
-def _points(base: Any, y: Any) -> Any:
-    import altair as alt
-
-    shape = alt.Shape(
-        "pareto:N", legend=None,
-        scale=alt.Scale(domain=["on the front", "dominated"], range=["diamond", "circle"]),
-    )  # fmt: skip
-    return base.mark_point(filled=True, size=110, opacity=1).encode(y=y, shape=shape)
-
-
-def _labels(base: Any, y: Any) -> Any:
-    """The names of the points on the front; the tooltip names the others, which would lie on one another."""
-    import altair as alt
-
-    front = base.transform_filter(alt.datum.pareto == "on the front")
-    return front.mark_text(dy=-13, fontSize=11).encode(y=y, text="level:N")
 
 
 def _task_rows(points: Sequence[PointSummary]) -> list[dict[str, Any]]:
@@ -239,7 +175,7 @@ def _ladder(model: str, points: Sequence[PointSummary]) -> Chart | None:
         tooltip=["task:N", "level:N", alt.Tooltip("score:Q", format=".1f"), alt.Tooltip("low:Q", format=".1f"),
                  alt.Tooltip("high:Q", format=".1f"), "n:Q", "verdict:N"],
     )  # fmt: skip
-    y = alt.Y("score:Q", title="score, %", scale=alt.Scale(zero=False))
+    y = alt.Y("score:Q", title="score, %", scale=alt.Scale(zero=False, padding=10))
     faint = alt.condition(picked, alt.value(0.9), alt.value(0.15))
     lines = base.mark_line(point=alt.OverlayMarkDef(size=40)).encode(y=y, opacity=faint).add_params(picked)
     return Chart(
@@ -267,8 +203,10 @@ def _heat_map(model: str, points: Sequence[PointSummary]) -> Chart | None:
         legend=alt.Legend(orient="top", gradientLength=160),
     )  # fmt: skip
     strong = abs(alt.datum.difference) > largest * 0.6
+    nothing = "abs(datum.difference) < 0.05"
     text = base.mark_text(fontSize=11).encode(
-        text=alt.Text("difference:Q", format="+.1f"), color=alt.condition(strong, alt.value("white"), alt.value("#222"))
+        text=alt.condition(nothing, alt.value("0.0"), alt.Text("difference:Q", format="+.1f")),
+        color=alt.condition(strong, alt.value("white"), alt.value("#222")),
     )
     made = (base.mark_rect().encode(color=colour) + text).properties(height=22 * len(names))
     return Chart(
@@ -283,7 +221,13 @@ def _alt(what: str, rows: Sequence[dict[str, Any]], key: str, unit: str) -> str:
     return f"{what}. {'; '.join(parts)}."
 
 
-def _spec(chart: Any, height: int | None = 320) -> dict[str, Any]:
+def _layered(layers: Sequence[Any]) -> dict[str, Any]:
+    import altair as alt
+
+    return _spec(alt.layer(*layers))
+
+
+def _spec(chart: Any, height: int | None = HEIGHT) -> dict[str, Any]:
     sized = chart.properties(width="container")
     if height is not None:
         sized = sized.properties(height=height)

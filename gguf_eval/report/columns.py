@@ -9,6 +9,7 @@ from typing import Literal
 from rich.cells import cell_len
 from rich.text import Text
 
+from gguf_eval.analysis.divergence import Figure
 from gguf_eval.analysis.marks import Marks, generation_rate, score
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, SpeedSummary, StudySummary
@@ -61,33 +62,50 @@ def all_columns(study: StudySummary, points: Sequence[PointSummary], marks: Mark
         columns.append(Column("score", "score", "score ", lambda p: _score(p, marks)))
     kind = "tasks" if len(names) > 1 else "score"
     columns += [Column(name, kind, f"{name} ", lambda p, name=name: _task(p, name, marks)) for name in names]  # type: ignore[misc]
-    columns += _text_columns(points)
+    for text in text_columns(points):
+        kind, name = ("kld" if text.diverging else "ppl"), text.header[:3].lower() + text.header[3:]
+        columns.append(Column(name, kind, text.header, lambda p, text=text: _text_cell(p, text)))  # type: ignore[misc]
     if any(point.overall for point in points):
         reference = next(point for point in points if point.is_reference)
         columns.append(Column("against", "against", f"against {reference.label}", _difference, "left"))
     return columns
 
 
-def _text_columns(points: Sequence[PointSummary]) -> list[Column]:
-    """Perplexity and mean KL divergence on each text; named by the text where there are several."""
+@dataclass(frozen=True)
+class TextColumn:
+    """Perplexity, or mean KL divergence from the reference, over one text."""
+
+    text: str
+    diverging: bool
+    header: str
+
+    def figure(self, point: PointSummary) -> Figure | None:
+        """The point's figure."""
+        found = next((text for text in point.texts if text.text == self.text), None)
+        if found is None or not self.diverging:
+            return found.perplexity if found else None
+        return found.divergence.mean if found.divergence else None
+
+    def shown(self, figure: Figure) -> tuple[str, str]:
+        """The figure and its interval."""
+        return words.divergence(figure) if self.diverging else words.perplexity(figure)
+
+
+def text_columns(points: Sequence[PointSummary]) -> list[TextColumn]:
+    """Perplexity and divergence on each text; named by the text where there are several."""
     texts = list(dict.fromkeys(text.text for point in points for text in point.texts))
-    columns = []
+    made = []
     for text in texts:
         suffix = f" {text}" if len(texts) > 1 else ""
-        columns.append(Column(f"ppl{suffix}", "ppl", f"PPL{suffix}", lambda p, t=text: _perplexity(p, t)))  # type: ignore[misc]
+        made.append(TextColumn(text, False, f"PPL{suffix}"))
         if any(found.divergence for point in points for found in point.texts if found.text == text):
-            columns.append(Column(f"kld{suffix}", "kld", f"KLD{suffix}", lambda p, t=text: _kld(p, t)))  # type: ignore[misc]
-    return columns
+            made.append(TextColumn(text, True, f"KLD{suffix}"))
+    return made
 
 
-def _perplexity(point: PointSummary, name: str) -> Text:
-    found = next((text for text in point.texts if text.text == name), None)
-    return Text(words.MISSING) if found is None else _with_interval(words.perplexity(found.perplexity))
-
-
-def _kld(point: PointSummary, name: str) -> Text:
-    found = next((text.divergence for text in point.texts if text.text == name), None)
-    return Text(words.MISSING) if found is None else _with_interval(words.divergence(found.mean))
+def _text_cell(point: PointSummary, column: TextColumn) -> Text:
+    figure = column.figure(point)
+    return Text(words.MISSING) if figure is None else _with_interval(column.shown(figure))
 
 
 def _with_interval(lines: tuple[str, str]) -> Text:
@@ -107,15 +125,21 @@ def chosen(columns: Sequence[Column], keys: Sequence[str]) -> list[Column]:
     return picked
 
 
-def fitting(columns: Sequence[Column], points: Sequence[PointSummary], width: int) -> list[Column]:
-    """The columns left when those of `DROP_ORDER` have gone, one kind after another, until the table fits."""
-    widths = {column.key: _width(column, points) for column in columns}
+def fitting(
+    columns: Sequence[Column], points: Sequence[PointSummary], width: int, order: Sequence[str] = DROP_ORDER
+) -> list[Column]:
+    """The columns left when those of ``order`` have gone, one kind after another, until the table fits."""
     left = list(columns)
-    for kind in DROP_ORDER:
-        if sum(widths[column.key] for column in left) + 2 * (len(left) - 1) <= width:
+    for kind in order:
+        if table_width(left, points) <= width:
             break
         left = [column for column in left if column.kind != kind]
     return left
+
+
+def table_width(columns: Sequence[Column], points: Sequence[PointSummary]) -> int:
+    """Cells that the table takes."""
+    return sum(_width(column, points) for column in columns) + 2 * (len(columns) - 1)
 
 
 def _width(column: Column, points: Sequence[PointSummary]) -> int:

@@ -16,8 +16,9 @@ from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
+from gguf_eval.report.by_task import group_rows, only_task
 from gguf_eval.report.charts import MISSING_EXTRA, Chart, charts
-from gguf_eval.report.columns import models_of
+from gguf_eval.report.columns import TextColumn, models_of, text_columns
 from gguf_eval.report.escape import json_for_script, printable
 from gguf_eval.report.whole_task import WholeRow, whole_cell, whole_rows
 from gguf_eval.study.records import ItemRecord, StudyRecord
@@ -38,7 +39,7 @@ def to_html(record: StudyRecord, study: StudySummary) -> str:
         drawn = charts(study)
         packed, left_out = _pack(study, answers_by_task(record, study))
         bundle = bundled.result() if drawn else ""
-    sentences = [line for found in conclude(study) for line in words.conclusion(found)]
+    sentences = [list(words.conclusion(found)) for found in conclude(study)]
     study = printable(study)
     marks = find_marks(study)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -87,23 +88,29 @@ def _chart(chart: Chart) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
-    return words.MISSING if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
+    if value is None or isinstance(value, bool):
+        return {None: words.MISSING, True: "yes", False: "no"}[value]
+    if isinstance(value, float):
+        return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4g}"
+    return str(value)
 
 
 def _model(model: str, points: Sequence[PointSummary], study: StudySummary, marks: Marks) -> dict[str, Any]:
     tests = list(dict.fromkeys(test for point in points for test in point.speed))
-    names = [name for name in study.task_names if any(name in point.tasks for point in points)]
-    groups = list(dict.fromkeys(name for point in points for name in point.averages if name != "all"))
-    header = ["level", "bpw", "file", "peak RAM", *tests, "score", "against reference"]
+    shown = [point for point in points if point.tasks]
+    texts = text_columns(points)
+    header = ["level", "bpw", "file", "peak RAM", *tests, "score", *(t.header for t in texts), "against reference"]
     return {
         "name": model,
         "parameters": words.parameters(points),
         "header": header,
-        "rows": [_main_row(point, tests, marks) for point in points],
+        "rows": [_main_row(point, tests, texts, marks) for point in points],
         "labels": [point.label for point in points],
         "by_task": [
-            *(_average_row(group, points) for group in groups),
-            *(_task_row(name, points) for name in names),
+            *(
+                _group_row(name, key, points) if is_group else _task_row(name, key, points)
+                for name, key, is_group in group_rows(study, shown, with_tasks=True)
+            ),
             *(_whole_row(row, points) for row in whole_rows(points)),
         ],
     }
@@ -116,7 +123,7 @@ def _whole_row(row: WholeRow, points: Sequence[PointSummary]) -> dict[str, Any]:
     return {"name": f"{row[0]}: {row[2]}", "group": False, "cells": cells}
 
 
-def _main_row(point: PointSummary, tests: Sequence[str], marks: Marks) -> dict[str, Any]:
+def _main_row(point: PointSummary, tests: Sequence[str], texts: Sequence[TextColumn], marks: Marks) -> dict[str, Any]:
     cells = [
         _figure(f"{point.bits_per_weight:.2f}", point.bits_per_weight),
         _figure(words.size(point.size_bytes), point.size_bytes, best=point.id in marks.best.get("file", ())),
@@ -131,6 +138,11 @@ def _main_row(point: PointSummary, tests: Sequence[str], marks: Marks) -> dict[s
             rate = speed.tokens_per_second
             cells.append(_figure(words.rate(rate), rate, words.deviation(speed), best))
     cells.append(_estimate(score(point), point.id in marks.best.get("score", ())))
+    for column in texts:
+        figure = column.figure(point)
+        cells.append(_figure(words.MISSING, None) if figure is None else _figure(
+            column.shown(figure)[0], figure.value, column.shown(figure)[1]
+        ))  # fmt: skip
     return {
         "label": point.label,
         "front": point.id in marks.front,
@@ -165,21 +177,23 @@ def _difference(point: PointSummary) -> dict[str, Any]:
     }
 
 
-def _average_row(group: str, points: Sequence[PointSummary]) -> dict[str, Any]:
+def _group_row(shown: str, group: str, points: Sequence[PointSummary]) -> dict[str, Any]:
     cells = []
     for point in points:
-        average = point.averages.get(group)
-        cells.append({**_estimate(average.estimate if average else None), "verdict": ""})
-    return {"name": group, "group": True, "cells": cells}
+        average, name = point.averages.get(group), only_task(point, group)
+        cell = {**_estimate(average.estimate if average else None), "verdict": ""}
+        cells.append(_task_cell(point, name) if name else cell)
+    return {"name": shown, "group": True, "cells": cells}
 
 
-def _task_row(name: str, points: Sequence[PointSummary]) -> dict[str, Any]:
-    cells = []
-    for point in points:
-        task = point.tasks.get(name)
-        verdict = words.verdict(task.comparison) if task and task.comparison else ""
-        cells.append({**_estimate(task.estimate if task else None), "verdict": verdict})
-    return {"name": name, "group": False, "cells": cells}
+def _task_row(shown: str, name: str, points: Sequence[PointSummary]) -> dict[str, Any]:
+    return {"name": shown, "group": False, "cells": [_task_cell(point, name) for point in points]}
+
+
+def _task_cell(point: PointSummary, name: str) -> dict[str, Any]:
+    task = point.tasks.get(name)
+    verdict = words.verdict(task.comparison) if task and task.comparison else ""
+    return {**_estimate(task.estimate if task else None), "verdict": verdict}
 
 
 def _pack(study: StudySummary, tasks: Sequence[TaskAnswers]) -> tuple[str, bool]:
@@ -214,9 +228,9 @@ def _items_document(study: StudySummary, tasks: Sequence[TaskAnswers], *, every_
 
 
 def _item(item: ItemRecord, flips: int, *, with_text: bool) -> list[Any]:
-    """[id, question, choices, places of the right ones, flips]."""
+    """[id, question (empty where the choices are all there is, null where left out), choices, right ones, flips]."""
     if not with_text:
-        return [item.id, "", [], [], flips]
+        return [item.id, None, [], [], flips]
     question = " / ".join(dict.fromkeys(item.contexts))
     if len(question) > _LONGEST_TEXT:
         question = "… " + question[-_LONGEST_TEXT:]

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from gguf_eval.analysis.marks import Marks, find_marks, score
 from gguf_eval.analysis.recommend import conclude
+from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
-from gguf_eval.report.columns import models_of
+from gguf_eval.report.columns import TextColumn, models_of, text_columns
 from gguf_eval.report.escape import markdown, plain
 
 
@@ -32,6 +33,7 @@ def _table(study: StudySummary, points: Sequence[PointSummary], marks: Marks) ->
     tests = list(dict.fromkeys(test for point in points for test in point.speed))
     names = [name for name in study.task_names if any(name in point.tasks for point in points)]
     tasks = names if len(names) <= 8 else []
+    texts = text_columns(points)
     header = [
         "level",
         "bpw",
@@ -40,6 +42,7 @@ def _table(study: StudySummary, points: Sequence[PointSummary], marks: Marks) ->
         *tests,
         *(["score"] if len(names) > 1 else []),
         *tasks,
+        *(column.header for column in texts),
         "against reference",
     ]
     rows = [[*map(markdown, header)], [":--", *["--:"] * (len(header) - 2), ":--"]]
@@ -47,14 +50,14 @@ def _table(study: StudySummary, points: Sequence[PointSummary], marks: Marks) ->
         cells = [
             ("◆ " if point.id in marks.front else "") + markdown(point.label),
             f"{point.bits_per_weight:.2f}",
-            words.size(point.size_bytes),
-            words.size(point.peak_rss_bytes),
-            *(_speed(point, test) for test in tests),
+            words.size(point.size_bytes) + _star(point, "file", marks),
+            words.size(point.peak_rss_bytes) + _star(point, "memory", marks),
+            *(_speed(point, test) + _star(point, f"speed {test}", marks) for test in tests),
         ]
         if len(names) > 1:
-            estimate = score(point)
-            cells.append(f"{words.percent(estimate.value)} ({words.interval(estimate)})" if estimate else words.MISSING)
-        cells += [_task(point, name) for name in tasks]
+            cells.append(_estimate(score(point)) + _star(point, "score", marks))
+        cells += [_task(point, name) + _star(point, f"task {name}", marks) for name in tasks]
+        cells += [_over_text(point, column) for column in texts]
         rows.append([*cells, _difference(point)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -66,9 +69,24 @@ def _speed(point: PointSummary, test: str) -> str:
 
 def _task(point: PointSummary, name: str) -> str:
     task = point.tasks.get(name)
-    if task is None or task.estimate is None:
+    return _estimate(task.estimate if task else None)
+
+
+def _estimate(estimate: Estimate | None) -> str:
+    return f"{words.percent(estimate.value)} ({words.interval(estimate)})" if estimate else words.MISSING
+
+
+def _over_text(point: PointSummary, column: TextColumn) -> str:
+    figure = column.figure(point)
+    if figure is None:
         return words.MISSING
-    return f"{words.percent(task.estimate.value)} ({words.interval(task.estimate)})"
+    value, interval = column.shown(figure)
+    return f"{value} ({interval})" if interval else value
+
+
+def _star(point: PointSummary, column: str, marks: Marks) -> str:
+    """Marks the best of its model."""
+    return "\\*" if point.id in marks.best.get(column, ()) else ""
 
 
 def _difference(point: PointSummary) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -13,12 +13,14 @@ from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
 from gguf_eval.report.by_task import LEGEND, by_task_tables
-from gguf_eval.report.columns import Column, all_columns, chosen, fitting, models_of, ordered
+from gguf_eval.report.columns import DROP_ORDER, Column, all_columns, chosen, fitting, models_of, ordered, table_width
 from gguf_eval.report.escape import printable
-from gguf_eval.report.scatter import Dot, scatter
+from gguf_eval.report.scatter import Dot, best_height, scatter
 from gguf_eval.report.whole_task import whole_task_tables
 
 _MODEL_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red")
+_MARKS = (("◆", "◇"), ("●", "○"), ("■", "□"), ("▲", "△"), ("★", "☆"), ("▼", "▽"))
+"""Of each model in the scatters: on the Pareto front, and off it."""
 _WIDE = 10_000
 _PLOT_WIDTH, _PLOTS_WIDTH = 78, 160
 _BESIDE_WIDTH = 100
@@ -32,10 +34,16 @@ def print_report(
     wide: bool = False,
     columns: Sequence[str] = (),
     sort: str | None = None,
+    complete: bool = False,
 ) -> None:
-    """Print the whole report at the console's width; ``wide`` prints every column, however long the lines get."""
-    sentences = [printable(line) for found in conclude(study) for line in words.conclusion(found)]
+    """Print the whole report at the console's width.
+
+    ``wide`` prints every column, however long the lines get, and so does ``complete``, which leaves the tasks to their
+    own table where they don't fit.
+    """
+    sentences = [[printable(line) for line in words.conclusion(found)] for found in conclude(study)]
     study = printable(study)
+    ordered((), sort)  # before anything is printed
     marks = find_marks(study)
     plot_width = min(console.width, _PLOTS_WIDTH)
     if wide:
@@ -43,7 +51,7 @@ def print_report(
     by_task = [
         (model, tables)
         for model, points in models_of(study).items()
-        if (tables := _print_model(study, model, points, marks, console, columns, sort))
+        if (tables := _print_model(study, model, points, marks, console, columns, sort, complete))
     ]
     for model, tables in by_task:
         console.print(Text(f"\n{model} by task", style="bold"))
@@ -60,9 +68,10 @@ def print_report(
         console.print(Text(f"! {caution}", style="bold red"), soft_wrap=not console.is_terminal)
     for warning in study.warnings:
         console.print(Text(f"! {warning.message}", style="bold yellow"), soft_wrap=not console.is_terminal)
-    console.print()
-    for sentence in sentences:
-        console.print(Text(sentence), soft_wrap=not console.is_terminal)
+    for paragraph in sentences:
+        console.print()
+        for sentence in paragraph:
+            console.print(Text(sentence), soft_wrap=not console.is_terminal)
 
 
 def _print_model(
@@ -73,10 +82,14 @@ def _print_model(
     console: Console,
     columns: Sequence[str],
     sort: str | None,
+    complete: bool,
 ) -> list[Table]:
     """Print one model's main table; return the tables of what did not fit into it."""
     every = all_columns(study, points, marks)
-    shown = chosen(every, columns) if columns else fitting(every, points, console.width)
+    order = ("tasks",) if complete else DROP_ORDER
+    shown = chosen(every, columns) if columns else fitting(every, points, console.width, order)
+    if complete:
+        console.width = max(console.width, table_width(shown, points))
     console.print()
     console.print(Text.assemble((model, "bold"), " ", (words.parameters(points), "dim")), soft_wrap=True)
     console.print(_main_table(shown, ordered(points, sort)))
@@ -122,29 +135,42 @@ def _failures(points: Sequence[PointSummary]) -> list[Text]:
 
 
 def _scatters(study: StudySummary, marks: Marks, width: int) -> list[RenderableType]:
-    """Accuracy and speed against memory, side by side where there is room; none for fewer than three points."""
-    models = {model: _MODEL_STYLES[i % len(_MODEL_STYLES)] for i, model in enumerate(models_of(study))}
+    """Accuracy and speed against memory, side by side where there is room; none for fewer than three points.
+
+    Each model has its mark and colour: full on the Pareto front, hollow off it.
+    """
+    models = {model: (_MARKS[i % len(_MARKS)], _MODEL_STYLES[i % len(_MODEL_STYLES)])
+              for i, model in enumerate(models_of(study))}  # fmt: skip
     quality, speed = [], []
-    for point in study.points:
+    for point in sorted(study.points, key=lambda point: point.id in marks.front):  # the front is drawn over the others
         memory, estimate, rate = point.peak_rss_bytes or point.size_bytes, score(point), generation_rate(point)
-        mark = "◆" if point.id in marks.front else "●"
-        label = point.label if len(models) == 1 else f"{list(models).index(point.model) + 1}:{point.label}"
+        (full, hollow), style = models[point.model]
+        mark = full if point.id in marks.front or not marks.front else hollow
         if memory and estimate is not None:
-            quality.append(Dot(memory / 1e9, estimate.value * 100, label, models[point.model], mark))
+            quality.append(Dot(memory / 1e9, estimate.value * 100, point.label, style, mark))
         if memory and rate is not None:
-            speed.append(Dot(memory / 1e9, rate, label, models[point.model], mark))
+            speed.append(Dot(memory / 1e9, rate, point.label, style, mark))
     wanted = [(quality, "score, %"), (speed, "generation, tokens/s")]
     plots = [(dots, f"{title}, against memory") for dots, title in wanted if len(dots) > 2]
     if not plots:
         return []
     beside = len(plots) > 1 and width >= _BESIDE_WIDTH
     each = (width - 4) // 2 if beside else min(width, _PLOT_WIDTH)
+    height = best_height([dots for dots, _ in plots], each)
     drawn: list[RenderableType] = [
-        scatter(dots, title=title, x_title="memory, GB", width=each) for dots, title in plots
+        scatter(dots, title=title, x_title="memory, GB", width=each, height=height) for dots, title in plots
     ]
-    legend = [Text.assemble(*((f"{i + 1}: {model}   ", style) for i, (model, style) in enumerate(models.items())))]
     grid = Table.grid(padding=(0, 4, 0, 0))
     if beside:
         grid.add_row(*drawn)
     body = [grid] if beside else [part for plot in drawn for part in (plot, Text())][:-1]
-    return [Text(), *body, *(legend if len(models) > 1 else [])]
+    return [Text(), *body, *_legend(models, {dot.mark for dots, _ in plots for dot in dots})]
+
+
+def _legend(models: Mapping[str, tuple[tuple[str, str], str]], seen: Collection[str]) -> list[RenderableType]:
+    """Which mark is whose, where there are several; what a hollow one means, where there is one."""
+    parts = [(f"{full} {model}   ", style) for model, ((full, _), style) in models.items()] if len(models) > 1 else []
+    hollow = [marks[1] for marks in _MARKS if marks[1] in seen]
+    if hollow:
+        parts.append((f"hollow ({' '.join(hollow)}): not on the Pareto front", "dim"))
+    return [Text.assemble(*parts)] if parts else []

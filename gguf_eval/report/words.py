@@ -216,7 +216,7 @@ def _choice(found: Conclusion) -> str:
 
 def _finding(compared: Comparison) -> str:
     evidence = (
-        f"{signed_points(compared.difference.value)} points over {compared.difference.n} items "
+        f"{signed_points(compared.difference.value)} points over {compared.difference.n:,} items "
         f"(95 % interval {difference_interval(compared.difference)}; "
         f"{compared.lost} answers turned wrong, {compared.gained} right)"
     )

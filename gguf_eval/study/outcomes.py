@@ -40,6 +40,10 @@ class StoredOutcomes(Mapping[str, Outcome]):
             self._whole = self._fetch()
         return self._whole[item_hash]
 
+    def read_whole(self) -> Mapping[str, Outcome]:
+        """The whole outcomes, kept only where they were looked at before: those of a large study fill the memory."""
+        return self._fetch() if self._whole is None else self._whole
+
     def column(self, place: int) -> tuple[Any, ...]:
         """One of the `LIGHT_COLUMNS`, counted from 0, in the order of the hashes."""
         return self._columns[place]
@@ -80,3 +84,8 @@ def unscored_reasons(outcomes: Mapping[str, Outcome]) -> Counter[str]:
     if isinstance(outcomes, StoredOutcomes):
         return Counter(filter(None, outcomes.column(4)))
     return Counter(outcome.unscored_reason for outcome in outcomes.values() if outcome.unscored_reason)
+
+
+def read_whole(outcomes: Mapping[str, Outcome]) -> Mapping[str, Outcome]:
+    """The same outcomes, to be read once and let go."""
+    return outcomes.read_whole() if isinstance(outcomes, StoredOutcomes) else outcomes

@@ -19,23 +19,14 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// Charts: drawn again when the page turns light or dark.
+// Charts: their inks are the page's, which change with light, dark and print.
 const specs = JSON.parse(document.getElementById("specs").textContent);
-const dark = matchMedia("(prefers-color-scheme: dark)");
-async function draw() {
-  const ink = dark.matches ? "#e6e9ee" : "#1c2026";
-  const line = dark.matches ? "#2c323b" : "#dfe3e8";
-  const axis = { labelColor: ink, titleColor: ink, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 11 };
-  const config = { background: "transparent", axis, legend: { labelColor: ink, titleColor: ink }, view: { stroke: line },
-    text: { color: ink }, style: { "guide-label": { fill: ink } } };
-  for (const [id, spec] of Object.entries(specs)) {
-    await window.vegaEmbed(document.getElementById(id), spec, { actions: false, renderer: "svg", config });
-    document.getElementById(id).dataset.drawn = "yes";
-  }
-}
-if (Object.keys(specs).length) {
-  await draw();
-  dark.addEventListener("change", draw);
+const [ink, line] = ["var(--ink)", "var(--line)"];
+const axis = { labelColor: ink, titleColor: ink, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 11 };
+const config = { background: "transparent", axis, legend: { labelColor: ink, titleColor: ink }, view: { stroke: line } };
+for (const [id, spec] of Object.entries(specs)) {
+  await window.vegaEmbed(document.getElementById(id), spec, { actions: false, renderer: "svg", config });
+  document.getElementById(id).dataset.drawn = "yes";
 }
 
 // Items: unpacked here, so that thousands of questions fit into the page.
@@ -71,7 +62,7 @@ function card(task, place, members, flips) {
   const [id, question, choices, golds] = task.items[place];
   const box = element("article");
   box.append(element("small", `${id}: ${flips.length} of ${members.length - 1} levels differ from the reference`));
-  box.append(element("p", question || "(text left out)"));
+  if (question !== "") box.append(element("p", question ?? "(text left out)"));
   const list = element("ol");
   for (const [i, choice] of choices.entries()) list.append(element("li", choice, golds.includes(i) ? "gold" : ""));
   box.append(list);
@@ -96,7 +87,7 @@ function show() {
   const found = [];
   for (const place of task.items.keys()) {
     const flips = flipped(task, place, members);
-    const fits = !wanted || `${task.items[place][0]} ${task.items[place][1]}`.toLowerCase().includes(wanted);
+    const fits = !wanted || task.items[place].slice(0, 3).flat().join(" ").toLowerCase().includes(wanted);
     if (fits && (flips.length || get("which").value === "all")) found.push([place, flips]);
   }
   found.sort((a, b) => b[1].length - a[1].length);
