@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from test_statistics import answers, point, task
 from typer.testing import CliRunner
 
 from gguf_eval.analysis.changes import Changes, find_changes
+from gguf_eval.analysis.comparison import Pairs
+from gguf_eval.analysis.item_changes import compare_all
 from gguf_eval.analysis.ratios import Tolerances
 from gguf_eval.analysis.statistics import holm, mcnemar_exact, ratio_of_means
 from gguf_eval.cli import app
@@ -70,6 +73,22 @@ def test_items_are_paired_and_every_comparison_is_in_one_family() -> None:
         ("tiny F16", "all items"), ("tiny F16", "t1"), ("tiny Q2_K", "t1"),
     ]  # fmt: skip
     assert find_changes(study(*new), study(*old)).worse == ()
+
+
+def test_equal_builds_are_seldom_called_different() -> None:
+    random = np.random.default_rng(1)
+    alarms = 0
+    for _ in range(200):
+        counted: dict[tuple[int, str], Any] = {}
+        for place in range(4):
+            for number in range(6):
+                flips = int(random.binomial(100, 0.1))
+                gained = int(random.binomial(flips, 0.5))
+                pairs = Pairs(100, gained, flips - gained, 0)
+                counted[place, f"t{number}"] = SimpleNamespace(pairs=pairs, scoring=Pairs(100, 0, 0, 0))
+        verdicts = {comparison.verdict for comparison in compare_all(counted, 4, 0.01).values()}
+        alarms += bool(verdicts & {"better", "worse"})
+    assert alarms <= 10  # one study in twenty, whatever the number of points and tasks
 
 
 def test_answers_that_are_computed_alike_are_called_identical() -> None:

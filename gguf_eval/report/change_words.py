@@ -150,7 +150,7 @@ def finding_text(finding: Finding) -> str:
     return (
         f"{finding.what} {words.signed_points(found.difference.value)} points "
         f"(95 % interval {words.difference_interval(found.difference)}; {found.lost} {turned[0]}, "
-        f"{found.gained} {turned[1]} of {found.difference.n}; {words.p_value(found.p_value)})"
+        f"{found.gained} {turned[1]} of {found.difference.n:,}; {words.p_value(found.p_value)})"
     )
 
 
