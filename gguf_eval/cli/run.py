@@ -142,19 +142,22 @@ def demo(
 
 def _run(request: RunRequest, json_output: bool) -> None:
     from rich.console import Console
+    from rich.text import Text
 
     from gguf_eval.analysis.summary import summarise
-    from gguf_eval.report.progress import ConsoleObserver
+    from gguf_eval.report.escape import plain
+    from gguf_eval.report.progress import console_observer
     from gguf_eval.study.read import read_study
     from gguf_eval.study.run import run_study
 
-    observer = ConsoleObserver(Console(stderr=True))
+    console = Console(stderr=True)
     try:
-        complete = run_study(request, observer)
+        with console_observer(console) as observer:
+            complete = run_study(request, observer)
     except KeyboardInterrupt:
         print("gguf-eval: interrupted; everything so far is saved: run the same command to go on", file=sys.stderr)
         raise typer.Exit(130) from None
     print_summary(summarise(read_study(request.study)), json_output)
-    observer.note(f"study: {request.study}")
+    console.print(Text(plain(f"study: {request.study}")), soft_wrap=True, style="dim")
     if not complete:
         raise typer.Exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -9,22 +10,27 @@ from pathlib import Path
 from gguf_eval.errors import EngineError, GgufEvalError, StudyError, UsageError
 from gguf_eval.files.hub import dataset_files
 from gguf_eval.machine import describe_machine
+from gguf_eval.study.cost import Rates, study_rates
 from gguf_eval.study.doctor import check_offload
+from gguf_eval.study.events import Observer, Planned, PointFailed
+from gguf_eval.study.outline import OutlineRequest, outline, point_settings
 from gguf_eval.study.plan import PlannedPoint, RunRequest, plan_points
 from gguf_eval.study.stages.generate import generate
 from gguf_eval.study.stages.make import make_model_file
 from gguf_eval.study.stages.measure import measure
 from gguf_eval.study.stages.over_text import ReadyPoint, over_text, text_request
 from gguf_eval.study.stages.score import score
-from gguf_eval.study.stages.state import Observer, RunState, TaskItems
+from gguf_eval.study.stages.state import RunState, TaskItems
 from gguf_eval.study.store import StudyWriter
 from gguf_eval.tasks.catalog import find_tasks
 from gguf_eval.tasks.datasets import load_items, mirror
 from gguf_eval.tasks.spec import Task, with_shots
 
 
-def run_study(request: RunRequest, observer: Observer) -> bool:
+def run_study(request: RunRequest, observer: Observer, known: Sequence[Rates] = ()) -> bool:
     """Run everything that is missing; return whether every point is complete.
+
+    ``known``: rates of model files on this machine, for what the observer is told of the time it will take.
 
     A point that fails is stored with its reason and the others go on. Raises for what stops the whole run: wrong
     options, an unreadable task, a study file that can't be written.
@@ -47,6 +53,9 @@ def run_study(request: RunRequest, observer: Observer) -> bool:
         for task_items in work:
             study.save_task(task_items.task, list(task_items.items.values()), run)
         state = RunState(request, study, observer, work, run, environment)
+        known = known or study_rates(study.measured_speeds(), environment["machine"]["processor"])
+        planned = outline(OutlineRequest(request, work, text, known, {}), points, study)
+        observer.tell(Planned(planned, rough=not known))
         ready = [run_point(state, point) for point in points]
         done = [point for point in ready if point is not None]
         read = text is None or over_text(state, done, text)
@@ -73,11 +82,11 @@ def run_point(state: RunState, point: PlannedPoint) -> ReadyPoint | None:
     except GgufEvalError as error:
         if isinstance(error, StudyError):
             raise
-        state.observer.note(f"{point.name}: {error}")
+        state.observer.tell(PointFailed(point.name, str(error)))
         state.study.save_unmade(point.name, point.model, point.level, point.source.sha256, str(error), log)
         return None
     state.study.forget_unmade(point.level, point.source.sha256)
-    settings = {"max_tokens": state.request.ctx, **point.engine.answer_settings, **point.chat}
+    settings = point_settings(state.request, point)
     point_id = state.study.save_point(point.name, point.model, settings, file, point.origin)
     state.study.plan_point(point_id, [w.task.hash for w in state.work], speed=state.request.speed)
     try:
@@ -87,7 +96,7 @@ def run_point(state: RunState, point: PlannedPoint) -> ReadyPoint | None:
             measure(state, point, point_id, file, log)
     except (EngineError, UsageError) as error:
         state.study.set_failure(point_id, str(error), log)
-        state.observer.note(f"{point.name}: {error}")
+        state.observer.tell(PointFailed(point.name, str(error)))
         return None
     state.study.set_failure(point_id, None, None)
     return ReadyPoint(point, point_id, file, log)

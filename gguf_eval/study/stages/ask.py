@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gguf_eval.study.events import Advanced, StageBegan, StageEnded, StageKind, counted
 from gguf_eval.study.jobs import HeaderWork, Job, PromptWork, TaskWork
 from gguf_eval.study.plan import PlannedPoint
-from gguf_eval.study.process import run_in_worker
 from gguf_eval.study.records import Outcome
-from gguf_eval.study.stages.state import RunState, TaskItems, save_build
+from gguf_eval.study.stages.state import RunState, TaskItems, run_job, save_build
 
 
 def unanswered(state: RunState, point_id: int, kinds: Collection[str]) -> list[TaskItems]:
@@ -56,18 +56,33 @@ def store_as_they_come(
     judge: Callable[[TaskItems, Mapping[str, Any]], Outcome],
     log: Path,
 ) -> None:
-    """Run ``job`` and store what ``judge`` says of every row of its events called ``event_name``."""
+    """Run ``job`` and store what ``judge`` says of every row of its events called ``event_name``.
+
+    The worker does one task after the other; each is a stage of its own to the observer.
+    """
     by_hash = {task_items.task.hash: task_items for task_items in missing}
-    names = ", ".join(task_items.task.name for task_items in missing)
-    with state.observer.step(f"{point.name}: {names}", sum(len(t.items) for t in missing)) as advance:
+    kind: StageKind = "generate" if job.kind == "generate" else "score"
+    current = missing[0]
+    tell = state.observer.tell
 
-        def on_event(event: dict[str, Any]) -> None:
-            if event["event"] == event_name:
-                task_items = by_hash[event["task"]]
-                outcomes = [judge(task_items, row) for row in event["rows"]]
-                state.study.save_outcomes(point_id, task_items.task.hash, outcomes)
-                advance(len(outcomes))
-            elif event["event"] == "build":
-                save_build(state, event, point_id)
+    def begin(task_items: TaskItems) -> None:
+        tell(StageBegan(point.name, kind, task_items.task.name, len(task_items.items)))
 
-        run_in_worker(job, log, on_event)
+    def on_event(event: dict[str, Any]) -> None:
+        nonlocal current
+        if event["event"] == event_name:
+            task_items = by_hash[event["task"]]
+            outcomes = [judge(task_items, row) for row in event["rows"]]
+            state.study.save_outcomes(point_id, task_items.task.hash, outcomes)
+            tally = counted(outcome.value for outcome in outcomes)
+            tell(Advanced(point.name, kind, task_items.task.name, len(outcomes), tally))
+        elif event["event"] == "start" and event["task"] != current.task.hash:
+            tell(StageEnded(point.name, kind, current.task.name))
+            current = by_hash[event["task"]]
+            begin(current)
+        elif event["event"] == "build":
+            save_build(state, event, point_id)
+
+    begin(current)
+    run_job(state, point, job, log, on_event)
+    tell(StageEnded(point.name, kind, current.task.name))

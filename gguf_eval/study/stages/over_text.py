@@ -12,6 +12,7 @@ from pathlib import Path
 from gguf_eval.errors import EngineError, UsageError
 from gguf_eval.files.cache import cache_dir
 from gguf_eval.files.model_file import ModelFile
+from gguf_eval.study.events import PointFailed
 from gguf_eval.study.plan import PlannedPoint, RunRequest
 from gguf_eval.study.stages.state import RunState
 from gguf_eval.study.text import TextModel, TextRequest, run_observed, text_conditions
@@ -79,7 +80,7 @@ def _run(state: RunState, point: ReadyPoint, request: TextRequest, base: TextMod
         )
     except (EngineError, UsageError) as error:
         state.study.set_failure(point.id, str(error), point.log)
-        state.observer.note(f"{point.planned.name}: {error}")
+        state.observer.tell(PointFailed(point.planned.name, str(error)))
         return False
     state.study.save_text(point.id, record)
     return True
