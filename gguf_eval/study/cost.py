@@ -7,13 +7,18 @@ reading the whole file. Both are predictions, good to a factor; a run corrects t
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
+from gguf_eval.files.model_file import ModelFile
 from gguf_eval.machine import physical_cores
+from gguf_eval.runtime.settings import EngineSettings
 from gguf_eval.study.database import MeasuredSpeed
-from gguf_eval.study.jobs import SpeedJob
+from gguf_eval.study.jobs import CalibrateJob, SpeedJob
+from gguf_eval.study.process import run_in_worker
 from gguf_eval.tasks.prompts import Item
 from gguf_eval.tasks.spec import Generation, Task
 
@@ -68,6 +73,23 @@ def guessed_rates(parameters: int, size_bytes: int, threads: int | None) -> Rate
     alone = _READING / max(1, size_bytes)
     start = _START_SECONDS + size_bytes / _LOADING
     return Rates(parameters, size_bytes, prompt, min(prompt, _TOGETHER * alone), alone, start, "guessed")
+
+
+def calibrated_rates(file: ModelFile, threads: int | None, engine: EngineSettings, text: str, log: Path) -> Rates:
+    """Rates of a model file, from decoding in a worker for a few seconds. Raises as `run_in_worker` does."""
+    found: dict[str, Any] = {}
+    began = time.monotonic()
+
+    def on_event(event: dict[str, Any]) -> None:
+        if event["event"] == "ready":
+            found["start"] = time.monotonic() - began
+        found.update(event)
+
+    run_in_worker(CalibrateJob(str(file.path), threads, engine, text), log, on_event)
+    return Rates(
+        file.parameters, file.size_bytes, found["prompt"], found["together"], found["alone"], found["start"],
+        "calibrated", len(text) / found["tokens"] if found["tokens"] else _CHARACTERS,
+    )  # fmt: skip
 
 
 def study_rates(speeds: Sequence[MeasuredSpeed], processor: str) -> tuple[Rates, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gguf_eval.files.levels import rough_bits
@@ -23,6 +23,19 @@ from gguf_eval.study.plan import PlannedPoint, RunRequest
 from gguf_eval.study.stages.measure import sample_count, speed_conditions, speed_job
 from gguf_eval.study.stages.state import TaskItems
 from gguf_eval.study.text import TextModel, TextRequest, text_conditions
+from gguf_eval.tasks.spec import Task
+from gguf_eval.tasks.texts import WIKITEXT2_BYTES
+
+
+@dataclass(frozen=True)
+class UnreadTask:
+    """A task whose rows are not on this machine yet."""
+
+    task: Task
+    items: int
+    """0 where even that is not known."""
+    characters: int
+    """Of what is asked, about."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +44,13 @@ class OutlineRequest:
 
     request: RunRequest
     work: Sequence[TaskItems]
-    text: TextRequest | None
     known: Sequence[Rates]
     """Rates of any model files on this machine."""
-    sizes: Mapping[str, int]
+    text: TextRequest | None = None
+    unread: Sequence[UnreadTask] = ()
+    unread_text: str = ""
+    """The name of a text that is not on this machine yet."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
     """Exact sizes of files to be made, by the point's name, where they are known."""
 
 
@@ -104,12 +120,16 @@ def _stages(
         seconds = make_seconds(point.level, point.source.parameters, request.threads)
         stages.append(StagePlan("make", "", 1, 0, Tally(), seconds))
     asked = [_asked(work, seen, characters[work.task.hash], lookup) for work in what.work]
+    asked += [_unread(task, rates) for task in what.unread]
     stages += _with_start([stage for stage in asked if stage.kind == "score"], rates)
     stages += _with_start([stage for stage in asked if stage.kind == "generate"], rates)
     if request.speed:
         stages += _with_start([_timed(request, seen, lookup)], rates)
     if what.text is not None:
         stages += _with_start([_read(what.text, seen, reference, lookup)], rates)
+    elif what.unread_text:
+        windows = _windows(WIKITEXT2_BYTES, request.text_ctx, request.chunks, rates)
+        stages += _with_start([_over(what.unread_text, windows, request.text_ctx, done=False, rates=rates)], rates)
     return stages
 
 
@@ -131,6 +151,12 @@ def _asked(work: TaskItems, seen: _Seen, characters: int, lookup: StudyLookup) -
     return StagePlan(kind, task.name, len(items), tally.scored + tally.unscored, tally, seconds)
 
 
+def _unread(unread: UnreadTask, rates: Rates) -> StagePlan:
+    kind: StageKind = "generate" if unread.task.kind == "generation" else "score"
+    seconds = answer_seconds(unread.task, unread.items, unread.characters, rates)
+    return StagePlan(kind, unread.task.name, max(1, unread.items), 0, Tally(), seconds)
+
+
 def _timed(request: RunRequest, seen: _Seen, lookup: StudyLookup) -> StagePlan:
     job = speed_job(request, seen.point, seen.file or seen.point.source)
     units = sample_count(job)
@@ -140,12 +166,19 @@ def _timed(request: RunRequest, seen: _Seen, lookup: StudyLookup) -> StagePlan:
 
 
 def _read(text: TextRequest, seen: _Seen, reference: _Seen, lookup: StudyLookup) -> StagePlan:
-    windows = max(1, int(text.text.path.stat().st_size / seen.rates.characters_per_token) // text.n_ctx)
-    windows = min(windows, text.chunks or windows)
-    scored = windows * text.n_ctx // 2  # a window's second half, as llama-perplexity counts
+    windows = _windows(text.text.path.stat().st_size, text.n_ctx, text.chunks, seen.rates)
     done = seen.id is not None and lookup.has_text(seen.id, text_conditions(text, _base(seen, reference)))
-    seconds = text_seconds(windows * text.n_ctx, seen.rates)
-    return StagePlan("text", text.text.name, scored, scored if done else 0, Tally(), seconds)
+    return _over(text.text.name, windows, text.n_ctx, done=done, rates=seen.rates)
+
+
+def _windows(size_bytes: int, n_ctx: int, most: int | None, rates: Rates) -> int:
+    windows = max(1, int(size_bytes / rates.characters_per_token) // n_ctx)
+    return min(windows, most or windows)
+
+
+def _over(name: str, windows: int, n_ctx: int, *, done: bool, rates: Rates) -> StagePlan:
+    scored = windows * n_ctx // 2  # a window's second half, as llama-perplexity counts
+    return StagePlan("text", name, scored, scored if done else 0, Tally(), text_seconds(windows * n_ctx, rates))
 
 
 def _base(seen: _Seen, reference: _Seen) -> TextModel | None:

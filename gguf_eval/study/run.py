@@ -37,8 +37,7 @@ def run_study(request: RunRequest, observer: Observer, known: Sequence[Rates] = 
     """
     fetch = mirror(request.mirror) if request.mirror else dataset_files
     tasks = requested_tasks(request)
-    chat = request.chat.answer_settings({task.kind for task in tasks})
-    points = [replace(point, chat=chat) for point in plan_points(request)]
+    points = asked_alike(plan_points(request), tasks, request)
     check_offload(request.offload)
     text = text_request(request, fetch)
     with StudyWriter(request.study) as study:
@@ -54,7 +53,7 @@ def run_study(request: RunRequest, observer: Observer, known: Sequence[Rates] = 
             study.save_task(task_items.task, list(task_items.items.values()), run)
         state = RunState(request, study, observer, work, run, environment)
         known = known or study_rates(study.measured_speeds(), environment["machine"]["processor"])
-        planned = outline(OutlineRequest(request, work, text, known, {}), points, study)
+        planned = outline(OutlineRequest(request, work, known, text), points, study)
         observer.tell(Planned(planned, rough=not known))
         ready = [run_point(state, point) for point in points]
         done = [point for point in ready if point is not None]
@@ -72,6 +71,12 @@ def requested_tasks(request: RunRequest) -> list[Task]:
             f"--fewshot needs a task that has examples; none of {', '.join(t.name for t in tasks)} has any"
         )
     return [with_shots(task, request.fewshot) if task.fewshot else task for task in tasks]
+
+
+def asked_alike(points: Sequence[PlannedPoint], tasks: Sequence[Task], request: RunRequest) -> list[PlannedPoint]:
+    """The points with what of the chat settings changes answers to these tasks."""
+    chat = request.chat.answer_settings({task.kind for task in tasks})
+    return [replace(point, chat=chat) for point in points]
 
 
 def run_point(state: RunState, point: PlannedPoint) -> ReadyPoint | None:

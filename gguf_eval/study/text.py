@@ -76,8 +76,9 @@ def run_text(
 ) -> TextRecord:
     """Run one model; with ``reference`` also compare it, with ``store`` keep it as a reference for others.
 
-    ``on_rows`` is told tokens scored and tokens in all, ``on_memory`` the bytes that the worker takes. A stored reference must be there before a model is compared
-    with it, unless the request is exact. Raises `EngineError` where the worker fails.
+    ``on_rows`` is told tokens scored and tokens in all, ``on_memory`` the bytes that the worker takes. A stored
+    reference must be there before a model is compared with it, unless the request is exact. Raises `EngineError` where
+    the worker fails.
     """
     job = TextJob(
         model=str(model.path),

@@ -39,10 +39,16 @@ class ReadyPoint:
         return TextModel(self.planned.label, self.file.path, self.file.sha256, self.planned.engine)
 
 
-def text_request(request: RunRequest, fetch: Fetch) -> TextRequest | None:
-    """The text the run was asked for, by name or with a suite, fetched; None where for none. Raises `UsageError`."""
+def requested_text(request: RunRequest) -> str:
+    """The text the run was asked for, by name or with a suite; empty where for none."""
     text = request.text or next((text for suite, text in suite_texts().items() if suite in request.tasks), NO_TEXT)
-    if text == NO_TEXT:
+    return "" if text == NO_TEXT else text
+
+
+def text_request(request: RunRequest, fetch: Fetch) -> TextRequest | None:
+    """How the text that the run was asked for is run over, fetched; None where for none. Raises `UsageError`."""
+    text = requested_text(request)
+    if not text:
         return None
     folder = cache_dir(request.cache)
     return TextRequest(

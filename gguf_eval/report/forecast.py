@@ -1,0 +1,183 @@
+"""Text and JSON of what a run would do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gguf_eval.report.escape import plain
+from gguf_eval.report.model_files import megabytes, table
+from gguf_eval.report.words import duration
+from gguf_eval.study.events import PointPlan, StagePlan
+from gguf_eval.study.forecast import Forecast, NewFile
+
+_WORDS = {
+    "convert": "converting", "make": "making files", "score": "scoring", "generate": "written answers",
+    "speed": "speed and memory", "text": "text",
+}  # fmt: skip
+_LABEL = 10
+_ASKED = ("score", "generate")
+
+
+def forecast_text(found: Forecast) -> str:
+    """The whole plan, a section for each thing that would be done."""
+    sections = [f"{'study':<{_LABEL}}{plain(str(found.study))}"]
+    if found.downloads:
+        rows = [
+            (plain(d.repo), d.kind, f"{d.files} file{'s' * (d.files != 1)}", megabytes(d.size_bytes))
+            for d in found.downloads
+        ]
+        sections.append(_section("download", table(("repository", "", "", "size"), rows, right=(3,))))
+    if found.conversions:
+        sections.append(_section("convert", _files(found.conversions)))
+    if found.makings:
+        sections.append(_section("make", _files(found.makings)))
+    sections.append(_section("tasks", _tasks(found)))
+    sections.append(_section("points", _points(found.points)))
+    needs = [f"{megabytes(n.needed_bytes)} needed, {megabytes(n.free_bytes)} free at {n.folder}" for n in found.disk]
+    sections.append(_section("disk", "\n".join(map(plain, needs)) or "nothing to speak of"))
+    sections.append(_section("time", "\n".join(_time(found))))
+    return "\n".join(sections)
+
+
+def forecast_line(found: Forecast) -> str:
+    """The plan in one line; empty where there is nothing left to do."""
+    parts = []
+    if found.downloads:
+        parts.append(f"download {megabytes(sum(d.size_bytes for d in found.downloads))}")
+    if found.conversions:
+        parts.append(f"convert {', '.join(plain(new.name) for new in found.conversions)}")
+    if found.makings:
+        count = len(found.makings)
+        parts.append(
+            f"make {count} model file{'s' * (count != 1)} of {megabytes(sum(new.size_bytes for new in found.makings))}"
+        )
+    done, whole = found.answers
+    if whole > done:
+        there = f" ({done:,} there already)" if done else ""
+        parts.append(f"get {whole - done:,} answers{there}")
+    measured = sum(stage.kind == "speed" and stage.done < stage.units for p in found.points for stage in p.stages)
+    if measured:
+        parts.append(f"time {measured} point{'s' * (measured != 1)}")
+    read = sum(stage.kind == "text" and stage.done < stage.units for p in found.points for stage in p.stages)
+    if read:
+        parts.append(f"run {read} over the text")
+    if not parts:
+        return ""
+    return f"plan: {', '.join(parts)}; {_total(found)}"
+
+
+def forecast_document(found: Forecast) -> dict[str, Any]:
+    """The plan as the JSON document of ``run --plan``."""
+    done, whole = found.answers
+    return {
+        "study": str(found.study),
+        "downloads": [vars(download) for download in found.downloads],
+        "conversions": [vars(new) for new in found.conversions],
+        "makings": [vars(new) for new in found.makings],
+        "points": [
+            {
+                "name": point.name,
+                "seconds": sum(stage.seconds_left for stage in point.stages),
+                "stages": [
+                    {
+                        "kind": stage.kind,
+                        "name": stage.name,
+                        "units": stage.units,
+                        "done": stage.done,
+                        "seconds": stage.seconds_left,
+                    }
+                    for stage in point.stages
+                ],
+            }
+            for point in found.points
+        ],
+        "answers": {"in_all": whole, "there": done},
+        "unknown_items": list(found.unknown),
+        "disk": [{**vars(need), "folder": str(need.folder)} for need in found.disk],
+        "seconds": {**found.seconds, "total": found.total_seconds},
+        "basis": found.basis,
+        "rates": [vars(rates) for rates in found.rates],
+        "planning_seconds": found.planning_seconds,
+    }
+
+
+def _section(label: str, text: str) -> str:
+    lines = text.split("\n")
+    return "\n".join(f"{label if i == 0 else '':<{_LABEL}}{line}".rstrip() for i, line in enumerate(lines))
+
+
+def _files(files: Sequence[NewFile]) -> str:
+    rows = []
+    for new in files:
+        if new.problem:
+            rows.append((plain(new.name), new.level, "", f"can't be made: {plain(new.problem)}"))
+        else:
+            rows.append((plain(new.name), new.level, ("" if new.exact else "about ") + megabytes(new.size_bytes), ""))
+    return table(("model file", "level", "size", ""), rows, right=(2,))
+
+
+def _tasks(found: Forecast) -> str:
+    """Each task once: its items, and what the points together still have to answer."""
+    stages: dict[tuple[str, str], list[StagePlan]] = {}
+    for point in found.points:
+        for stage in point.stages:
+            if stage.kind in _ASKED:
+                stages.setdefault((stage.kind, stage.name), []).append(stage)
+    rows = []
+    for (kind, name), alike in stages.items():
+        known = name not in found.unknown
+        left = sum(stage.units - stage.done for stage in alike)
+        rows.append(
+            (
+                plain(name),
+                "written" if kind == "generate" else "scored",
+                f"{alike[0].units:,}" if known else "known once downloaded",
+                f"{left:,}" if known else "",
+                f"{sum(stage.done for stage in alike):,}",
+            )
+        )
+    if not rows:
+        return "none"
+    return table(("task", "answers", "items", "to get", "there already"), rows, right=(2, 3, 4))
+
+
+def _points(points: Sequence[PointPlan]) -> str:
+    rows = []
+    for point in points:
+        left = [stage for stage in point.stages if stage.done < stage.units]
+        answers = sum(stage.units - stage.done for stage in left if stage.kind in _ASKED)
+        todo = ["make the file"] * any(stage.kind == "make" for stage in left)
+        todo += [f"{answers:,} answers"] * bool(answers)
+        todo += ["speed and memory"] * any(stage.kind == "speed" for stage in left)
+        todo += [plain(stage.name) for stage in left if stage.kind == "text"]
+        seconds = sum(stage.seconds_left for stage in left)
+        rows.append((plain(point.name), ", ".join(todo) or "complete", duration(seconds) if todo else ""))
+    return table(("point", "to do", "time"), rows)
+
+
+def _time(found: Forecast) -> list[str]:
+    if not found.seconds:
+        return ["none: everything is there"]
+    parts = [f"{_WORDS[kind]} {duration(seconds)}" for kind, seconds in found.seconds.items()]
+    lines = [f"{_total(found)}: {', '.join(parts)}" if len(parts) > 1 else _total(found)]
+    lines.append(f"an estimate, {_basis(found)}")
+    if found.unknown:
+        lines.append(f"without {', '.join(map(plain, found.unknown))}: their items are known once downloaded")
+    return lines
+
+
+def _total(found: Forecast) -> str:
+    extra = " beside the download" if found.downloads else ""
+    return duration(found.total_seconds) + extra
+
+
+def _basis(found: Forecast) -> str:
+    if found.basis == "guessed":
+        return "guessed from the size of the files and the number of cores"
+    rates = found.rates[0]
+    speeds = f"{rates.prompt:,.0f} tokens/s read, {rates.alone:,.1f} written"
+    file = f"a file of {megabytes(rates.size_bytes)}"
+    if found.basis == "measured":
+        return f"from speeds in the study ({file}: {speeds}), scaled to the other files"
+    return f"from a few seconds' trial ({file}: {speeds}), scaled to the other files"
