@@ -84,6 +84,7 @@ class RunView:
     """Those of earlier runs included."""
     answers_in_all: int
     fraction: float | None
+    """Of the predicted time of all points that have not failed."""
     seconds: float
     """Since it began."""
     seconds_left: float | None
@@ -196,7 +197,7 @@ class Progress:
                 points=tuple(self._point_view(point, now) for point in self._points.values()),
                 answers=sum(_done(stage) for stage in asked),
                 answers_in_all=sum(stage.plan.units for stage in asked),
-                fraction=_fraction(stages),
+                fraction=_fraction(s for p in self._points.values() if p.reason is None for s in p.stages.values()),
                 seconds=now - self._began,
                 seconds_left=self._seconds_left(now),
             )

@@ -41,6 +41,7 @@ from gguf_eval.cli.options import (
     memory_bytes,
     model_source_path,
     offload_settings,
+    print_json,
     print_summary,
     split_names,
 )

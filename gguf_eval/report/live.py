@@ -43,7 +43,7 @@ def frame(view: RunView, width: int, height: int, *, ascii_only: bool = False) -
     lines.append(_head(layout))
     if first:
         lines.append(Text(f"… {first} more above", style="dim"))
-    lines += [_row(names[i], view.points[i], layout, width, ascii_only) for i in range(first, last)]
+    lines += [_row(names[i], view.points[i], layout, ascii_only) for i in range(first, last)]
     if last < len(view.points):
         lines.append(Text(f"… {len(view.points) - last} more", style="dim"))
     lines.append(_total(view, layout, ascii_only))
@@ -66,7 +66,7 @@ def stage_text(stage: StageView, room: int) -> str:
 
 
 def _layout(names: Sequence[str], width: int) -> Layout:
-    name = min(max(map(len, [*names, "total"])), _LONGEST_NAME)
+    name = min(max(map(len, [*names, "total"])), _LONGEST_NAME, width // 3)
     right = list(_HEADS)
     while True:
         taken = name + len(_GAP) + sum(len(_GAP) + _HEADS[column][1] for column in right)
@@ -96,11 +96,11 @@ def _head(layout: Layout) -> Text:
     return Text(_GAP.join(cells).rstrip(), style="dim")
 
 
-def _row(name: str, point: PointView, layout: Layout, width: int, ascii_only: bool) -> Text:
+def _row(name: str, point: PointView, layout: Layout, ascii_only: bool) -> Text:
     line = Text(_padded(_cut(name, layout.name), layout.name), style="bold" if point.state == "working" else "")
     line.append(_GAP)
     if point.state == "failed":
-        return line.append(_cut(f"failed: {plain(point.reason)}", width - len(line)), style="red")
+        return line.append(f"failed: {plain(point.reason)}", style="red")  # its end is cut, not its middle
     if point.state == "working" and point.stage is not None:
         line.append(_padded(stage_text(point.stage, layout.doing), layout.doing), style="cyan")
     else:

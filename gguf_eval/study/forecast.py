@@ -135,6 +135,8 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
     missing, work, unread = tasks_here(tasks, request)
     text, text_missing = text_here(request)
     sizes, problems = _exact_sizes(points, request) if thorough else ({}, {})
+    makings = _makings(points, sizes, problems)
+    points = [point for point in points if point.name not in problems]
     with open_lookup(request.study) as lookup:
         known = study_rates(lookup.measured_speeds(), processor_name())
         what = OutlineRequest(request, work, known, text, unread, WIKITEXT2 if text_missing else "", sizes)
@@ -144,7 +146,6 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
             planned = outline(replace(what, known=known), points, lookup)
     fetched = [*(file for source in pending for file in source.downloads), *missing, *text_missing]
     conversions = tuple(NewFile(s.reference, s.level, s.size_bytes, True) for s in pending)
-    makings = _makings(points, sizes, problems)
     return Forecast(
         study=request.study,
         downloads=_by_repository(fetched),
