@@ -145,6 +145,8 @@ def _to_fetch(wanted: _Wanted, folder: str | None, patterns: tuple[str, ...]) ->
 
     if is_offline():
         return []
+    if silence := _silence(wanted):
+        raise wanted.error(f"{wanted.label}: {_explain_cache_miss(silence)}")
     try:
         entries = list(
             HfApi(endpoint=endpoint()).list_repo_tree(
@@ -261,7 +263,7 @@ def _explain(wanted: _Wanted, error: Exception) -> str:
     elif isinstance(error, errors.HFValidationError):
         explanation = "not a repository name; the form is owner/name"
     elif isinstance(error, errors.LocalEntryNotFoundError):
-        explanation = _explain_cache_miss(error)
+        explanation = _explain_cache_miss(error.__cause__)
     elif isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         explanation = f"{endpoint()} answered HTTP {status}; run again later, what has come down is kept"
@@ -270,12 +272,11 @@ def _explain(wanted: _Wanted, error: Exception) -> str:
     return explanation
 
 
-def _explain_cache_miss(error: Exception) -> str:
+def _explain_cache_miss(cause: BaseException | None) -> str:
     if is_offline():
         return "not (wholly) in the cache, and HF_HUB_OFFLINE forbids downloading; unset it once and run again"
     return (
-        f"not (wholly) in the cache, and {endpoint()} can't be reached{_reason(error.__cause__)}; "
-        "check the network and run again"
+        f"not (wholly) in the cache, and {endpoint()} can't be reached{_reason(cause)}; check the network and run again"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gguf_eval.report.escape import plain
 from gguf_eval.report.model_files import megabytes, table
-from gguf_eval.report.words import duration
+from gguf_eval.report.words import duration, size
 from gguf_eval.study.events import PointPlan, StagePlan
 from gguf_eval.study.forecast import Forecast, NewFile
 
@@ -47,11 +47,9 @@ def forecast_line(found: Forecast) -> str:
         parts.append(f"download {megabytes(sum(d.size_bytes for d in found.downloads))}")
     if found.conversions:
         parts.append(f"convert {', '.join(plain(new.name) for new in found.conversions)}")
-    if found.makings:
-        count = len(found.makings)
-        parts.append(
-            f"make {count} model file{'s' * (count != 1)} of {megabytes(sum(new.size_bytes for new in found.makings))}"
-        )
+    sizes = [new.size_bytes for new in found.makings if not new.problem]
+    if sizes:
+        parts.append(f"make {len(sizes)} model file{'s' * (len(sizes) != 1)} of {size(sum(sizes))}")
     done, whole = found.answers
     if whole > done:
         there = f" ({done:,} there already)" if done else ""
@@ -113,7 +111,8 @@ def _files(files: Sequence[NewFile]) -> str:
         if new.problem:
             rows.append((plain(new.name), new.level, "", f"can't be made: {plain(new.problem)}"))
         else:
-            rows.append((plain(new.name), new.level, ("" if new.exact else "about ") + megabytes(new.size_bytes), ""))
+            shown = megabytes(new.size_bytes) if new.exact else f"about {size(new.size_bytes)}"
+            rows.append((plain(new.name), new.level, shown, ""))
     return table(("model file", "level", "size", ""), rows, right=(2,))
 
 
@@ -159,9 +158,11 @@ def _points(points: Sequence[PointPlan]) -> str:
 def _time(found: Forecast) -> list[str]:
     if not found.seconds:
         return ["none: everything is there"]
-    parts = [f"{_WORDS[kind]} {duration(seconds)}" for kind, seconds in found.seconds.items()]
-    lines = [f"{_total(found)}: {', '.join(parts)}" if len(parts) > 1 else _total(found)]
-    lines.append(f"an estimate, {_basis(found)}")
+    lines = [_total(found)]
+    if len(found.seconds) > 1:
+        width = max(map(len, _WORDS.values()))
+        lines += [f"  {_WORDS[kind]:<{width}}  {duration(seconds)}" for kind, seconds in found.seconds.items()]
+    lines += _basis(found)
     if found.unknown:
         lines.append(f"without {', '.join(map(plain, found.unknown))}: their items are known once downloaded")
     return lines
@@ -172,12 +173,11 @@ def _total(found: Forecast) -> str:
     return duration(found.total_seconds) + extra
 
 
-def _basis(found: Forecast) -> str:
+def _basis(found: Forecast) -> list[str]:
     if found.basis == "guessed":
-        return "guessed from the size of the files and the number of cores"
+        return ["a guess from the size of the files and the number of cores"]
     rates = found.rates[0]
     speeds = f"{rates.prompt:,.0f} tokens/s read, {rates.alone:,.1f} written"
     file = f"a file of {megabytes(rates.size_bytes)}"
-    if found.basis == "measured":
-        return f"from speeds in the study ({file}: {speeds}), scaled to the other files"
-    return f"from a few seconds' trial ({file}: {speeds}), scaled to the other files"
+    source = "speeds in the study" if found.basis == "measured" else "a few seconds' trial"
+    return [f"an estimate from {source}, scaled to the other files", f"({file}: {speeds})"]
