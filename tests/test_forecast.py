@@ -68,7 +68,7 @@ def test_the_text_of_a_plan_is_as_it_was() -> None:
     found = a_forecast()
     assert forecast_text(found) + "\n" == (GOLDEN / "plan.txt").read_text(encoding="utf-8")
     assert forecast_line(found) == (
-        "plan: download 12.3 MB, convert owner/llama-7b, make 2 model files of 4,100.0 MB, "
+        "plan: download 12.3 MB, convert owner/llama-7b, make 1 model file of 4,100 MB, "
         "get 170 answers (330 there already), time 1 point, run 1 over the text; about 33 min beside the download"
     )
     assert found.heavy

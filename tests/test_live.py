@@ -29,6 +29,8 @@ from gguf_eval.study.events import (
     StagePlan,
     Tally,
 )
+from gguf_eval.study.plan import RunRequest
+from gguf_eval.study.run import run_study
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -186,6 +188,29 @@ def test_plain_lines_have_accuracy_and_no_control_codes() -> None:
         f"{shown}: hellaswag: 200 in 20.0 s, 10.0/s, accuracy 50.0 (43–57), 2 unscored",
         f"{shown}: out of memory",
     ]
+
+
+def test_everything_planned_is_done_in_the_end(place: Path) -> None:
+    """Points that share a file make it once; what was planned is what happens, and again there is nothing to do."""
+
+    class Following:
+        def __init__(self) -> None:
+            self.progress = Progress()
+            self.tell, self.note = self.progress.tell, print
+
+    request = RunRequest(
+        models=(place / "tiny.gguf",), study=place / "s.sqlite", levels=("F32", "Q8_0", "Q4_0"), threads=1,
+        tasks=("count.toml",), cache_types=(("F16", "F16"), ("Q8_0", "Q8_0")), repetitions=1, ctx=128,
+    )  # fmt: skip
+    for began in (True, False):
+        observer = Following()
+        assert run_study(request, observer)
+        view = observer.progress.view()
+        assert [point.state for point in view.points] == ["done"] * 6
+        assert [point.fraction for point in view.points] == [1.0] * 6
+        assert (view.answers, view.answers_in_all, view.fraction) == (240, 240, 1.0)
+        assert all(point.accuracy is not None and point.accuracy.n == 40 for point in view.points)
+        assert any(point.memory_bytes for point in view.points) == began
 
 
 def test_a_piped_run_writes_no_control_codes(place: Path) -> None:

@@ -62,7 +62,7 @@ def forecast_line(found: Forecast) -> str:
         parts.append(f"run {read} over the text")
     if not parts:
         return ""
-    return f"plan: {', '.join(parts)}; {_total(found)}"
+    return f"plan: {', '.join(parts)}; {'at a guess ' if found.basis == 'guessed' else ''}{_total(found)}"
 
 
 def forecast_document(found: Forecast) -> dict[str, Any]:

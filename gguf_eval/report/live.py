@@ -61,7 +61,7 @@ def stage_text(stage: StageView, room: int) -> str:
     if stage.kind == "text":
         count = f" {min(99, 100 * stage.done // stage.units)} %" if stage.units else f" {stage.done:,}"
     else:
-        count = f" {stage.done}/{stage.units}"
+        count = f" {stage.done:{len(str(stage.units))}}/{stage.units}"  # as wide from beginning to end
     return _cut(name, room - len(count)) + count
 
 

@@ -25,9 +25,9 @@ from gguf_eval.tasks.spec import Generation, Task
 Basis = Literal["measured", "calibrated", "guessed"]
 """measured: speeds that the study holds; calibrated: a few seconds' decoding; guessed: from the size and the cores."""
 
-_ARITHMETIC = 2e10
+_ARITHMETIC = 4e10
 """Multiplications a second of one core in a matrix product; of a guess."""
-_READING = 1e10
+_READING = 1.5e10
 """Bytes a second from memory; of a guess."""
 _TOGETHER = 3.0
 """How much faster 16 answers are written side by side than one alone; where only the latter was measured."""

@@ -56,7 +56,8 @@ class OutlineRequest:
 
 def outline(what: OutlineRequest, points: Sequence[PlannedPoint], lookup: StudyLookup) -> tuple[PointPlan, ...]:
     """Every point with its stages; nothing is made, and only what is there is read."""
-    seen = [_seen(what, point, lookup) for point in points]
+    makers = {point.path: point.name for point in reversed(points)}  # the first point of a file makes it
+    seen = [_seen(what, point, lookup, makes=makers[point.path] == point.name) for point in points]
     characters = {work.task.hash: prompt_characters(work.items.values()) for work in what.work}
     return tuple(
         PointPlan(
@@ -91,14 +92,17 @@ class _Seen:
     id: int | None
     """In the study, where it is known there."""
     rates: Rates
+    makes: bool
+    """Whether it is the first of the points that share the file, and so the one that makes it."""
 
 
-def _seen(what: OutlineRequest, point: PlannedPoint, lookup: StudyLookup) -> _Seen:
+def _seen(what: OutlineRequest, point: PlannedPoint, lookup: StudyLookup, *, makes: bool) -> _Seen:
     request, source = what.request, point.source
     file = describe(point.path, cache=request.cache) if is_there(point) and source.sha256 else None
     identity = lookup.find_point(file.sha256, point_settings(request, point)) if file else None
     size = file.size_bytes if file else what.sizes.get(point.name) or rough_size(source.parameters, point.level)
-    return _Seen(point, file, identity, rates_of(what.known, source.parameters, size, request.threads))
+    rates = rates_of(what.known, source.parameters, size, request.threads)
+    return _Seen(point, file, identity, rates, makes and point.made and file is None)
 
 
 def _reference(seen: _Seen, others: Sequence[_Seen]) -> _Seen:
@@ -116,7 +120,7 @@ def _stages(
 ) -> list[StagePlan]:
     point, request, rates = seen.point, what.request, seen.rates
     stages = []
-    if seen.file is None and point.made:
+    if seen.makes:
         seconds = make_seconds(point.level, point.source.parameters, request.threads)
         stages.append(StagePlan("make", "", 1, 0, Tally(), seconds))
     asked = [_asked(work, seen, characters[work.task.hash], lookup) for work in what.work]
