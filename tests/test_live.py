@@ -121,7 +121,7 @@ def test_more_points_than_rows_are_a_window_around_the_one_at_work() -> None:
     assert len(lines) <= 13
     assert "… 17 more above" in lines
     assert "… 16 more" in lines
-    assert any(line.startswith("L20") and "hellaswag 0/200" in line for line in lines)
+    assert any(line.startswith("L20") and "hellaswag   0/200" in line for line in lines)
 
 
 def test_accuracy_is_wilsons_over_what_is_answered_and_resumed_answers_count() -> None:
