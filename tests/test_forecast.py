@@ -22,7 +22,8 @@ from gguf_eval.report.forecast import forecast_line, forecast_text
 from gguf_eval.runtime.settings import EngineSettings
 from gguf_eval.study.cost import Rates, calibrated_rates, guessed_rates, rates_of, speed_seconds
 from gguf_eval.study.events import PointPlan, StagePlan, Tally
-from gguf_eval.study.forecast import DiskNeed, Download, Forecast, NewFile, check_disk, forecast
+from gguf_eval.study.forecast import DiskNeed, Download, Forecast, NewFile, TaskCount, check_disk
+from gguf_eval.study.forecasting import forecast
 from gguf_eval.study.jobs import SpeedJob
 from gguf_eval.study.plan import RunRequest, plan_points
 
@@ -51,6 +52,7 @@ def a_forecast() -> Forecast:
             NewFile("llama-7b Q4_K_M", "Q4_K_M", 4_100_000_000, False),
             NewFile("llama-7b IQ1_S", "IQ1_S", 0, False, "IQ1_S needs an importance matrix"),
         ),
+        tasks=(TaskCount("hellaswag", False, 200, 120, 280), TaskCount("gsm8k", True, 50, 50, 50)),
         points=(
             PointPlan("llama-7b Q8_0", "llama-7b", "Q8_0", done),
             PointPlan("llama-7b Q4_K_M", "llama-7b", "Q4_K_M", todo),
@@ -59,7 +61,6 @@ def a_forecast() -> Forecast:
         seconds={"convert": 135.0, "make": 130.0, "score": 240.0, "generate": 900.0, "speed": 60.0, "text": 500.0},
         basis="calibrated",
         rates=(RATES,),
-        unknown=(),
         planning_seconds=1.0,
     )
 
@@ -68,8 +69,8 @@ def test_the_text_of_a_plan_is_as_it_was() -> None:
     found = a_forecast()
     assert forecast_text(found) + "\n" == (GOLDEN / "plan.txt").read_text(encoding="utf-8")
     assert forecast_line(found) == (
-        "plan: download 12.3 MB, convert owner/llama-7b, make 1 model file of 4,100 MB, "
-        "get 170 answers (330 there already), time 1 point, run 1 over the text; about 33 min beside the download"
+        "plan: download 12 MB, convert owner/llama-7b, make 1 model file of 4,100 MB, "
+        "get 170 answers (330 there already), time 1 point, run 1 point over the text; about 33 min beside the download"
     )
     assert found.heavy
     assert replace(found, downloads=(), disk=()).heavy  # for its time
@@ -78,7 +79,14 @@ def test_the_text_of_a_plan_is_as_it_was() -> None:
 
 def test_a_plan_without_anything_to_do_is_no_line() -> None:
     found = replace(
-        a_forecast(), downloads=(), conversions=(), makings=(), points=a_forecast().points[:1], seconds={}, disk=()
+        a_forecast(),
+        downloads=(),
+        conversions=(),
+        makings=(),
+        points=a_forecast().points[:1],
+        tasks=(TaskCount("hellaswag", False, 200, 0, 200),),
+        seconds={},
+        disk=(),
     )
     assert forecast_line(found) == ""
     assert "none: everything is there" in forecast_text(found)
@@ -95,7 +103,7 @@ def test_a_plan_does_nothing_and_its_sizes_are_exact(place: Path) -> None:
     makings = {new["level"]: new for new in document["makings"]}
     assert makings["Q8_0"]["exact"]
     assert "needs an importance matrix" in makings["IQ1_S"]["problem"]
-    assert document["answers"] == {"in_all": 80, "there": 0}
+    assert document["answers"] == {"left": 80, "there": 0}
     assert document["basis"] == "guessed"  # so small a run is not calibrated for
     done = gguf_eval("run", "tiny.gguf", "-q", "F32,Q8_0", *FAST, "-n", "30")
     assert done.returncode == 0
@@ -144,7 +152,7 @@ def test_a_plan_downloads_neither_weights_nor_rows(place: Path, monkeypatch: pyt
         document = json.loads(planned.stdout)
         sizes = {download["repo"]: download["size_bytes"] for download in document["downloads"]}
         assert sizes == {"someone/Tiny-Llama": weights, "aps/super_glue": rows}
-        assert document["answers"] == {"in_all": 180, "there": 0}  # the rows are counted from the file's end
+        assert document["answers"] == {"left": 180, "there": 0}  # the rows are counted from the file's end
         assert [new["name"] for new in document["conversions"]] == ["someone/Tiny-Llama"]
         assert document["study"] == "Tiny-Llama.study.sqlite"
         names = {path.name for path in (place / "hub-cache").rglob("*")}
@@ -157,7 +165,7 @@ def test_a_plan_downloads_neither_weights_nor_rows(place: Path, monkeypatch: pyt
         assert converted.stat().st_size == document["conversions"][0]["size_bytes"]
         later = json.loads(gguf_eval(*command, "--plan", "--json").stdout)
     assert (later["downloads"], later["conversions"], later["makings"]) == ([], [], [])
-    assert later["answers"] == {"in_all": 180, "there": 180}
+    assert later["answers"] == {"left": 0, "there": 180}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are POSIX's")

@@ -192,7 +192,7 @@ class Progress:
         with self._lock:
             now = self._clock()
             stages = [stage for point in self._points.values() for stage in point.stages.values()]
-            asked = [stage for stage in stages if stage.plan.kind in ("score", "generate")]
+            asked = [stage for stage in stages if stage.plan.answers]
             return RunView(
                 points=tuple(self._point_view(point, now) for point in self._points.values()),
                 answers=sum(_done(stage) for stage in asked),
@@ -275,7 +275,7 @@ def _answers_per_second(stages: Iterable[_Stage], now: float) -> float | None:
     """Over all stages that answer; the time before the first answers, when the file is read, counts as theirs."""
     answers, seconds = 0, 0.0
     for stage in stages:
-        if stage.plan.kind in ("score", "generate") and stage.first is not None and stage.began is not None:
+        if stage.plan.answers and stage.first is not None and stage.began is not None:
             began, early = stage.first
             counts = stage.done > early and stage.last > began
             answers += stage.done - early if counts else stage.done

@@ -154,7 +154,8 @@ def _plan_and_run(request: RunRequest, models: list[str], *, plan: bool, yes: bo
     """Say what the run will do; unless that was all that is wanted, ask where it is heavy, and do it."""
     from gguf_eval.files.model_file import model_name
     from gguf_eval.report.forecast import forecast_document, forecast_line, forecast_text
-    from gguf_eval.study.forecast import check_disk, forecast
+    from gguf_eval.study.forecast import check_disk
+    from gguf_eval.study.forecasting import forecast
 
     may_ask = not (yes or plan) and sys.stdin.isatty() and sys.stdout.isatty()
     found = forecast(request, models, thorough=plan, calibrate=plan or may_ask)

@@ -8,7 +8,7 @@ from typing import Any
 from gguf_eval.report.escape import plain
 from gguf_eval.report.model_files import megabytes, table
 from gguf_eval.report.words import duration, size
-from gguf_eval.study.events import PointPlan, StagePlan
+from gguf_eval.study.events import PointPlan
 from gguf_eval.study.forecast import Forecast, NewFile
 
 _WORDS = {
@@ -16,17 +16,13 @@ _WORDS = {
     "speed": "speed and memory", "text": "text",
 }  # fmt: skip
 _LABEL = 10
-_ASKED = ("score", "generate")
 
 
 def forecast_text(found: Forecast) -> str:
     """The whole plan, a section for each thing that would be done."""
     sections = [f"{'study':<{_LABEL}}{plain(str(found.study))}"]
     if found.downloads:
-        rows = [
-            (plain(d.repo), d.kind, f"{d.files} file{'s' * (d.files != 1)}", megabytes(d.size_bytes))
-            for d in found.downloads
-        ]
+        rows = [(plain(d.repo), d.kind, _several(d.files, "file"), megabytes(d.size_bytes)) for d in found.downloads]
         sections.append(_section("download", table(("repository", "", "", "size"), rows, right=(3,))))
     if found.conversions:
         sections.append(_section("convert", _files(found.conversions)))
@@ -42,24 +38,16 @@ def forecast_text(found: Forecast) -> str:
 
 def forecast_line(found: Forecast) -> str:
     """The plan in one line; empty where there is nothing left to do."""
-    parts = []
-    if found.downloads:
-        parts.append(f"download {megabytes(sum(d.size_bytes for d in found.downloads))}")
-    if found.conversions:
-        parts.append(f"convert {', '.join(plain(new.name) for new in found.conversions)}")
-    sizes = [new.size_bytes for new in found.makings if not new.problem]
-    if sizes:
-        parts.append(f"make {len(sizes)} model file{'s' * (len(sizes) != 1)} of {size(sum(sizes))}")
-    done, whole = found.answers
-    if whole > done:
-        there = f" ({done:,} there already)" if done else ""
-        parts.append(f"get {whole - done:,} answers{there}")
-    measured = sum(stage.kind == "speed" and stage.done < stage.units for p in found.points for stage in p.stages)
-    if measured:
-        parts.append(f"time {measured} point{'s' * (measured != 1)}")
-    read = sum(stage.kind == "text" and stage.done < stage.units for p in found.points for stage in p.stages)
-    if read:
-        parts.append(f"run {read} over the text")
+    parts = [f"download {size(found.bytes_fetched)}"] * bool(found.downloads)
+    parts += [f"convert {', '.join(plain(new.name) for new in found.conversions)}"] * bool(found.conversions)
+    if found.bytes_made:
+        count = sum(not new.problem for new in found.makings)
+        parts.append(f"make {_several(count, 'model file')} of {size(found.bytes_made)}")
+    if found.answers_left:
+        there = f" ({found.answers_there:,} there already)" if found.answers_there else ""
+        parts.append(f"get {found.answers_left:,} answers{there}")
+    parts += [f"time {_several(found.waiting('speed'), 'point')}"] * bool(found.waiting("speed"))
+    parts += [f"run {_several(found.waiting('text'), 'point')} over the text"] * bool(found.waiting("text"))
     if not parts:
         return ""
     return f"plan: {', '.join(parts)}; {'at a guess ' if found.basis == 'guessed' else ''}{_total(found)}"
@@ -67,7 +55,6 @@ def forecast_line(found: Forecast) -> str:
 
 def forecast_document(found: Forecast) -> dict[str, Any]:
     """The plan as the JSON document of ``run --plan``."""
-    done, whole = found.answers
     return {
         "study": str(found.study),
         "downloads": [vars(download) for download in found.downloads],
@@ -76,7 +63,7 @@ def forecast_document(found: Forecast) -> dict[str, Any]:
         "points": [
             {
                 "name": point.name,
-                "seconds": sum(stage.seconds_left for stage in point.stages),
+                "seconds": point.seconds_left,
                 "stages": [
                     {
                         "kind": stage.kind,
@@ -90,8 +77,8 @@ def forecast_document(found: Forecast) -> dict[str, Any]:
             }
             for point in found.points
         ],
-        "answers": {"in_all": whole, "there": done},
-        "unknown_items": list(found.unknown),
+        "tasks": [vars(task) for task in found.tasks],
+        "answers": {"left": found.answers_left, "there": found.answers_there},
         "disk": [{**vars(need), "folder": str(need.folder)} for need in found.disk],
         "seconds": {**found.seconds, "total": found.total_seconds},
         "basis": found.basis,
@@ -117,41 +104,28 @@ def _files(files: Sequence[NewFile]) -> str:
 
 
 def _tasks(found: Forecast) -> str:
-    """Each task once: its items, and what the points together still have to answer."""
-    stages: dict[tuple[str, str], list[StagePlan]] = {}
-    for point in found.points:
-        for stage in point.stages:
-            if stage.kind in _ASKED:
-                stages.setdefault((stage.kind, stage.name), []).append(stage)
-    rows = []
-    for (kind, name), alike in stages.items():
-        known = name not in found.unknown
-        left = sum(stage.units - stage.done for stage in alike)
-        rows.append(
-            (
-                plain(name),
-                "written" if kind == "generate" else "scored",
-                f"{alike[0].units:,}" if known else "known once downloaded",
-                f"{left:,}" if known else "",
-                f"{sum(stage.done for stage in alike):,}",
-            )
+    rows = [
+        (
+            plain(task.name),
+            "written" if task.written else "scored",
+            "known once downloaded" if task.items is None else f"{task.items:,}",
+            "" if task.items is None else f"{task.left:,}",
+            f"{task.there:,}",
         )
-    if not rows:
-        return "none"
-    return table(("task", "answers", "items", "to get", "there already"), rows, right=(2, 3, 4))
+        for task in found.tasks
+    ]
+    return table(("task", "answers", "items", "to get", "there already"), rows, right=(2, 3, 4)) if rows else "none"
 
 
 def _points(points: Sequence[PointPlan]) -> str:
     rows = []
     for point in points:
-        left = [stage for stage in point.stages if stage.done < stage.units]
-        answers = sum(stage.units - stage.done for stage in left if stage.kind in _ASKED)
+        left = [stage for stage in point.stages if stage.left]
         todo = ["make the file"] * any(stage.kind == "make" for stage in left)
-        todo += [f"{answers:,} answers"] * bool(answers)
+        todo += [f"{point.answers_left:,} answers"] * bool(point.answers_left)
         todo += ["speed and memory"] * any(stage.kind == "speed" for stage in left)
         todo += [plain(stage.name) for stage in left if stage.kind == "text"]
-        seconds = sum(stage.seconds_left for stage in left)
-        rows.append((plain(point.name), ", ".join(todo) or "complete", duration(seconds) if todo else ""))
+        rows.append((plain(point.name), ", ".join(todo) or "complete", duration(point.seconds_left) if todo else ""))
     return table(("point", "to do", "time"), rows)
 
 
@@ -163,9 +137,14 @@ def _time(found: Forecast) -> list[str]:
         width = max(map(len, _WORDS.values()))
         lines += [f"  {_WORDS[kind]:<{width}}  {duration(seconds)}" for kind, seconds in found.seconds.items()]
     lines += _basis(found)
-    if found.unknown:
-        lines.append(f"without {', '.join(map(plain, found.unknown))}: their items are known once downloaded")
+    unknown = [plain(task.name) for task in found.tasks if task.items is None]
+    if unknown:
+        lines.append(f"without {', '.join(unknown)}: their items are known once downloaded")
     return lines
+
+
+def _several(count: int, thing: str) -> str:
+    return f"{count} {thing}{'s' * (count != 1)}"
 
 
 def _total(found: Forecast) -> str:

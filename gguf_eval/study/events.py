@@ -49,9 +49,19 @@ class StagePlan:
     """What all of it is predicted to take."""
 
     @property
+    def left(self) -> int:
+        """Units that are to be done."""
+        return max(0, self.units - self.done)
+
+    @property
     def seconds_left(self) -> float:
         """What the rest is predicted to take."""
-        return self.seconds * max(0, self.units - self.done) / self.units
+        return self.seconds * self.left / self.units
+
+    @property
+    def answers(self) -> bool:
+        """Whether its units are answers to items."""
+        return self.kind in ("score", "generate")
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,16 @@ class PointPlan:
     model: str
     label: str
     stages: tuple[StagePlan, ...]
+
+    @property
+    def answers_left(self) -> int:
+        """Answers that are to be got."""
+        return sum(stage.left for stage in self.stages if stage.answers)
+
+    @property
+    def seconds_left(self) -> float:
+        """What is left of it is predicted to take."""
+        return sum(stage.seconds_left for stage in self.stages)
 
 
 @dataclass(frozen=True)
