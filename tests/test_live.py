@@ -124,6 +124,25 @@ def test_more_points_than_rows_are_a_window_around_the_one_at_work() -> None:
     assert any(line.startswith("L20") and "hellaswag   0/200" in line for line in lines)
 
 
+def test_the_time_left_stays_where_there_is_little_room() -> None:
+    name = "A-Model-With-A-Name-Of-30-Char Q4_K_M"
+    plan = PointPlan(name, "A", name, planned_point("x").stages)
+    other = PointPlan("B Q2_K", "B", "Q2_K", planned_point("x").stages)
+    progress = fed(Clock(), (0.0, Planned((plan, other), rough=False)), (0.0, StageBegan(name, "make", "", 1)))
+    for width in (50, 64, 72, 80, 90):
+        assert text_of(progress, width).splitlines()[-1].endswith("about 7 min left")
+
+
+def test_a_run_without_a_plan_shows_what_it_is_told() -> None:
+    clock = Clock()
+    progress = fed(clock, (0.0, StageBegan("tiny Q8_0", "text", "wiki.txt", 0)))
+    progress.tell(Advanced("tiny Q8_0", "text", "wiki.txt", 930))
+    assert "tiny Q8_0  wiki.txt 930" in text_of(progress, 80)
+    progress.tell(StageEnded("tiny Q8_0", "text", "wiki.txt"))
+    assert "tiny Q8_0  done" in text_of(progress, 80)
+    assert "1/1 points" in text_of(progress, 80)
+
+
 def test_accuracy_is_wilsons_over_what_is_answered_and_resumed_answers_count() -> None:
     clock = Clock()
     points = {point.label: point for point in a_run_in_its_middle(clock).view().points}

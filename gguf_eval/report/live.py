@@ -37,7 +37,8 @@ def frame(view: RunView, width: int, height: int, *, ascii_only: bool = False) -
     models = {point.model for point in view.points}
     title = next(iter(models)) if len(models) == 1 else ""
     names = [plain(point.label if title else point.name) for point in view.points]
-    layout = _layout(names, width)
+    right = [column for column in _HEADS if view.answers_in_all or column == "memory"]
+    layout = _layout(names, right, width)
     first, last = _window(view.points, max(_LEAST_ROWS, height - 4 - bool(title)))
     lines = [Text(plain(title), style="bold")] if title else []
     lines.append(_head(layout))
@@ -46,7 +47,7 @@ def frame(view: RunView, width: int, height: int, *, ascii_only: bool = False) -
     lines += [_row(names[i], view.points[i], layout, ascii_only) for i in range(first, last)]
     if last < len(view.points):
         lines.append(Text(f"… {len(view.points) - last} more", style="dim"))
-    lines.append(_total(view, layout, ascii_only))
+    lines.append(_total(view, layout, width, ascii_only))
     for line in lines:
         line.no_wrap = True
         line.truncate(width, overflow="ellipsis")
@@ -65,9 +66,8 @@ def stage_text(stage: StageView, room: int) -> str:
     return _cut(name, room - len(count)) + count
 
 
-def _layout(names: Sequence[str], width: int) -> Layout:
+def _layout(names: Sequence[str], right: list[str], width: int) -> Layout:
     name = min(max(map(len, [*names, "total"])), _LONGEST_NAME, width // 3)
-    right = list(_HEADS)
     while True:
         taken = name + len(_GAP) + sum(len(_GAP) + _HEADS[column][1] for column in right)
         room = width - taken - len(_GAP) - _PERCENT
@@ -139,18 +139,25 @@ def _bar(fraction: float | None, width: int, ascii_only: bool) -> Text:
     return Text.assemble((done * filled, "green"), (rest * (width - filled), "dim"), f"{share} %".rjust(_PERCENT))
 
 
-def _total(view: RunView, layout: Layout, ascii_only: bool) -> Text:
-    line = Text(_padded("total", layout.name) + _GAP)
+def _total(view: RunView, layout: Layout, width: int, ascii_only: bool) -> Text:
+    """What is done of everything and the time that is left; where there is little room, that stays longest."""
     counts = [f"{sum(point.state == 'done' for point in view.points)}/{len(view.points)} points"]
     if view.answers_in_all:
         counts.append(f"{view.answers:,}/{view.answers_in_all:,}")
-    line.append(_padded(_cut(", ".join(counts), layout.doing), layout.doing)).append(_GAP)
-    line.append_text(_bar(view.fraction, layout.bar, ascii_only)).append(_GAP)
-    line.append(clock_time(view.seconds))
-    finished = all(point.state in ("done", "failed") for point in view.points)
-    if view.seconds_left is not None and not finished:
-        line.append(f", {duration(view.seconds_left)} left", style="bold")
-    return line
+    doing = _padded(_cut(", ".join(counts), layout.doing), layout.doing) + _GAP
+    bar = _bar(view.fraction, layout.bar, ascii_only).append(_GAP)
+    passed = clock_time(view.seconds)
+    left = ""
+    if view.seconds_left is not None and any(point.state in ("waiting", "working") for point in view.points):
+        left = f"{duration(view.seconds_left)} left"
+    most = (f"{passed}, " if left else passed, (left, "bold"))
+    least = (left or passed, "bold" if left else "")
+    name = _padded("total", layout.name) + _GAP
+    whole = Text.assemble(name, doing, bar, *most)
+    for shorter in ((name, doing, bar, least), (name, doing, least), (name, least)):
+        if len(whole) > width:
+            whole = Text.assemble(*shorter)
+    return whole
 
 
 def _padded(text: str, width: int) -> str:

@@ -56,7 +56,7 @@ class StagePlan:
     @property
     def seconds_left(self) -> float:
         """What the rest is predicted to take."""
-        return self.seconds * self.left / self.units
+        return self.seconds * self.left / self.units if self.units else self.seconds
 
     @property
     def answers(self) -> bool:
