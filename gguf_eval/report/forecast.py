@@ -22,7 +22,7 @@ def forecast_text(found: Forecast) -> str:
     """The whole plan, a section for each thing that would be done."""
     sections = [f"{'study':<{_LABEL}}{plain(str(found.study))}"]
     if found.downloads:
-        rows = [(plain(d.repo), d.kind, _several(d.files, "file"), megabytes(d.size_bytes)) for d in found.downloads]
+        rows = [(plain(d.repo), d.kind, _several(d.files, "file"), size(d.size_bytes)) for d in found.downloads]
         sections.append(_section("download", table(("repository", "", "", "size"), rows, right=(3,))))
     if found.conversions:
         sections.append(_section("convert", _files(found.conversions)))
