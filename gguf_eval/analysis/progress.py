@@ -101,6 +101,8 @@ class _Stage:
     """When the first units came, and how many."""
     last: float = 0.0
     ended: float | None = None
+    failed: bool = False
+    """Whether it was broken off, so that its time says nothing."""
 
     def seconds(self, now: float) -> float:
         return 0.0 if self.began is None else (now if self.ended is None else self.ended) - self.began
@@ -151,6 +153,8 @@ class Progress:
                 point.memory_bytes = max(event.resident_bytes, point.memory_bytes or 0)
             elif isinstance(event, PointFailed):
                 self._point(event.point).reason = event.reason
+                if self._running is not None:
+                    self._running[1].failed = True
                 self._end(self._running)
             else:
                 self._advance(event)
@@ -229,7 +233,8 @@ class Progress:
 
     def _seconds_left(self, now: float) -> float | None:
         stages = [s for p in self._points.values() if p.reason is None for s in p.stages.values()]
-        begun = [s for p in self._points.values() for s in p.stages.values() if s.began is not None and s.plan.seconds]
+        every = [stage for point in self._points.values() for stage in point.stages.values()]
+        begun = [s for s in every if s.began is not None and s.plan.seconds and not s.failed]
         if not any(stage.plan.seconds for stage in stages):
             return None
         seen = sum(stage.seconds(now) for stage in begun if stage.fraction)
