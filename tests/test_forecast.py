@@ -143,11 +143,11 @@ def hub_files(place: Path) -> tuple[int, int]:
 
 def test_a_plan_downloads_neither_weights_nor_rows(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights, rows = hub_files(place)
-    command = ("run", "someone/Tiny-Llama", "-q", "BF16,Q8_0", "-t", "copa", "--no-speed", "--threads", "1")
+    command = ("run", "someone/Tiny-Llama", "-t", "copa", "--no-speed", "--threads", "1")
     with HubServer(place / "files") as hub:
         for name, value in hub.environment(place / "hub-cache").items():
             monkeypatch.setenv(name, value)
-        planned = gguf_eval(*command, "--plan", "--json")
+        planned = gguf_eval(*command, "-q", "F16,Q8_0", "--plan", "--json")
         assert planned.returncode == 0, planned.stderr
         document = json.loads(planned.stdout)
         sizes = {download["repo"]: download["size_bytes"] for download in document["downloads"]}
@@ -155,6 +155,7 @@ def test_a_plan_downloads_neither_weights_nor_rows(place: Path, monkeypatch: pyt
         assert document["answers"] == {"left": 180, "there": 0}  # the rows are counted from the file's end
         assert [new["name"] for new in document["conversions"]] == ["someone/Tiny-Llama"]
         assert document["study"] == "Tiny-Llama.study.sqlite"
+        assert [(new["level"], new["exact"]) for new in document["makings"]] == [("Q8_0", False)]
         names = {path.name for path in (place / "hub-cache").rglob("*")}
         assert not {"model.safetensors", "0000.parquet"} & names
         assert not list((place / "cache").rglob("*.gguf"))
@@ -165,7 +166,7 @@ def test_a_plan_downloads_neither_weights_nor_rows(place: Path, monkeypatch: pyt
         assert converted.stat().st_size == document["conversions"][0]["size_bytes"]
         later = json.loads(gguf_eval(*command, "--plan", "--json").stdout)
     assert (later["downloads"], later["conversions"], later["makings"]) == ([], [], [])
-    assert later["answers"] == {"left": 0, "there": 180}
+    assert later["answers"] == {"left": 0, "there": 90}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are POSIX's")
