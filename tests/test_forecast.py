@@ -15,6 +15,7 @@ import pytest
 from checkpoints import make, tiny
 from cli_process import FAST, gguf_eval
 from hub_server import HubServer
+from in_process import gguf_eval_here
 from pseudo_terminal import run_in_terminal
 
 from gguf_eval.errors import UsageError
@@ -95,7 +96,7 @@ def test_a_plan_without_anything_to_do_is_no_line() -> None:
 def test_a_plan_does_nothing_and_its_sizes_are_exact(place: Path) -> None:
     command = ("run", "tiny.gguf", "-q", "F32,Q8_0,IQ1_S", *FAST)
     before = sorted(place.rglob("*.gguf"))
-    planned = gguf_eval(*command, "--plan", "--json")
+    planned = gguf_eval_here(*command, "--plan", "--json")
     assert planned.returncode == 0, planned.stderr
     assert sorted(place.rglob("*.gguf")) == before
     assert not (place / "tiny.study.sqlite").exists()
@@ -105,13 +106,13 @@ def test_a_plan_does_nothing_and_its_sizes_are_exact(place: Path) -> None:
     assert "needs an importance matrix" in makings["IQ1_S"]["problem"]
     assert document["answers"] == {"left": 80, "there": 0}
     assert document["basis"] == "guessed"  # so small a run is not calibrated for
-    done = gguf_eval("run", "tiny.gguf", "-q", "F32,Q8_0", *FAST, "-n", "30")
+    done = gguf_eval_here("run", "tiny.gguf", "-q", "F32,Q8_0", *FAST, "-n", "30")
     assert done.returncode == 0
     assert done.stderr.startswith("plan: make 1 model file of ")
     assert "get 60 answers" in done.stderr
     [made] = (place / "cache" / "models").glob("*Q8_0*.gguf")
     assert made.stat().st_size == makings["Q8_0"]["size_bytes"]
-    again = gguf_eval("run", "tiny.gguf", "-q", "F32,Q8_0", *FAST, "--plan")
+    again = gguf_eval_here("run", "tiny.gguf", "-q", "F32,Q8_0", *FAST, "--plan")
     assert again.returncode == 0
     assert [line.split()[-4:] for line in again.stdout.splitlines() if " count " in line] == [
         ["scored", "40", "20", "60"]
@@ -211,7 +212,7 @@ def test_a_trial_of_a_file_gives_rates(tiny_f32: Path, tmp_path: Path) -> None:
 
 def test_speeds_that_the_study_holds_are_what_time_is_told_from(place: Path) -> None:
     command = ("run", "tiny.gguf", "-t", "count.toml", "--threads", "1", "-r", "1", "-c", "64")
-    assert gguf_eval(*command, "-n", "5").returncode == 0
-    document = json.loads(gguf_eval(*command, "--plan", "--json").stdout)
+    assert gguf_eval_here(*command, "-n", "5").returncode == 0
+    document = json.loads(gguf_eval_here(*command, "--plan", "--json").stdout)
     assert document["basis"] == "measured"
     assert document["seconds"].keys() == {"score", "total"}  # nothing is timed again
