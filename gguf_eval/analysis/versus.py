@@ -10,6 +10,7 @@ from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, 
 from gguf_eval.analysis.resampling import macro_difference
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import choose_reference
+from gguf_eval.analysis.task_divergence import TaskDivergence, task_divergence
 from gguf_eval.errors import StudyError, UsageError, nearest
 from gguf_eval.study.records import PointRecord, StudyRecord, TaskRecord
 
@@ -24,6 +25,8 @@ class TaskVersus:
     """Items that only one of the two has a scored answer to."""
     refused: str | None
     """Why there is no comparison."""
+    divergence: TaskDivergence | None = None
+    """On the tokens of right answers; None where the study has none of these two."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def _task(
     if comparison is None:
         missing = [point.name for point in (candidate, reference) if not point.outcomes.get(task.hash)]
         refused = f"{' and '.join(missing)} did not run it" if missing else "the two have no scored item in common"
-    return TaskVersus(task.name, comparison, pairs.left_out, refused)
+    return TaskVersus(task.name, comparison, pairs.left_out, refused, task_divergence(candidate, reference, task))
 
 
 def _answered(point: PointRecord, tasks: Sequence[TaskRecord]) -> str:

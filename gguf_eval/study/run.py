@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,9 +15,10 @@ from gguf_eval.study.plan import PlannedPoint, RunRequest, plan_points
 from gguf_eval.study.stages.generate import generate
 from gguf_eval.study.stages.make import make_model_file
 from gguf_eval.study.stages.measure import measure
-from gguf_eval.study.stages.over_text import ReadyPoint, over_text, text_request
+from gguf_eval.study.stages.over_text import over_text, text_request
+from gguf_eval.study.stages.reference import Reference, find_references, references_first
 from gguf_eval.study.stages.score import score
-from gguf_eval.study.stages.state import Observer, RunState, TaskItems
+from gguf_eval.study.stages.state import Observer, ReadyPoint, RunState, TaskItems
 from gguf_eval.study.store import StudyWriter
 from gguf_eval.tasks.catalog import find_tasks
 from gguf_eval.tasks.datasets import load_items, mirror
@@ -47,8 +49,11 @@ def run_study(request: RunRequest, observer: Observer) -> bool:
         for task_items in work:
             study.save_task(task_items.task, list(task_items.items.values()), run)
         state = RunState(request, study, observer, work, run, environment)
-        ready = [run_point(state, point) for point in points]
-        done = [point for point in ready if point is not None]
+        ready = [point for point in (prepare_point(state, point) for point in points) if point is not None]
+        references = find_references(state, ready)
+        done = [
+            p for p in references_first(ready, references) if run_point(state, p, references[p.planned.model], ready)
+        ]
         read = text is None or over_text(state, done, text)
     return read and len(done) == len(points)
 
@@ -65,8 +70,8 @@ def requested_tasks(request: RunRequest) -> list[Task]:
     return [with_shots(task, request.fewshot) if task.fewshot else task for task in tasks]
 
 
-def run_point(state: RunState, point: PlannedPoint) -> ReadyPoint | None:
-    """Make, score and time one point; None where that fails."""
+def prepare_point(state: RunState, point: PlannedPoint) -> ReadyPoint | None:
+    """Make one point's file and plan what is to be asked; None where that fails."""
     log = _log_path(state.request.study, point)
     try:
         file = make_model_file(state, point, log)
@@ -80,17 +85,23 @@ def run_point(state: RunState, point: PlannedPoint) -> ReadyPoint | None:
     settings = {"max_tokens": state.request.ctx, **point.engine.answer_settings, **point.chat}
     point_id = state.study.save_point(point.name, point.model, settings, file, point.origin)
     state.study.plan_point(point_id, [w.task.hash for w in state.work], speed=state.request.speed)
+    return ReadyPoint(point, point_id, file, settings, log)
+
+
+def run_point(state: RunState, point: ReadyPoint, reference: Reference, all_points: Sequence[ReadyPoint]) -> bool:
+    """Score and time one point; return whether that went well."""
+    planned, file, log = point.planned, point.file, point.log
     try:
-        score(state, point, point_id, file, log)
-        generate(state, point, point_id, file, log)
+        score(state, point, reference, all_points)
+        generate(state, planned, point.id, file, log)
         if state.request.speed:
-            measure(state, point, point_id, file, log)
+            measure(state, planned, point.id, file, log)
     except (EngineError, UsageError) as error:
-        state.study.set_failure(point_id, str(error), log)
-        state.observer.note(f"{point.name}: {error}")
-        return None
-    state.study.set_failure(point_id, None, None)
-    return ReadyPoint(point, point_id, file, log)
+        state.study.set_failure(point.id, str(error), log)
+        state.observer.note(f"{planned.name}: {error}")
+        return False
+    state.study.set_failure(point.id, None, None)
+    return True
 
 
 def _log_path(study: Path, point: PlannedPoint) -> Path:

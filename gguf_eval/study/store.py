@@ -15,6 +15,7 @@ import filelock
 
 from gguf_eval.errors import StudyError
 from gguf_eval.files.model_file import ModelFile
+from gguf_eval.runtime.answers import AnswerDivergence
 from gguf_eval.study.records import Outcome, TaskRecord, TextRecord
 from gguf_eval.study.schema import APPLICATION_ID, SCHEMA_VERSION, migrate
 from gguf_eval.study.text_content import pack_text
@@ -214,6 +215,47 @@ class StudyWriter:
                 "SELECT item_hash FROM outcome WHERE point_id = ? AND task_hash = ?", (point, task_hash)
             )
             return {row[0] for row in rows}
+
+    def scored(self, point: int, task_hash: str) -> set[str]:
+        """Hashes of the items this point has a score for."""
+        with sqlite_errors(self.path):
+            rows = self._connection.execute(
+                "SELECT item_hash FROM outcome WHERE point_id = ? AND task_hash = ? AND value IS NOT NULL",
+                (point, task_hash),
+            )
+            return {row[0] for row in rows}
+
+    def answered_points(self, model: str) -> list[tuple[int, str, dict[str, Any], str, float]]:
+        """(id, sha256, settings, level, bits per weight) of the model's points that have any outcome."""
+        with sqlite_errors(self.path):
+            rows = self._connection.execute(
+                "SELECT id, sha256, settings, level, bits_per_weight FROM point JOIN model_file USING (sha256) "
+                "WHERE model = ? AND EXISTS (SELECT 1 FROM outcome WHERE point_id = point.id) ORDER BY id",
+                (model,),
+            )
+            return [(row[0], row[1], json.loads(row[2]), row[3], row[4]) for row in rows]
+
+    def divergent(self, point: int, reference: int, task_hash: str) -> set[str]:
+        """Hashes of the items whose divergence from the reference is known, or known not to be had."""
+        with sqlite_errors(self.path):
+            rows = self._connection.execute(
+                "SELECT item_hash FROM answer_divergence WHERE point_id = ? AND reference_id = ? AND task_hash = ?",
+                (point, reference, task_hash),
+            )
+            return {row[0] for row in rows}
+
+    def save_divergences(
+        self, point: int, reference: int, task_hash: str, found: Mapping[str, AnswerDivergence]
+    ) -> None:
+        """Store divergences on right answers, by item hash."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO answer_divergence VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (point, reference, task_hash, item, one.tokens, one.kld, one.kld_variance, one.same_top, one.reason)
+                    for item, one in found.items()
+                ],
+            )
 
     def save_outcomes(self, point: int, task_hash: str, outcomes: Sequence[Outcome]) -> None:
         """Store outcomes; they are on the disk's way when this returns."""

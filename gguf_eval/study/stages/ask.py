@@ -32,7 +32,9 @@ def task_work(task_items: TaskItems) -> TaskWork:
     return TaskWork(
         task_hash=task_items.task.hash,
         item_hashes=tuple(items),
-        prompts=tuple(PromptWork(headers[item.header], item.contexts, item.choices) for item in items.values()),
+        prompts=tuple(
+            PromptWork(headers[item.header], item.contexts, item.choices, item.gold) for item in items.values()
+        ),
         headers=tuple(
             HeaderWork(
                 header.description,
@@ -55,11 +57,17 @@ def store_as_they_come(
     event_name: str,
     judge: Callable[[TaskItems, Mapping[str, Any]], Outcome],
     log: Path,
+    *,
+    more: int = 0,
+    on_event_too: Callable[[dict[str, Any]], int] = lambda event: 0,
 ) -> None:
-    """Run ``job`` and store what ``judge`` says of every row of its events called ``event_name``."""
+    """Run ``job`` and store what ``judge`` says of every row of its events called ``event_name``.
+
+    ``on_event_too`` is given every event after that, and answers how many of ``more`` further units it finished.
+    """
     by_hash = {task_items.task.hash: task_items for task_items in missing}
-    names = ", ".join(task_items.task.name for task_items in missing)
-    with state.observer.step(f"{point.name}: {names}", sum(len(t.items) for t in missing)) as advance:
+    names = ", ".join(task_items.task.name for task_items in missing) or "right answers"
+    with state.observer.step(f"{point.name}: {names}", sum(len(t.items) for t in missing) + more) as advance:
 
         def on_event(event: dict[str, Any]) -> None:
             if event["event"] == event_name:
@@ -69,5 +77,7 @@ def store_as_they_come(
                 advance(len(outcomes))
             elif event["event"] == "build":
                 save_build(state, event, point_id)
+            if finished := on_event_too(event):
+                advance(finished)
 
         run_in_worker(job, log, on_event)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
-from gguf_eval.study.plan import RunRequest
+from gguf_eval.files.model_file import ModelFile
+from gguf_eval.study.plan import PlannedPoint, RunRequest
 from gguf_eval.study.store import StudyWriter
 from gguf_eval.tasks.prompts import Item
 from gguf_eval.tasks.spec import Task
@@ -45,6 +47,18 @@ class RunState:
     run: int
     environment: dict[str, Any]
     """Of this run; completed when the first worker names its llama.cpp build."""
+
+
+@dataclass(frozen=True)
+class ReadyPoint:
+    """A point whose model file is there."""
+
+    planned: PlannedPoint
+    id: int
+    file: ModelFile
+    settings: dict[str, Any]
+    """What can change its answers, as in the study."""
+    log: Path
 
 
 def save_build(state: RunState, event: Mapping[str, Any], point_id: int | None = None) -> None:
