@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gguf_eval.analysis.averages import pairs_on
 from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare
 from gguf_eval.analysis.resampling import macro_difference
+from gguf_eval.analysis.sanity import find_warnings
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import choose_reference
 from gguf_eval.analysis.task_divergence import TaskDivergence, task_divergence
@@ -40,6 +41,8 @@ class Versus:
     """Over the items of all tasks together."""
     macro: Estimate
     """Mean of the tasks' differences: every task counts once."""
+    warnings: tuple[str, ...] = ()
+    """Scores of the two that must not be read as results without a second look."""
 
 
 def versus(
@@ -67,7 +70,9 @@ def versus(
             for task in study.tasks
             if candidate.outcomes.get(task.hash) or reference.outcomes.get(task.hash)
         )
-        results.append(Versus(candidate.name, reference.name, tasks, overall[candidate.id], macro))
+        suspicious = find_warnings((candidate, reference), study.tasks, {reference.id})
+        warnings = tuple(warning.message for warning in suspicious)
+        results.append(Versus(candidate.name, reference.name, tasks, overall[candidate.id], macro, warnings))
     return results
 
 

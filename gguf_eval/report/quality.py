@@ -122,7 +122,13 @@ def print_comparisons(found: Sequence[Versus], console: Console) -> None:
             soft_wrap=not console.is_terminal,
         )
         _print_answers(versus, console)
+        _print_warnings(versus.warnings, console)
         console.print()
+
+
+def _print_warnings(warnings: Sequence[str], console: Console) -> None:
+    for warning in warnings:
+        console.print(Text(f"! {warning}", style="bold yellow"), soft_wrap=not console.is_terminal)
 
 
 def _print_answers(versus: Versus, console: Console) -> None:
@@ -180,6 +186,7 @@ def print_advice(advice: Advice, console: Console) -> None:
     console.print(table)
     for line in _advice_notes(advice):
         console.print(Text(line), style="dim", soft_wrap=wide)
+    _print_warnings(advice.warnings, console)
 
 
 def _choice(advice: Advice) -> str:
