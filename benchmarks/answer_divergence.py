@@ -4,9 +4,11 @@
     python benchmarks/answer_divergence.py cost REFERENCE.gguf CANDIDATE.gguf... --tasks hellaswag --limit 100
 
 `check` runs `gguf-eval run` over the files, then decodes every item's right answer again with llama-cpp-python's Llama
-class, one sequence at a time, and sums p ln(p / q) over the whole vocabulary in float64. `cost` scores the items with
-and without the divergence in turn, in one process, and gives the ratio of the times. Each writes its part of
-benchmarks/results/answer_divergence.json.
+class, one sequence at a time, and sums p ln(p / q) over the whole vocabulary in float64: `against_other_decodes`. Two
+decodes of a quantized model differ by rounding; `decodes_of_other_batches` is that difference, of the same slow way with
+batches of 7 tokens. `on_the_same_logits` has none of it: estimate and whole sum over the rows of one decode. `cost`
+scores the items with and without the divergence in turn, in one process, and gives the ratio of the times. Each writes
+its part of benchmarks/results/answer_divergence.json.
 """
 
 from __future__ import annotations
