@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from gguf_eval.runtime.answer_file import AnswerFile, AnswerKey, answer_path
 from gguf_eval.runtime.answers import ComparedAnswers, KeptAnswers
 from gguf_eval.runtime.bindings import build_info
 from gguf_eval.runtime.model import Model
+from gguf_eval.runtime.rows import Rows
 from gguf_eval.runtime.scoring import Request, Scorer, encode_pair
 from gguf_eval.study.read import read_study
 from gguf_eval.tasks.catalog import find_tasks
@@ -82,20 +83,32 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
         for record_task in record.tasks
         for one in point.divergences.get(record_task.hash, ())
     }
-    whole = {
-        path.name: distributions(path, items, options.threads) for path in (options.reference, *options.candidates)
-    }
-    exact: dict[tuple[str, str], dict[str, float]] = {}
-    for (task, item, base), *others in zip(*whole.values(), strict=True):
-        for path, (_, _, other) in zip(options.candidates, others, strict=True):
-            exact.setdefault((path.name, task), {})[item] = float(divergence(base, other).mean())
-    return {f"{task}, {name}": agreement(stored[name, task], values) for (name, task), values in exact.items()}
+    result: dict[str, Any] = {}
+    for path in options.candidates:
+        exact: dict[str, dict[str, float]] = {task: {} for task in items}
+        other_batches: dict[str, dict[str, float | None]] = {task: {} for task in items}
+        decodes = [
+            distributions(model, items, options.threads, batch)
+            for model, batch in ((options.reference, 512), (path, 512), (path, 7))
+        ]
+        for (task, item, base), (_, _, other), (_, _, again) in zip(*decodes, strict=True):
+            exact[task][item] = float(divergence(base, other).mean())
+            other_batches[task][item] = float(divergence(base, again).mean())
+        for task, members in items.items():
+            result[f"{task}, {path.stem}"] = {
+                "against_other_decodes": agreement(stored[path.name, task], exact[task]),
+                "decodes_of_other_batches": agreement(other_batches[task], exact[task]),
+                "on_the_same_logits": agreement(*on_the_same_logits(options, path, members)),
+            }
+    return result
 
 
-def distributions(path: Path, items: dict[str, list[Item]], threads: int) -> Iterator[tuple[str, str, np.ndarray]]:
+def distributions(
+    path: Path, items: dict[str, list[Item]], threads: int, batch: int
+) -> Iterator[tuple[str, str, np.ndarray]]:
     """Of every item (task, item hash, log-probabilities of its right answer's rows), decoded alone."""
     llama = llama_cpp.Llama(
-        str(path), n_ctx=1024, n_batch=512, logits_all=True, flash_attn=True, n_threads=threads, verbose=False
+        str(path), n_ctx=1024, n_batch=batch, logits_all=True, flash_attn=True, n_threads=threads, verbose=False
     )
     with Model(path) as tokenizer:
         for task, members in items.items():
@@ -103,9 +116,54 @@ def distributions(path: Path, items: dict[str, list[Item]], threads: int) -> Ite
                 context, answer = encode_pair(tokenizer, *item.pair(item.gold))
                 llama.reset()
                 llama.eval((context + answer)[:-1])
-                rows = llama.scores[len(context) - 1 : len(context) + len(answer) - 1].astype(np.float64)
-                rows -= rows.max(axis=1, keepdims=True)
-                yield task, item.hash, rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
+                yield task, item.hash, log_softmax(llama.scores[len(context) - 1 : len(context) + len(answer) - 1])
+
+
+class Whole:
+    """Takes whole rows, and hands them on."""
+
+    def __init__(self, taker: KeptAnswers | ComparedAnswers) -> None:
+        self.taker = taker
+        self.rows: dict[int, dict[int, np.ndarray]] = {request: {} for request in taker.wanted}
+
+    def begin(self, request: int, inputs: np.ndarray, targets: np.ndarray) -> bool:
+        """As the taker says."""
+        return self.taker.begin(request, inputs, targets)
+
+    def take(self, requests: Sequence[int], places: Sequence[int], rows: Rows) -> None:
+        """Keep the rows beside what the taker does with them."""
+        for request, place, row in zip(requests, places, rows.logits, strict=True):
+            self.rows[request][place] = row.copy()
+        self.taker.take(requests, places, rows)
+
+
+def on_the_same_logits(
+    options: argparse.Namespace, candidate: Path, items: list[Item]
+) -> tuple[dict[str, float | None], dict[str, float]]:
+    """The estimate and the whole sum of every item, over the rows of one decode of each model."""
+    requests = [Request(*item.pair(item.gold)) for item in items]
+    wanted = {number: item.hash for number, item in enumerate(items)}
+    key = AnswerKey("0" * 64, {}, "task")
+    estimated: dict[str, float | None] = {}
+    whole = []
+    with tempfile.TemporaryDirectory() as folder, AnswerFile(Path(folder) / "answers") as file:
+        for path, kind in ((options.reference, KeptAnswers), (candidate, ComparedAnswers)):
+            with Model(path) as model:
+                taker = Whole(kind(file, key, wanted, model.vocab_size, options.threads))
+                for done in Scorer(model, threads=options.threads).stream(requests, taker):
+                    for request in done:
+                        found = taker.taker.finish(request)
+                        if found is not None:
+                            estimated[wanted[request]] = found.kld
+                whole.append([log_softmax(np.array([r[p] for p in sorted(r)])) for r in taker.rows.values()])
+    exact = {item.hash: float(divergence(*pair).mean()) for item, *pair in zip(items, *whole, strict=True)}
+    return estimated, exact
+
+
+def log_softmax(rows: np.ndarray) -> np.ndarray:
+    rows = rows.astype(np.float64)
+    rows -= rows.max(axis=1, keepdims=True)
+    return rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
 
 
 def divergence(base: np.ndarray, other: np.ndarray) -> np.ndarray:
