@@ -18,7 +18,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -165,23 +167,32 @@ def timed(options: argparse.Namespace) -> dict[str, Any]:
     program, ours, _ = commands(options)
     result: dict[str, Any] = {"windows": options.chunks}
     for path in options.candidates:
-        theirs, whole, step = [], [], []
+        seconds: dict[str, list[tuple[float, float]]] = {"llama_perplexity": [], "ours": []}
         for _ in range(options.turns):
-            began = time.perf_counter()
-            subprocess.run([*program, str(path)], check=True, capture_output=True)
-            between = time.perf_counter()
-            answer = subprocess.run([*ours, str(path)], check=True, capture_output=True, encoding="utf-8")
-            theirs.append(between - began)
-            whole.append(time.perf_counter() - between)
-            step.append(float(re.findall(r"in ([\d.]+) s", answer.stderr)[-1]))
+            for name, command in (("llama_perplexity", program), ("ours", ours)):
+                seconds[name].append(timed_command([*command, str(path)]))
         result[path.stem] = {
-            "llama_perplexity_seconds": theirs,
-            "our_seconds_whole_command": whole,
-            "our_seconds_candidate_step": step,
-            "ratio_of_medians": statistics.median(whole) / statistics.median(theirs),
-            "ratios_by_turn": [ours_ / theirs_ for ours_, theirs_ in zip(whole, theirs, strict=True)],
+            "load_average_after": os.getloadavg()[0],
+            **{
+                f"{name}_{kind}_seconds": [pair[place] for pair in pairs]
+                for name, pairs in seconds.items()
+                for place, kind in enumerate(("wall", "processor"))
+            },
+            **{
+                f"ratio_of_median_{kind}_seconds": statistics.median(pair[place] for pair in seconds["ours"])
+                / statistics.median(pair[place] for pair in seconds["llama_perplexity"])
+                for place, kind in enumerate(("wall", "processor"))
+            },
         }
     return result
+
+
+def timed_command(command: list[str]) -> tuple[float, float]:
+    """Seconds of the clock, and of the processors with all children's: the latter mean more on a busy machine."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def memory(options: argparse.Namespace) -> dict[str, Any]:
