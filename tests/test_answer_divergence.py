@@ -165,6 +165,37 @@ def test_what_was_interrupted_is_completed(request_: RunRequest, tmp_path: Path)
         assert stored(after["Q4_0"])[item] == pytest.approx(stored(before["Q4_0"])[item], rel=0.05)
 
 
+class Interrupting(Listening):
+    """Interrupts the run as soon as it is told of anything that was answered."""
+
+    @contextmanager
+    def step(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+        def advance(done: int) -> None:
+            raise KeyboardInterrupt
+
+        self.steps.append((label, total))
+        yield advance if total else lambda done: None
+
+
+def test_a_run_that_is_interrupted_at_every_batch_ends_as_one_that_was_not(request_: RunRequest) -> None:
+    small = replace(request_, batch_size=96)
+    interruptions = 0
+    for _ in range(40):
+        try:
+            assert run_study(small, Interrupting())
+            break
+        except KeyboardInterrupt:
+            interruptions += 1
+    assert 3 <= interruptions < 40
+    observer, points = run(small)
+    assert observer.asked == []
+    assert not observer.notes
+    whole = replace(small, study=small.study.with_name("whole.sqlite"), cache=small.study.with_name("other cache"))
+    expected = stored(run(whole)[1]["Q4_0"])
+    assert len(expected) == 6
+    assert stored(points["Q4_0"]) == pytest.approx(expected, rel=0.02, abs=1e-5)
+
+
 def test_a_deleted_cache_is_only_made_again_where_it_is_needed(request_: RunRequest, tmp_path: Path) -> None:
     run(request_)
     for file in (tmp_path / "cache" / "references").iterdir():
