@@ -7,8 +7,9 @@
 class, one sequence at a time, and sums p ln(p / q) over the whole vocabulary in float64: `against_other_decodes`. Two
 decodes of a quantized model differ by rounding; `decodes_of_other_batches` is that difference, of the same slow way with
 batches of 7 tokens. `on_the_same_logits` has none of it: estimate and whole sum over the rows of one decode. `cost`
-scores the items with and without the divergence in turn, in one process, and gives the ratio of the times. Each writes
-its part of benchmarks/results/answer_divergence.json.
+scores the items with and without the divergence in turn, in one process, and gives the ratios of the clock's and of the
+processors' seconds: the latter mean more on a busy machine. Each writes its part of
+benchmarks/results/answer_divergence.json.
 """
 
 from __future__ import annotations
@@ -199,23 +200,23 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
                 kind = KeptAnswers if model_path == options.reference else ComparedAnswers
                 with Model(model_path) as model, AnswerFile(path) as file:
                     scorer = Scorer(model, threads=options.threads)
-                    seconds: dict[str, list[float]] = {"without": [], "with": []}
+                    seconds: dict[str, list[tuple[float, float]]] = {"without": [], "with": []}
                     for _ in range(options.turns):
                         for name, times in seconds.items():
                             taker = kind(file, key, right, model.vocab_size, options.threads)
-                            began = time.perf_counter()
+                            began, before = time.perf_counter(), time.process_time()
                             for done in scorer.stream(requests, taker if name == "with" else None):
                                 for request in done.keys() & right.keys() if name == "with" else ():
                                     taker.finish(request)
-                            times.append(time.perf_counter() - began)
-                ratios = [a / b for a, b in zip(seconds["with"], seconds["without"], strict=True)]
-                result[f"{task}, {model_path.stem}"] = {
-                    "items": len(items),
-                    "role": "reference" if kind is KeptAnswers else "candidate",
-                    "seconds": seconds,
-                    "ratio_of_medians": statistics.median(seconds["with"]) / statistics.median(seconds["without"]),
-                    "ratios_by_turn": ratios,
-                }
+                            times.append((time.perf_counter() - began, time.process_time() - before))
+                found = {"items": len(items), "role": "reference" if kind is KeptAnswers else "candidate"}
+                for place, clock in enumerate(("wall", "processor")):
+                    spent = {name: [pair[place] for pair in times] for name, times in seconds.items()}
+                    found[f"{clock}_seconds"] = spent
+                    found[f"{clock}_ratio_of_medians"] = statistics.median(spent["with"]) / statistics.median(
+                        spent["without"]
+                    )
+                result[f"{task}, {model_path.stem}"] = found
             result[f"{task}, file"] = {"bytes": path.stat().st_size, "items": len(items)}
     return result
 
