@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+import quantize_fixtures
+from cli_process import write_task
 from hypothesis import HealthCheck, settings
 from tiny_model import add_sentencepiece, write_model
 
@@ -50,6 +53,23 @@ def tiny_model(tiny_f32: Path) -> Iterator[Model]:
     """The F32 model, loaded."""
     with Model(tiny_f32) as model:
         yield model
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny F32 model whose rows can be quantized to any level."""
+    return quantize_fixtures.write_model(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to run in, with a tiny F32 model, a task of its own, and a cache."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GGUF_EVAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "100")
+    shutil.copy(tiny_gguf, tmp_path / "tiny.gguf")
+    write_task(tmp_path, items=40)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from listening import Listening
 from quantize_fixtures import write_model
 
 from gguf_eval.analysis.summary import summarise
@@ -21,6 +22,7 @@ from gguf_eval.runtime.divergence import SlopeFit, compare_exactly, compare_with
 from gguf_eval.runtime.model import ContextSettings, Model
 from gguf_eval.runtime.rows import Rows
 from gguf_eval.runtime.scoring import Request, Scorer, encode_pair
+from gguf_eval.study.events import Advanced, Event
 from gguf_eval.study.plan import RunRequest
 from gguf_eval.study.read import read_study
 from gguf_eval.study.records import PointRecord
@@ -43,27 +45,6 @@ gold = "right"
 """
 
 
-class Listening:
-    """An observer that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.steps: list[tuple[str, int]] = []
-        self.notes: list[str] = []
-
-    @contextmanager
-    def step(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        self.steps.append((label, total))
-        yield lambda done: None
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    @property
-    def asked(self) -> list[tuple[str, int]]:
-        """(level and what was asked, items) of the steps that asked anything."""
-        return [(label.removeprefix("tiny "), total) for label, total in self.steps if total]
-
-
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("models") / "tiny.gguf")
@@ -81,7 +62,7 @@ def request_(tmp_path: Path, model_path: Path) -> RunRequest:
 
 def run(request: RunRequest) -> tuple[Listening, dict[str, PointRecord]]:
     observer = Listening()
-    assert run_study(request, observer), observer.notes
+    assert run_study(request, observer), observer.failures
     return observer, {point.level: point for point in read_study(request.study).points}
 
 
@@ -110,7 +91,10 @@ def exactly(reference: Path, candidate: Path, items: dict[str, tuple[str, str]])
 
 def test_what_is_stored_is_the_divergence_on_the_right_answers_tokens(request_: RunRequest) -> None:
     observer, points = run(request_)
-    assert [label for label, _ in observer.asked] == ["F32: few", "Q4_0: few"]  # the reference first, in one pass
+    assert [label for label, _ in observer.asked] == [
+        "tiny F32: few",
+        "tiny Q4_0: few",
+    ]  # the reference first, in one pass
     (task,) = read_study(request_.study).tasks
     items = {hash_: (item.contexts[0], " " + item.choices[item.gold]) for hash_, item in task.items.items()}
     exact = exactly(Path(points["F32"].path), Path(points["Q4_0"].path), items)
@@ -134,7 +118,7 @@ def test_nothing_is_asked_twice_and_a_level_that_comes_later_needs_no_second_ref
     _, before = run(request_)
     assert run(request_)[0].asked == []
     observer, points = run(replace(request_, levels=("Q8_0",)))
-    assert observer.asked == [("Q8_0: few", 6)]
+    assert observer.asked == [("tiny Q8_0: few", 6)]
     assert stored(points["Q4_0"]) == stored(before["Q4_0"])
     assert len(stored(points["Q8_0"])) == 6
     assert all(value is not None and value < 0.01 for value in stored(points["Q8_0"]).values())
@@ -143,7 +127,7 @@ def test_nothing_is_asked_twice_and_a_level_that_comes_later_needs_no_second_ref
 def test_a_reference_that_was_scored_alone_is_asked_its_right_answers_again(request_: RunRequest) -> None:
     _, alone = run(replace(request_, levels=("F32",)))
     observer, points = run(request_)
-    assert observer.asked == [("F32: right answers", 6), ("Q4_0: few", 6)]
+    assert observer.asked == [("tiny F32: right answers", 6), ("tiny Q4_0: few", 6)]
     assert len(stored(points["Q4_0"])) == 6
     (task,) = alone["F32"].outcomes
     assert dict(points["F32"].outcomes[task]) == dict(alone["F32"].outcomes[task])
@@ -159,7 +143,7 @@ def test_what_was_interrupted_is_completed(request_: RunRequest, tmp_path: Path)
     with closing(sqlite3.connect(request_.study)) as connection, connection:
         connection.executemany("DELETE FROM answer_divergence WHERE item_hash = ?", [(item,) for item in lost])
     observer, after = run(request_)
-    assert observer.asked == [("F32: right answers", 1), ("Q4_0: right answers", 2)]
+    assert observer.asked == [("tiny F32: right answers", 1), ("tiny Q4_0: right answers", 2)]
     assert {item: stored(after["Q4_0"])[item] for item in kept} == {item: stored(before["Q4_0"])[item] for item in kept}
     for item in lost:
         assert stored(after["Q4_0"])[item] == pytest.approx(stored(before["Q4_0"])[item], rel=0.05)
@@ -168,13 +152,9 @@ def test_what_was_interrupted_is_completed(request_: RunRequest, tmp_path: Path)
 class Interrupting(Listening):
     """Interrupts the run as soon as it is told of anything that was answered."""
 
-    @contextmanager
-    def step(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        def advance(done: int) -> None:
+    def tell(self, event: Event) -> None:
+        if isinstance(event, Advanced) and event.kind == "score":
             raise KeyboardInterrupt
-
-        self.steps.append((label, total))
-        yield advance if total else lambda done: None
 
 
 def test_a_run_that_is_interrupted_at_every_batch_ends_as_one_that_was_not(request_: RunRequest) -> None:
@@ -207,7 +187,7 @@ def test_a_deleted_cache_is_only_made_again_where_it_is_needed(request_: RunRequ
     summary = {point.level: point.tasks["few"].divergence for point in summarise(read_study(request_.study)).points}
     assert summary["Q8_0"] is None
     observer, points = run(replace(request_, levels=("F32", "Q8_0")))
-    assert observer.asked == [("F32: right answers", 6), ("Q8_0: right answers", 6)]
+    assert observer.asked == [("tiny F32: right answers", 6), ("tiny Q8_0: right answers", 6)]
     assert len(stored(points["Q8_0"])) == 6
 
 
@@ -215,7 +195,7 @@ def test_divergences_of_another_reference_are_not_shown(request_: RunRequest) ->
     """A higher level that comes later is the reference from then on: what was measured from the old one stays apart."""
     run(replace(request_, levels=("Q8_0", "Q4_0")))
     observer, points = run(request_)
-    assert observer.asked == [("F32: few", 6), ("Q4_0: right answers", 6)]
+    assert observer.asked == [("tiny F32: few", 6), ("tiny Q4_0: right answers", 6)]
     (per_task,) = points["Q4_0"].divergences.values()
     assert {one.reference_sha256 for one in per_task} == {points["F32"].sha256, points["Q8_0"].sha256}
     summary = {point.level: point.tasks["few"].divergence for point in summarise(read_study(request_.study)).points}

@@ -4,64 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from cli_process import COMMAND, FAST, gguf_eval, write_task
 from in_process import gguf_eval_here
-from quantize_fixtures import write_model
-
-COMMAND = [sys.executable, "-m", "gguf_eval"]
-
-
-@pytest.fixture(scope="session")
-def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
-
-
-@pytest.fixture
-def place(tmp_path: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to run in, with a tiny F32 model, a task of its own, and a cache."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GGUF_EVAL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "100")
-    shutil.copy(tiny_gguf, tmp_path / "tiny.gguf")
-    write_task(tmp_path, items=40)
-    return tmp_path
-
-
-def write_task(folder: Path, items: int, **changes: str) -> Path:
-    rows = [
-        {
-            "id": f"item-{i}",
-            "question": f"What comes after {i}",
-            "options": [f"{i + 1}", f"{i * 7}", "no"],
-            "right": i % 3,
-        }
-        for i in range(items)
-    ]
-    (folder / "count.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    prompt = {"id": "{{ id }}", "context": "{{ question }}:", "gold": "right", **changes}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in prompt.items()]
-    text = "\n".join(
-        ['name = "count"', "version = 1", 'kind = "choice"', "[dataset]", 'file = "count.jsonl"', "[prompt]",
-         'choices = "options"', *lines]
-    )  # fmt: skip
-    path = folder / "count.toml"
-    path.write_text(text + "\n", encoding="utf-8")
-    return path
-
-
-def gguf_eval(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, encoding="utf-8", **options)  # type: ignore[call-overload, no-any-return]
-
-
-FAST = ("-t", "count.toml", "--no-speed", "--threads", "1")
 
 
 def test_run_reports_and_resumes_without_work(place: Path) -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_cli_run import gguf_eval
+from cli_process import gguf_eval
 
 from gguf_eval.study.demo import demo_model
 

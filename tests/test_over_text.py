@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from listening import Listening
 from quantize_fixtures import write_model
 
 from gguf_eval.analysis.summary import summarise
 from gguf_eval.report.words import text_notes
+from gguf_eval.study.events import Planned
 from gguf_eval.study.plan import RunRequest
 from gguf_eval.study.read import read_study
 from gguf_eval.study.run import run_study
 from gguf_eval.study.stages import over_text
 from gguf_eval.study.text_content import pack_text, unpack_text
 from gguf_eval.tasks.datasets import mirror
-
-
-class Listening:
-    """An observer that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.steps: list[str] = []
-        self.notes: list[str] = []
-
-    @contextmanager
-    def step(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        self.steps.append(label)
-        yield lambda done: None
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture
@@ -58,9 +42,8 @@ def request_(tmp_path: Path) -> RunRequest:
 
 def test_a_run_over_a_text_is_stored_reported_and_not_repeated(request_: RunRequest) -> None:
     observer = Listening()
-    assert run_study(request_, observer), observer.notes
-    over = [label for label in observer.steps if "story.txt" in label]
-    assert [label.split()[-2] for label in over] == ["F32:", "Q8_0:", "Q4_0:"]
+    assert run_study(request_, observer), observer.failures
+    assert [point.split()[-1] for point in observer.texts] == ["F32", "Q8_0", "Q4_0"]
     record = read_study(request_.study)
     texts = {point.level: point.texts[0] for point in record.points}
     assert "kld" not in texts["F32"].columns
@@ -74,7 +57,9 @@ def test_a_run_over_a_text_is_stored_reported_and_not_repeated(request_: RunRequ
     assert summary["F32"].divergence is None
     again = Listening()
     assert run_study(request_, again)
-    assert not [label for label in again.steps if "story.txt" in label]
+    assert not again.texts
+    [planned] = [event for event in again.events if isinstance(event, Planned)]
+    assert all(stage.done == stage.units for point in planned.points for stage in point.stages)
 
 
 def test_what_is_stored_is_what_was_measured(request_: RunRequest) -> None:
@@ -93,7 +78,7 @@ def test_a_text_that_can_not_be_run_leaves_the_tasks_answers(request_: RunReques
     (tmp_path / "story.txt").write_text("Too short.", encoding="utf-8")
     observer = Listening()
     assert not run_study(request_, observer)
-    assert "a text of more than 32 tokens is needed" in observer.notes[0]
+    assert "a text of more than 32 tokens is needed" in observer.failures[0]
     points = read_study(request_.study).points
     assert all(len(outcomes) == 4 for point in points for outcomes in point.outcomes.values())
     assert not any(point.texts for point in points)

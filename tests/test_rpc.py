@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from gguf_eval.errors import EngineError, UsageError
 from gguf_eval.runtime.bindings import library
 from gguf_eval.runtime.settings import EngineSettings, Offload
 from gguf_eval.study.doctor import check_offload, examine
+from gguf_eval.study.events import Event, PointFailed, StageBegan
 from gguf_eval.study.jobs import ScoreJob, SpeedJob
 from gguf_eval.study.plan import RunRequest
 from gguf_eval.study.process import run_in_worker
@@ -130,19 +130,19 @@ def test_doctor_lists_the_servers_device() -> None:
 
 
 class Interfering:
-    """An observer that acts when a step of a certain name begins."""
+    """An observer that acts when a stage of a certain kind begins."""
 
-    def __init__(self, word: str, act: Callable[[], None]) -> None:
-        self.word, self.act, self.notes = word, act, []  # type: ignore[var-annotated]
+    def __init__(self, kind: str = "", act: Callable[[], None] = lambda: None) -> None:
+        self.kind, self.act, self.failures = kind, act, []  # type: ignore[var-annotated]
 
-    @contextmanager
-    def step(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        if self.word and self.word in label:
+    def tell(self, event: Event) -> None:
+        if isinstance(event, StageBegan) and event.kind == self.kind:
             self.act()
-        yield lambda done: None
+        elif isinstance(event, PointFailed):
+            self.failures.append(event.reason)
 
     def note(self, text: str) -> None:
-        self.notes.append(text)
+        raise AssertionError(text)
 
 
 def write_task(folder: Path, items: int) -> Path:
@@ -169,7 +169,7 @@ def test_any_number_of_layers_gives_the_same_answers(model: Path, tmp_path: Path
     with rpc_server() as (endpoint, _):
         for layers in (0, 3, -1):
             request = request_for(model, tmp_path, f"{layers}.sqlite", offload=Offload(layers, rpc=(endpoint,)))
-            assert run_study(request, Interfering("", lambda: None))
+            assert run_study(request, Interfering())
             (point,) = read_study(request.study).points
             (outcomes,) = point.outcomes.values()
             answers.append([outcome.answer for outcome in outcomes.values()])
@@ -198,12 +198,12 @@ def test_a_device_that_disappears_fails_its_point_and_the_sweep_goes_on(model: P
         write_model(other, seed=5)
         request = request_for(model, tmp_path, "s.sqlite", offload=Offload(-1, rpc=(endpoint,)))
         request = RunRequest(**{**vars(request), "models": (model, other)})
-        observer = Interfering("tiny", server.kill)
+        observer = Interfering("score", server.kill)
         assert not run_study(request, observer)
     points = read_study(request.study).points
     assert [point.status for point in points] == ["failed", "failed"]
     assert all(point.error and "127.0.0.1" in point.error for point in points)
-    assert len(observer.notes) == 2
+    assert len(observer.failures) == 2
 
 
 def test_a_device_that_disappears_in_the_middle_of_decoding_is_a_reason(model: Path, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_device_that_disappears_in_the_middle_of_decoding_is_a_reason(model: P
 
 def test_a_point_says_in_which_environment_it_was_evaluated(model: Path, tmp_path: Path) -> None:
     request = request_for(model, tmp_path, "e.sqlite")
-    assert run_study(request, Interfering("", lambda: None))
+    assert run_study(request, Interfering())
     (point,) = read_study(request.study).points
     (environment,) = point.environments
     assert environment["machine"]["processor"]

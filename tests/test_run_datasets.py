@@ -10,10 +10,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from checkpoints import make, tiny
+from cli_process import gguf_eval
 from hub_server import HubServer
 from in_process import gguf_eval_here
 from quantize_fixtures import write_model
-from test_cli_run import gguf_eval
 
 SHARED = Path(os.environ.get("GGUF_EVAL_SHARED", Path(__file__).parents[2] / "shared"))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli_run import gguf_eval
+from cli_process import gguf_eval
 
 from gguf_eval.errors import TaskError
 from gguf_eval.tasks.catalog import find_tasks, suites

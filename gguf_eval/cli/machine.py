@@ -65,7 +65,7 @@ def bench(
 
     from gguf_eval.analysis.costs import point_cost
     from gguf_eval.report.costs import costs_document, print_costs
-    from gguf_eval.report.progress import ConsoleObserver
+    from gguf_eval.report.progress import console_observer
     from gguf_eval.study.bench import bench as run_bench
     from gguf_eval.study.plan import RunRequest
 
@@ -90,7 +90,8 @@ def bench(
         measure_again=True,
     )
     try:
-        found, complete = run_bench(request, ConsoleObserver(Console(stderr=True)))
+        with console_observer(Console(stderr=True)) as observer:
+            found, complete = run_bench(request, observer)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     costs = [point_cost(point) for point in found.points if point.speed]

@@ -53,6 +53,7 @@ MaxMemory = Annotated[
 Chat = Annotated[
     str, typer.Option("--chat", help="By the model's chat template: auto (where it writes its answer), on, off.")
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before a run that is heavy.")]
 System = Annotated[str, typer.Option("--system", help="The system message of a conversation.")]
 FewshotAsTurns = Annotated[
     bool, typer.Option("--fewshot-as-turns", help="Examples as earlier turns of a conversation.")

@@ -70,7 +70,7 @@ def perplexity(
     from gguf_eval.analysis.divergence import summarise_text
     from gguf_eval.files import cache as caches
     from gguf_eval.files.hub import dataset_files
-    from gguf_eval.report.progress import ConsoleObserver
+    from gguf_eval.report.progress import console_observer
     from gguf_eval.report.quality import print_texts
     from gguf_eval.runtime.settings import EngineSettings
     from gguf_eval.study.doctor import check_offload
@@ -97,8 +97,8 @@ def perplexity(
     )
     candidates = [_text_model(model, cache_dir, engine) for model in models]
     base = _text_model(reference, cache_dir, engine) if reference else None
-    observer = ConsoleObserver(Console(stderr=True))
-    records = run_texts(candidates, request, base, observer, folder / "logs" / "perplexity.log")
+    with console_observer(Console(stderr=True)) as observer:
+        records = run_texts(candidates, request, base, observer, folder / "logs" / "perplexity.log")
     summaries = [(name, summarise_text(record)) for name, record in records]
     if json_output:
         print_json([{"model": name, **asdict(summary)} for name, summary in summaries])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +33,7 @@ from gguf_eval.cli.options import (
     Tasks,
     TensorSplit,
     Threads,
+    Yes,
     app,
     cache_type_pairs,
     chat_settings,
@@ -38,11 +41,13 @@ from gguf_eval.cli.options import (
     memory_bytes,
     model_source_path,
     offload_settings,
+    print_json,
     print_summary,
     split_names,
 )
 
 if TYPE_CHECKING:
+    from gguf_eval.study.cost import Rates
     from gguf_eval.study.plan import RunRequest
 
 
@@ -90,16 +95,19 @@ def run(
     mirror: Annotated[
         Path | None, typer.Option("--mirror", help="A local copy of the hub's Parquet files, instead of the hub.")
     ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", "--dry-run", help="Say what would be done, with disk and time needed, and do nothing."),
+    ] = False,
+    yes: Yes = False,
     json_output: Json = False,
 ) -> None:
     """Evaluate models at quantization levels, and report. Run it again to resume."""
-    from gguf_eval.files.model_file import model_name
     from gguf_eval.study.plan import RunRequest
 
-    files = [model_source_path(model, cache_dir) for model in models]
     request = RunRequest(
-        models=tuple(files),
-        study=study or Path(f"{model_name(files[0])}.study.sqlite"),
+        models=(),
+        study=study or Path(),
         levels=tuple(split_names(levels)),
         tasks=tuple(split_names(tasks)),
         limit=limit,
@@ -125,36 +133,67 @@ def run(
         mirror=mirror,
         command=shlex.join(["gguf-eval", *sys.argv[1:]]),
     )
-    _run(request, json_output)
+    _plan_and_run(request, models, plan=plan, yes=yes, json_output=json_output)
 
 
 @app.command()
 def demo(
     study: Annotated[Path, typer.Option("--study", help="The study file.")] = Path("demo.study.sqlite"),
     threads: Threads = None,
+    yes: Yes = False,
     json_output: Json = False,
 ) -> None:
     """Compare four levels of a small model that comes with the 'demo' extra: no network, a few minutes."""
     from gguf_eval.study.demo import demo_request
 
-    _run(demo_request(study, threads, shlex.join(["gguf-eval", *sys.argv[1:]])), json_output)
+    request = demo_request(study, threads, shlex.join(["gguf-eval", *sys.argv[1:]]))
+    _plan_and_run(request, [str(model) for model in request.models], plan=False, yes=yes, json_output=json_output)
 
 
-def _run(request: RunRequest, json_output: bool) -> None:
+def _plan_and_run(request: RunRequest, models: list[str], *, plan: bool, yes: bool, json_output: bool) -> None:
+    """Say what the run will do; unless that was all that is wanted, ask where it is heavy, and do it."""
+    from gguf_eval.files.model_file import model_name
+    from gguf_eval.report.forecast import forecast_document, forecast_line, forecast_text
+    from gguf_eval.study.forecast import check_disk
+    from gguf_eval.study.forecasting import forecast
+
+    may_ask = not (yes or plan) and sys.stdin.isatty() and sys.stdout.isatty()
+    found = forecast(request, models, thorough=plan, calibrate=plan or may_ask)
+    if plan and json_output:
+        print_json(forecast_document(found))
+        return
+    if plan:
+        print(forecast_text(found))
+        return
+    check_disk(found)
+    if line := forecast_line(found):
+        typer.echo(line, err=True)
+    if may_ask and found.heavy and not typer.confirm("Go on?", default=True, err=True):
+        typer.echo("gguf-eval: nothing was done; 'run --plan' says more", err=True)
+        raise typer.Exit(1)
+    files = [model_source_path(model, request.cache) for model in models]
+    study = request.study if request.study != Path() else Path(f"{model_name(files[0])}.study.sqlite")
+    _run(replace(request, models=tuple(files), study=study), found.rates, json_output)
+
+
+def _run(request: RunRequest, known: Sequence[Rates], json_output: bool) -> None:
     from rich.console import Console
+    from rich.text import Text
 
     from gguf_eval.analysis.summary import summarise
-    from gguf_eval.report.progress import ConsoleObserver
+    from gguf_eval.report.escape import plain
+    from gguf_eval.report.progress import console_observer
     from gguf_eval.study.read import read_study
     from gguf_eval.study.run import run_study
 
-    observer = ConsoleObserver(Console(stderr=True))
+    console = Console(stderr=True)
     try:
-        complete = run_study(request, observer)
+        with console_observer(console) as observer:
+            complete = run_study(request, observer, known)
     except KeyboardInterrupt:
         print("gguf-eval: interrupted; everything so far is saved: run the same command to go on", file=sys.stderr)
         raise typer.Exit(130) from None
     print_summary(summarise(read_study(request.study)), json_output)
-    observer.note(f"study: {request.study}")
+    console.print(Text(plain(f"study: {request.study}")), soft_wrap=True, style="dim")
     if not complete:
         raise typer.Exit(1)

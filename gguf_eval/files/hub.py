@@ -7,6 +7,7 @@ Every failure becomes one line that says what was needed, what was found and wha
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 from dataclasses import dataclass
@@ -49,6 +50,18 @@ class HubSource:
     """The commit's hash, 40 hexadecimal digits."""
     url: str
     """The repository's page at the endpoint that was used."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file on the hub that is not in the cache."""
+
+    repo: str
+    kind: str
+    """``model`` or ``dataset``."""
+    revision: str
+    path: str
+    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,67 @@ def dataset_files(repo: str, config: str, split: str, *, revision: str = PARQUET
     return files
 
 
+def cached_split(repo: str, config: str, split: str, *, revision: str = PARQUET_REVISION) -> list[Path]:
+    """Return the parquet files of a split that the cache holds, in order; nothing is asked of the hub.
+
+    None of a repository of which a download was broken off: whether the split is whole is not known then.
+    """
+    place = cache_folder() / f"datasets--{repo.replace('/', '--')}"
+    reference = place / "refs" / revision
+    if not reference.is_file() or any((place / "blobs").glob("*.incomplete")):
+        return []
+    return sorted((place / "snapshots" / reference.read_text().strip() / config / split).glob("*.parquet"))
+
+
+def split_to_fetch(repo: str, config: str, split: str, *, revision: str = PARQUET_REVISION) -> list[RemoteFile]:
+    """Return the parquet files of a split that `dataset_files` would download now. Raises `TaskError`."""
+    if cached_split(repo, config, split, revision=revision):
+        return []
+    return _to_fetch(_Wanted(repo, "dataset", revision, TaskError), f"{config}/{split}", ("*.parquet",))
+
+
+def weights_to_fetch(source: HubSource) -> list[RemoteFile]:
+    """Return the weights of a checkpoint that `checkpoint_folder` would download now. Raises `ModelFileError`."""
+    return _to_fetch(_Wanted(source.repo, "model", source.commit, ModelFileError), None, WEIGHT_PATTERNS)
+
+
+def _to_fetch(wanted: _Wanted, folder: str | None, patterns: tuple[str, ...]) -> list[RemoteFile]:
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.hf_api import RepoFile
+
+    if is_offline():
+        return []
+    if silence := _silence(wanted):
+        raise wanted.error(f"{wanted.label}: {_explain_cache_miss(silence)}")
+    try:
+        entries = list(
+            HfApi(endpoint=endpoint()).list_repo_tree(
+                wanted.repo, folder, recursive=True, revision=wanted.revision, repo_type=wanted.kind
+            )
+        )
+    except Exception as error:
+        raise wanted.error(f"{wanted.label}: {_explain(wanted, error)}") from error
+    return [
+        RemoteFile(wanted.repo, wanted.kind, wanted.revision or "main", entry.path, entry.size)
+        for entry in entries
+        if isinstance(entry, RepoFile)
+        and any(fnmatch.fnmatch(entry.path.rpartition("/")[2], pattern) for pattern in patterns)
+        and not isinstance(
+            try_to_load_from_cache(
+                wanted.repo, entry.path, cache_dir=cache_folder(), revision=wanted.revision, repo_type=wanted.kind
+            ),
+            str,
+        )
+    ]
+
+
+def cache_folder() -> Path:
+    """Return where the client keeps what it downloads."""
+    from huggingface_hub import constants
+
+    return Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE)
+
+
 def checkpoint_folder(repo: str, *, revision: str | None = None, weights: bool = True) -> tuple[Path, HubSource]:
     """Return a local folder with the checkpoint ``owner/name`` and its origin, fetching what the cache lacks.
 
@@ -134,7 +208,7 @@ def tensor_table(source: HubSource) -> dict[str, StoredTensor]:
 
 
 def _snapshot(wanted: _Wanted, patterns: list[str]) -> Path:
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import snapshot_download
 
     silence = None if is_offline() else _silence(wanted)
     try:
@@ -144,7 +218,7 @@ def _snapshot(wanted: _Wanted, patterns: list[str]) -> Path:
             revision=wanted.revision,
             allow_patterns=patterns,
             endpoint=endpoint(),
-            cache_dir=os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE,
+            cache_dir=cache_folder(),
             local_files_only=is_offline() or silence is not None,
         )
     except Exception as error:
@@ -189,7 +263,7 @@ def _explain(wanted: _Wanted, error: Exception) -> str:
     elif isinstance(error, errors.HFValidationError):
         explanation = "not a repository name; the form is owner/name"
     elif isinstance(error, errors.LocalEntryNotFoundError):
-        explanation = _explain_cache_miss(error)
+        explanation = _explain_cache_miss(error.__cause__)
     elif isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         explanation = f"{endpoint()} answered HTTP {status}; run again later, what has come down is kept"
@@ -198,12 +272,11 @@ def _explain(wanted: _Wanted, error: Exception) -> str:
     return explanation
 
 
-def _explain_cache_miss(error: Exception) -> str:
+def _explain_cache_miss(cause: BaseException | None) -> str:
     if is_offline():
         return "not (wholly) in the cache, and HF_HUB_OFFLINE forbids downloading; unset it once and run again"
     return (
-        f"not (wholly) in the cache, and {endpoint()} can't be reached{_reason(error.__cause__)}; "
-        "check the network and run again"
+        f"not (wholly) in the cache, and {endpoint()} can't be reached{_reason(cause)}; check the network and run again"
     )
 
 

@@ -71,3 +71,12 @@ def level_ftype(name: str) -> int:
     level = canonical_level(name)
     prefix = "ALL_" if level == "F32" else "MOSTLY_"
     return file_type_number(prefix + level)
+
+
+def rough_bits(name: str) -> float:
+    """About how many bits per weight a level has, its scales counted; `gguf_eval.files.plan` says it exactly."""
+    level = canonical_level(name)
+    if level.endswith(("F32", "F16")):
+        return 32.0 if level == "F32" else 16.0
+    digits = [int(character) for character in level if character.isdigit()]
+    return digits[0] + 0.75

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gguf_eval.errors import EngineError, ModelFileError
+from gguf_eval.errors import EngineError, GgufEvalError, ModelFileError
 from gguf_eval.files.cache import file_sha256, finish, identity, model_sha256, unfinished_path
 from gguf_eval.files.header import Header, read_header
 from gguf_eval.files.imatrix_file import check_fits, read_imatrix
@@ -40,6 +41,7 @@ __all__ = [
     "needs_making",
     "open_source",
     "plan",
+    "planned_sizes",
     "quantize",
 ]
 
@@ -101,6 +103,25 @@ def plan(source: Path | Source, level: str | Recipe) -> Plan:
         (key, clipped(value) if isinstance(value, str) else value) for key, value in _metadata(opened, recipe).items()
     ]
     return read_plan(result.log, opened.headers, planned_metadata_bytes(opened.path, opened.headers[0], added))
+
+
+def planned_sizes(
+    path: Path, levels: Sequence[str], cache: Path | None, report: Callable[[object], None]
+) -> dict[str, int | str]:
+    """Return the exact size of the file of each level made from ``path``, or why it can't be made.
+
+    To be run in a process of its own (`gguf_eval.files.isolated`); nothing is reported on the way.
+    """
+    source = open_source(path, cache=cache)
+    found: dict[str, int | str] = {}
+    for level in levels:
+        try:
+            planned = plan(source, level)
+            check_importance(source, as_recipe(level), planned)
+            found[level] = planned.file_bytes
+        except GgufEvalError as error:
+            found[level] = str(error)
+    return found
 
 
 def quantize(

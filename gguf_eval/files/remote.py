@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gguf_eval.errors import ModelFileError
 from gguf_eval.files.header import Header, Truncated, parse_header, read_header
-from gguf_eval.files.hub import endpoint
+from gguf_eval.files.hub import RemoteFile, endpoint
 from gguf_eval.files.plan import read_headers
 
 _FIRST_BYTES = 1 << 20
@@ -48,12 +48,20 @@ def _remote_header(reference: str) -> tuple[Header, int]:
         raise ModelFileError(f"{reference}: not a usable GGUF: {error}") from None
 
 
-def _read_range(repo: str, file: str, start: int, end: int) -> tuple[bytes, int]:
+def read_tail(file: RemoteFile, size: int) -> bytes:
+    """Return the last ``size`` bytes of a file on the hub, or all of a shorter one. Raises `ModelFileError`."""
+    start = max(0, file.size_bytes - size)
+    return _read_range(file.repo, file.path, start, file.size_bytes, kind=file.kind, revision=file.revision)[0]
+
+
+def _read_range(
+    repo: str, file: str, start: int, end: int, *, kind: str = "model", revision: str | None = None
+) -> tuple[bytes, int]:
     """Return bytes ``start`` to ``end`` of a file on the hub, and the file's size."""
     from huggingface_hub import errors, hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
-    url = hf_hub_url(repo, file, endpoint=endpoint())
+    url = hf_hub_url(repo, file, endpoint=endpoint(), repo_type=kind, revision=revision)
     label = f"{repo}/{file}"
     try:
         response = get_session().get(url, headers={**build_hf_headers(), "Range": f"bytes={start}-{end - 1}"})

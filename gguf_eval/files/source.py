@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,24 @@ from gguf_eval.errors import ModelFileError
 if TYPE_CHECKING:
     from gguf_eval.files.convert.plan import ConversionPlan
     from gguf_eval.files.convert.write import Progress
+    from gguf_eval.files.hub import RemoteFile
 
     Show = Callable[[str], AbstractContextManager[Progress | None]]
     """Begins to show the progress of a conversion with a title."""
+
+
+@dataclass(frozen=True)
+class Unconverted:
+    """A checkpoint that has not been converted yet."""
+
+    reference: str
+    path: Path
+    """Where the model file will be; only its name, where weights are to be downloaded first."""
+    level: str
+    parameters: int
+    size_bytes: int
+    """Of the model file."""
+    downloads: tuple[RemoteFile, ...]
 
 
 def model_source(reference: str, *, cache: Path, show: Show) -> tuple[Path, tuple[str, ...]]:
@@ -31,17 +47,46 @@ def model_source(reference: str, *, cache: Path, show: Show) -> tuple[Path, tupl
     if not path.is_dir() and reference.count("/") != 1:
         raise ModelFileError(f"{path}: no such file; give a GGUF file, a checkpoint folder or owner/name on the hub")
     from gguf_eval.files.convert.plan import plan_conversion
-    from gguf_eval.files.convert.write import output_path, write
+    from gguf_eval.files.convert.write import write
 
     plan = plan_conversion(reference)
-    output = output_path(plan, None)
-    place = cache / "converted" / _key(plan)
-    if (place / output).is_file():
-        return place / output, ()
-    place.mkdir(parents=True, exist_ok=True)
+    output = _place(plan, cache)
+    if output.is_file():
+        return output, ()
+    output.parent.mkdir(parents=True, exist_ok=True)
     with show(f"converting {reference}") as progress:
-        made = write(plan, place / output, progress=progress)
+        made = write(plan, output, progress=progress)
     return made.path, made.warnings
+
+
+def locate_source(reference: str, *, cache: Path) -> Path | Unconverted:
+    """Return what `model_source` would return at once, or what it would have to convert, and to download before.
+
+    Of a repository on the hub only its small files are fetched. Raises as `model_source` does.
+    """
+    path = Path(reference)
+    if path.is_file() or path.suffix == ".gguf":
+        return path
+    if not path.is_dir() and reference.count("/") != 1:
+        raise ModelFileError(f"{path}: no such file; give a GGUF file, a checkpoint folder or owner/name on the hub")
+    from gguf_eval.files.checkpoint import describe
+    from gguf_eval.files.convert.plan import plan_conversion
+    from gguf_eval.files.convert.write import output_path
+    from gguf_eval.files.hub import weights_to_fetch
+
+    source = describe(reference).source
+    missing = weights_to_fetch(source) if source is not None else []
+    plan = plan_conversion(reference, headers_only=bool(missing))
+    output = Path(output_path(plan, None)) if missing else _place(plan, cache)
+    if output.is_file() and not missing:
+        return output
+    return Unconverted(reference, output, plan.out_type, plan.parameters, plan.size_bytes, tuple(missing))
+
+
+def _place(plan: ConversionPlan, cache: Path) -> Path:
+    from gguf_eval.files.convert.write import output_path
+
+    return cache / "converted" / _key(plan) / output_path(plan, None)
 
 
 def _key(plan: ConversionPlan) -> str:

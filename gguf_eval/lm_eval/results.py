@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gguf_eval.study.database import canonical_json
 from gguf_eval.study.records import Outcome, TaskRecord
-from gguf_eval.study.store import canonical_json
 from gguf_eval.tasks.prompts import Item, make_item
 
 GROUP = "lm-evaluation-harness"

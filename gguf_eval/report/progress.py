@@ -1,4 +1,4 @@
-"""Shows how a run goes, on standard error: bars in a terminal, plain lines elsewhere."""
+"""Shows how a run goes, on standard error: a live view in a terminal, elsewhere a line for each finished stage."""
 
 from __future__ import annotations
 
@@ -6,52 +6,103 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
 from rich.text import Text
 
+from gguf_eval.analysis.progress import Progress, StageView
+from gguf_eval.report.escape import plain
+from gguf_eval.report.live import frame
+from gguf_eval.report.words import MISSING, interval, percent
+from gguf_eval.study.events import Event, Observer, PointFailed, StageBegan, StageEnded
 
-class _Rate(ProgressColumn):
-    """Units a second since the step began."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f}/s" if task.speed else "", style="dim")
+_REDRAWS_PER_SECOND = 4
 
 
-class ConsoleObserver:
-    """Tells the user what the run does, step by step."""
+@contextmanager
+def console_observer(console: Console) -> Iterator[Observer]:
+    """The observer that suits the console; the terminal is as it was when the context ends, however it does."""
+    if not (console.is_terminal and console.file.isatty()) or console.is_dumb_terminal:
+        yield PlainObserver(console)
+        return
+    observer = LiveObserver(console)
+    with observer.live:
+        try:
+            yield observer
+        finally:
+            observer.live.transient = not observer.worked
 
-    def __init__(self, console: Console) -> None:
+
+class PlainObserver:
+    """A line for each stage that has ended, each point that failed and each note; no control characters."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
+        self._progress = Progress(clock)
 
-    @contextmanager
-    def step(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show one step; ``total`` 0 means that its length is not known."""
-        began = time.monotonic()
-        done = 0
-        if self.console.is_terminal:
-            columns = [
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                _Rate(),
-                TimeRemainingColumn(),
-            ]
-            with Progress(*(columns if total else columns[:2]), console=self.console, transient=True) as progress:
-                task = progress.add_task(label, total=total or None)
-                yield lambda count: progress.advance(task, count)
-                done = int(progress.tasks[0].completed)
-        else:
-
-            def count_only(count: int) -> None:
-                nonlocal done
-                done += count
-
-            yield count_only
-        seconds = time.monotonic() - began
-        rate = f", {done / seconds:.1f}/s" if done and seconds > 0 else ""
-        self.note(f"{label}: {f'{done} in ' if done else ''}{seconds:.1f} s{rate}")
+    def tell(self, event: Event) -> None:
+        """Take an event."""
+        self._progress.tell(event)
+        if isinstance(event, StageEnded):
+            self.note(f"{event.point}: {_ended(self._progress.stage(event.point, event.kind, event.name))}")
+        elif isinstance(event, PointFailed):
+            self.note(f"{event.point}: {event.reason}")
 
     def note(self, text: str) -> None:
         """Print one line."""
-        self.console.print(Text(text), soft_wrap=True, style="dim")
+        _print(self.console, text)
+
+
+class LiveObserver:
+    """A view that is drawn over itself; notes and failures stand above it. ``live`` is the context it is drawn in."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self.progress = Progress(clock)
+        self.worked = False
+        """Whether any stage was begun."""
+        self.live = Live(
+            get_renderable=lambda: _Frame(self.progress),
+            console=console,
+            refresh_per_second=_REDRAWS_PER_SECOND,
+            redirect_stdout=False,  # the answer goes where it was sent
+        )
+
+    def tell(self, event: Event) -> None:
+        """Take an event."""
+        self.progress.tell(event)
+        self.worked |= isinstance(event, StageBegan)
+        if isinstance(event, PointFailed):
+            self.note(f"{event.point}: {event.reason}")
+
+    def note(self, text: str) -> None:
+        """Print one line above the view."""
+        _print(self.live.console, text)
+
+
+class _Frame:
+    """The view as it is when it is drawn, in the size the terminal has then."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        view = self._progress.view()
+        if view.points:
+            yield from frame(view, options.max_width, console.height, ascii_only=options.ascii_only)
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(Text(plain(text)), soft_wrap=True, style="dim")
+
+
+def _ended(stage: StageView) -> str:
+    if stage.kind == "make":
+        return f"making the model file: {stage.seconds:.1f} s"
+    name = {"speed": "speed and memory"}.get(stage.kind, stage.name)
+    text = f"{name}: {stage.done_now} in {stage.seconds:.1f} s"
+    if stage.done_now and stage.seconds > 0:
+        text += f", {stage.done_now / stage.seconds:.1f}/s"
+    if stage.kind in ("score", "generate"):
+        accuracy = stage.accuracy
+        text += f", accuracy {percent(accuracy.value)} ({interval(accuracy)})" if accuracy else f", accuracy {MISSING}"
+    return text + (f", {stage.unscored} unscored" if stage.unscored else "")

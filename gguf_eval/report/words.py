@@ -43,6 +43,27 @@ def deviation(speed: SpeedSummary) -> str:
     return f"±{speed.stdev:.0f}" if speed.tokens_per_second >= 100 else f"±{speed.stdev:.1f}"
 
 
+def duration(seconds: float) -> str:
+    """A time that is estimated, no more exact than it can be."""
+    if seconds < 10:
+        return "a few seconds"
+    if seconds < 90:
+        return f"about {round(seconds, -1):.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"about {minutes} min"
+    if minutes < 48 * 60:
+        return f"about {minutes // 60} h {minutes % 60 // 10 * 10:02d} min"
+    return f"about {minutes / 60 / 24:.0f} days"
+
+
+def clock_time(seconds: float) -> str:
+    """A time that has passed, as a clock shows it."""
+    whole = int(seconds)
+    hours = f"{whole // 3600}:{whole % 3600 // 60:02d}" if whole >= 3600 else f"{whole // 60}"
+    return f"{hours}:{whole % 60:02d}"
+
+
 def percent(share: float) -> str:
     """A share in per cent."""
     return f"{share * 100:.1f}"

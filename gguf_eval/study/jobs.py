@@ -191,6 +191,18 @@ class QuantizeJob:
 
 
 @dataclass(frozen=True)
+class CalibrateJob:
+    """Decode for a few seconds. Events: ``ready``, ``rates``."""
+
+    model: str
+    threads: int | None
+    engine: EngineSettings
+    text: str
+    """What is asked, some of it: how many characters a token stands for."""
+    kind: Literal["calibrate"] = "calibrate"
+
+
+@dataclass(frozen=True)
 class BuildJob:
     """Say which llama.cpp this is and what devices it finds. Events: ``build``, ``devices``."""
 
@@ -199,7 +211,7 @@ class BuildJob:
     kind: Literal["build"] = "build"
 
 
-Job = ScoreJob | GenerateJob | ShowJob | TextJob | SpeedJob | QuantizeJob | BuildJob
+Job = ScoreJob | GenerateJob | ShowJob | TextJob | SpeedJob | QuantizeJob | CalibrateJob | BuildJob
 
 
 def to_document(job: Job) -> dict[str, Any]:
@@ -216,6 +228,7 @@ def from_document(document: dict[str, Any]) -> Job:
         "text": TextJob,
         "speed": SpeedJob,
         "quantize": QuantizeJob,
+        "calibrate": CalibrateJob,
         "build": BuildJob,
     }
     fields = dict(document)

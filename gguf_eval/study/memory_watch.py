@@ -17,9 +17,15 @@ _GROWTH = 1.02
 class MemoryWatch:
     """Watches a process from a thread while the context is open; `exceeded_bytes` says whether it was ended."""
 
-    def __init__(self, pid: int, limit_bytes: int, end: Callable[[], None]) -> None:
-        """``end`` ends the process."""
-        self._pid, self._limit, self._end_process = pid, limit_bytes, end
+    def __init__(
+        self,
+        pid: int,
+        limit_bytes: int,
+        end: Callable[[], None],
+        on_used: Callable[[int], None] | None = None,
+    ) -> None:
+        """``end`` ends the process; ``on_used`` is told the bytes of every look, from the thread that looks."""
+        self._pid, self._limit, self._end_process, self._on_used = pid, limit_bytes, end, on_used
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.exceeded_bytes: int | None = None
@@ -42,6 +48,8 @@ class MemoryWatch:
             seconds, before = _SHORTEST_SECONDS, 0
             while not self._stop.wait(seconds):
                 used = process.memory_info().rss + _swapped_bytes(self._pid)
+                if self._on_used is not None:
+                    self._on_used(used)
                 if used > self._limit:
                     self.exceeded_bytes = used
                     self._end_process()

@@ -109,11 +109,34 @@ def plan_points(request: RunRequest) -> list[PlannedPoint]:
         points.extend(_levels_of(source, header, levels, cache))
     seen: set[Path] = set()
     unique = [point for point in points if not (point.path in seen or seen.add(point.path))]  # type: ignore[func-returns-value]
+    return _with_engines(_distinct_names(unique), request)
+
+
+def foreseen_points(sources: Sequence[ModelFile], request: RunRequest) -> list[PlannedPoint]:
+    """The points of model files that are not there yet, for a forecast; no path but the sources' own is real."""
+    levels = list(dict.fromkeys(canonical_level(level) for level in request.levels))
+    points = [
+        PlannedPoint(
+            model=model_name(source.path),
+            level=level,
+            path=source.path if level == source.level else Path(f"{source.path}-{level}"),
+            source=source,
+            made=level != source.level,
+            origin={},
+        )
+        for source in sources
+        for level in levels or [source.level]
+    ]
+    return _with_engines(points, request)
+
+
+def _with_engines(points: Sequence[PlannedPoint], request: RunRequest) -> list[PlannedPoint]:
+    """Each point once for each pair of KV cache types."""
     engines = [
         EngineSettings(request.offload, keys, values, request.flash_attention, request.max_memory_bytes)
         for keys, values in dict.fromkeys(request.cache_types)
     ]
-    return [replace(point, engine=engine) for point in _distinct_names(unique) for engine in engines]
+    return [replace(point, engine=engine) for point in points for engine in engines]
 
 
 def _check_requantize(path: Path, header: Header, levels: Sequence[str], allowed: bool) -> None:

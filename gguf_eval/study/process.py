@@ -24,8 +24,15 @@ _TELLING = ("Remote RPC server", "GGML_ASSERT", "what():", "Error:", "error:", "
 """Marks of a line that tells why, the most telling first."""
 
 
-def run_in_worker(job: Job, log_path: Path, on_event: Callable[[dict[str, Any]], None]) -> None:
+def run_in_worker(
+    job: Job,
+    log_path: Path,
+    on_event: Callable[[dict[str, Any]], None],
+    on_memory: Callable[[int], None] | None = None,
+) -> None:
     """Run ``job`` to its end; ``on_event`` gets every event but the last.
+
+    ``on_memory`` is told the bytes the worker takes, now and then, from another thread.
 
     llama.cpp's log is appended to ``log_path``. Raises `EngineError` with the reason when the worker fails, crashes or
     is killed, `UsageError` when it was asked for what can't be had. An exception in ``on_event``, KeyboardInterrupt
@@ -36,7 +43,7 @@ def run_in_worker(job: Job, log_path: Path, on_event: Callable[[dict[str, Any]],
         size_before = log.tell()
         worker = _start(log)
         try:
-            with MemoryWatch(worker.pid, _memory_limit(job), worker.kill) as watch:
+            with MemoryWatch(worker.pid, _memory_limit(job), worker.kill, on_memory) as watch:
                 finished = _converse(worker, job, on_event)
                 status = worker.wait()
         except BaseException:

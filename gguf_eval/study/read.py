@@ -12,6 +12,7 @@ from typing import Any
 
 from gguf_eval.errors import StudyError
 from gguf_eval.runtime.settings import ANCHOR
+from gguf_eval.study.database import check_version, sqlite_errors
 from gguf_eval.study.outcomes import LIGHT_COLUMNS, StoredOutcomes
 from gguf_eval.study.records import (
     AnswerDivergences,
@@ -26,7 +27,7 @@ from gguf_eval.study.records import (
     TextRecord,
 )
 from gguf_eval.study.schema import is_older_study, migrate
-from gguf_eval.study.store import check_version, is_unmade, sqlite_errors
+from gguf_eval.study.store import is_unmade
 from gguf_eval.study.text_content import unpack_text
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 from gguf_eval.errors import EngineError, GgufEvalError, StudyError, UsageError
 from gguf_eval.files.hub import dataset_files
 from gguf_eval.machine import describe_machine
+from gguf_eval.study.cost import Rates, study_rates
 from gguf_eval.study.doctor import check_offload
+from gguf_eval.study.events import Observer, Planned, PointFailed
+from gguf_eval.study.outline import OutlineRequest, outline, point_settings
 from gguf_eval.study.plan import PlannedPoint, RunRequest, plan_points
 from gguf_eval.study.stages.generate import generate
 from gguf_eval.study.stages.make import make_model_file
@@ -18,23 +21,24 @@ from gguf_eval.study.stages.measure import measure
 from gguf_eval.study.stages.over_text import over_text, text_request
 from gguf_eval.study.stages.reference import Reference, find_references, references_first
 from gguf_eval.study.stages.score import score
-from gguf_eval.study.stages.state import Observer, ReadyPoint, RunState, TaskItems
+from gguf_eval.study.stages.state import ReadyPoint, RunState, TaskItems
 from gguf_eval.study.store import StudyWriter
 from gguf_eval.tasks.catalog import find_tasks
 from gguf_eval.tasks.datasets import load_items, mirror
 from gguf_eval.tasks.spec import Task, with_shots
 
 
-def run_study(request: RunRequest, observer: Observer) -> bool:
+def run_study(request: RunRequest, observer: Observer, known: Sequence[Rates] = ()) -> bool:
     """Run everything that is missing; return whether every point is complete.
+
+    ``known``: rates of model files on this machine, for what the observer is told of the time it will take.
 
     A point that fails is stored with its reason and the others go on. Raises for what stops the whole run: wrong
     options, an unreadable task, a study file that can't be written.
     """
     fetch = mirror(request.mirror) if request.mirror else dataset_files
     tasks = requested_tasks(request)
-    chat = request.chat.answer_settings({task.kind for task in tasks})
-    points = [replace(point, chat=chat) for point in plan_points(request)]
+    points = asked_alike(plan_points(request), tasks, request)
     check_offload(request.offload)
     text = text_request(request, fetch)
     with StudyWriter(request.study) as study:
@@ -49,6 +53,9 @@ def run_study(request: RunRequest, observer: Observer) -> bool:
         for task_items in work:
             study.save_task(task_items.task, list(task_items.items.values()), run)
         state = RunState(request, study, observer, work, run, environment)
+        known = known or study_rates(study.measured_speeds(), environment["machine"]["processor"])
+        planned = outline(OutlineRequest(request, work, known, text), points, study)
+        observer.tell(Planned(planned, rough=not known))
         ready = [point for point in (prepare_point(state, point) for point in points) if point is not None]
         references = find_references(state, ready)
         done = [
@@ -70,6 +77,12 @@ def requested_tasks(request: RunRequest) -> list[Task]:
     return [with_shots(task, request.fewshot) if task.fewshot else task for task in tasks]
 
 
+def asked_alike(points: Sequence[PlannedPoint], tasks: Sequence[Task], request: RunRequest) -> list[PlannedPoint]:
+    """The points with what of the chat settings changes answers to these tasks."""
+    chat = request.chat.answer_settings({task.kind for task in tasks})
+    return [replace(point, chat=chat) for point in points]
+
+
 def prepare_point(state: RunState, point: PlannedPoint) -> ReadyPoint | None:
     """Make one point's file and plan what is to be asked; None where that fails."""
     log = _log_path(state.request.study, point)
@@ -78,11 +91,11 @@ def prepare_point(state: RunState, point: PlannedPoint) -> ReadyPoint | None:
     except GgufEvalError as error:
         if isinstance(error, StudyError):
             raise
-        state.observer.note(f"{point.name}: {error}")
+        state.observer.tell(PointFailed(point.name, str(error)))
         state.study.save_unmade(point.name, point.model, point.level, point.source.sha256, str(error), log)
         return None
     state.study.forget_unmade(point.level, point.source.sha256)
-    settings = {"max_tokens": state.request.ctx, **point.engine.answer_settings, **point.chat}
+    settings = point_settings(state.request, point)
     point_id = state.study.save_point(point.name, point.model, settings, file, point.origin)
     state.study.plan_point(point_id, [w.task.hash for w in state.work], speed=state.request.speed)
     return ReadyPoint(point, point_id, file, settings, log)
@@ -98,7 +111,7 @@ def run_point(state: RunState, point: ReadyPoint, reference: Reference, all_poin
             measure(state, planned, point.id, file, log)
     except (EngineError, UsageError) as error:
         state.study.set_failure(point.id, str(error), log)
-        state.observer.note(f"{planned.name}: {error}")
+        state.observer.tell(PointFailed(planned.name, str(error)))
         return False
     state.study.set_failure(point.id, None, None)
     return True

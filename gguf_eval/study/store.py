@@ -16,8 +16,9 @@ import filelock
 from gguf_eval.errors import StudyError
 from gguf_eval.files.model_file import ModelFile
 from gguf_eval.runtime.answers import AnswerDivergence
+from gguf_eval.study.database import StudyLookup, canonical_json, check_folder, check_version, sqlite_errors
 from gguf_eval.study.records import Outcome, TaskRecord, TextRecord
-from gguf_eval.study.schema import APPLICATION_ID, SCHEMA_VERSION, migrate
+from gguf_eval.study.schema import migrate
 from gguf_eval.study.text_content import pack_text
 from gguf_eval.tasks.prompts import Item
 from gguf_eval.tasks.spec import Task
@@ -29,36 +30,6 @@ _UNMADE = "unmade "
 def is_unmade(sha256: str) -> bool:
     """Whether a point's hash stands for a model file that could not be made."""
     return sha256.startswith(_UNMADE)
-
-
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-@contextlib.contextmanager
-def sqlite_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite raises into one line."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        text = str(error)
-        advice = "make room and run the same command again" if "full" in text else "check the file and its folder"
-        raise StudyError(f"{path}: the study file can't be used ({text}); {advice}") from None
-
-
-def check_version(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a database that is no study, or one written by a newer version of this program."""
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if application != APPLICATION_ID and (tables or version):
-        raise StudyError(f"{path}: this SQLite file is no study of gguf-eval; name another file with --study")
-    if version > SCHEMA_VERSION:
-        raise StudyError(
-            f"{path}: the study has schema {version}, this gguf-eval knows up to {SCHEMA_VERSION}; "
-            "update gguf-eval, or name another file with --study"
-        )
 
 
 def _save_header(connection: sqlite3.Connection, text: str) -> int:
@@ -76,15 +47,13 @@ def _item_content(item: Item) -> str:
     return canonical_json({key: value for key, value in content.items() if value})
 
 
-class StudyWriter:
+class StudyWriter(StudyLookup):
     """An open study file that this process alone writes to. Use as a context manager."""
 
     def __init__(self, path: Path) -> None:
         """Create or open ``path``; raises `StudyError` when it can't be written or another run holds it."""
-        self.path = path
         self._lock = filelock.FileLock(f"{path}.lock")
-        if not path.parent.is_dir():
-            raise StudyError(f"{path.parent}: no such folder; make it or name another study with --study")
+        check_folder(path)
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -97,7 +66,7 @@ class StudyWriter:
             ) from None
         try:
             with sqlite_errors(path):
-                self._connection = sqlite3.connect(path, isolation_level=None)
+                super().__init__(path, sqlite3.connect(path, isolation_level=None))
                 check_version(self._connection, path)
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -208,42 +177,6 @@ class StudyWriter:
                 (error, str(log_path) if log_path else None, point),
             )
 
-    def answered(self, point: int, task_hash: str) -> set[str]:
-        """Hashes of the items this point has an outcome for."""
-        with sqlite_errors(self.path):
-            rows = self._connection.execute(
-                "SELECT item_hash FROM outcome WHERE point_id = ? AND task_hash = ?", (point, task_hash)
-            )
-            return {row[0] for row in rows}
-
-    def scored(self, point: int, task_hash: str) -> set[str]:
-        """Hashes of the items this point has a score for."""
-        with sqlite_errors(self.path):
-            rows = self._connection.execute(
-                "SELECT item_hash FROM outcome WHERE point_id = ? AND task_hash = ? AND value IS NOT NULL",
-                (point, task_hash),
-            )
-            return {row[0] for row in rows}
-
-    def answered_points(self, model: str) -> list[tuple[int, str, dict[str, Any], str, float]]:
-        """(id, sha256, settings, level, bits per weight) of the model's points that have any outcome."""
-        with sqlite_errors(self.path):
-            rows = self._connection.execute(
-                "SELECT id, sha256, settings, level, bits_per_weight FROM point JOIN model_file USING (sha256) "
-                "WHERE model = ? AND EXISTS (SELECT 1 FROM outcome WHERE point_id = point.id) ORDER BY id",
-                (model,),
-            )
-            return [(row[0], row[1], json.loads(row[2]), row[3], row[4]) for row in rows]
-
-    def divergent(self, point: int, reference: int, task_hash: str) -> set[str]:
-        """Hashes of the items whose divergence from the reference is known, or known not to be had."""
-        with sqlite_errors(self.path):
-            rows = self._connection.execute(
-                "SELECT item_hash FROM answer_divergence WHERE point_id = ? AND reference_id = ? AND task_hash = ?",
-                (point, reference, task_hash),
-            )
-            return {row[0] for row in rows}
-
     def save_divergences(
         self, point: int, reference: int, task_hash: str, found: Mapping[str, AnswerDivergence]
     ) -> None:
@@ -279,15 +212,6 @@ class StudyWriter:
                 [(point, task, metric, value, error) for metric, (value, error) in figures.items()],
             )
 
-    def has_measurement(self, point: int, conditions: Mapping[str, Any]) -> bool:
-        """Whether speed and memory were measured completely under these conditions."""
-        with sqlite_errors(self.path):
-            row = self._connection.execute(
-                "SELECT 1 FROM measurement WHERE point_id = ? AND conditions = ? AND complete = 1",
-                (point, canonical_json(conditions)),
-            ).fetchone()
-        return row is not None
-
     def begin_measurement(self, point: int, conditions: Mapping[str, Any]) -> int:
         """Start a measurement; return its number."""
         with self._transaction() as connection:
@@ -296,14 +220,6 @@ class StudyWriter:
                 (point, canonical_json(conditions)),
             ).fetchone()
         return int(row[0])
-
-    def has_text(self, point: int, conditions: Mapping[str, Any]) -> bool:
-        """Whether the point was run over a text under these conditions."""
-        with sqlite_errors(self.path):
-            row = self._connection.execute(
-                "SELECT 1 FROM text_run WHERE point_id = ? AND conditions = ?", (point, canonical_json(conditions))
-            ).fetchone()
-        return row is not None
 
     def save_text(self, point: int, record: TextRecord) -> None:
         """Store a run over a text."""

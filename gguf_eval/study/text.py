@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_eval.runtime.settings import EngineSettings
+from gguf_eval.study.events import MemoryTaken, Observer, stage
 from gguf_eval.study.jobs import TextJob
 from gguf_eval.study.process import run_in_worker
 from gguf_eval.study.records import TextRecord
-from gguf_eval.study.stages.state import Observer
 from gguf_eval.tasks.texts import TextFile
 
 
@@ -72,11 +72,13 @@ def run_text(
     reference: TextModel | None = None,
     store: bool = False,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
+    on_memory: Callable[[int], None] | None = None,
 ) -> TextRecord:
     """Run one model; with ``reference`` also compare it, with ``store`` keep it as a reference for others.
 
-    ``on_rows`` is told tokens scored and tokens in all. A stored reference must be there before a model is compared
-    with it, unless the request is exact. Raises `EngineError` where the worker fails.
+    ``on_rows`` is told tokens scored and tokens in all, ``on_memory`` the bytes that the worker takes. A stored
+    reference must be there before a model is compared with it, unless the request is exact. Raises `EngineError` where
+    the worker fails.
     """
     job = TextJob(
         model=str(model.path),
@@ -110,7 +112,7 @@ def run_text(
         elif event["event"] in ("plan", "peak"):
             plan.update(event)
 
-    run_in_worker(job, log, on_event)
+    run_in_worker(job, log, on_event, on_memory)
     return TextRecord(
         conditions=text_conditions(request, reference),
         windows=plan["windows"],
@@ -147,7 +149,8 @@ def run_observed(
     name: str = "",
 ) -> TextRecord:
     """`run_text`, telling the observer, to whom the model is ``name`` where that is given."""
-    with observer.step(f"{name or model.name}: {request.text.name}", 0) as advance:
+    point = name or model.name
+    with stage(observer, point, "text", request.text.name) as advance:
         seen = 0
 
         def on_rows(done: int, total: int) -> None:
@@ -155,7 +158,10 @@ def run_observed(
             advance(done - seen)
             seen = done
 
-        return run_text(model, request, log, reference=reference, store=store, on_rows=on_rows)
+        def on_memory(used: int) -> None:
+            observer.tell(MemoryTaken(point, used))
+
+        return run_text(model, request, log, reference=reference, store=store, on_rows=on_rows, on_memory=on_memory)
 
 
 def _unpacked(columns: dict[str, list[str]]) -> dict[str, npt.NDArray[Any]]:

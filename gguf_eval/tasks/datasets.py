@@ -187,6 +187,18 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
     return list(table.to_pylist())
 
 
+def parquet_extent(tail: bytes) -> tuple[int, int]:
+    """Rows of a Parquet file and bytes of their columns, from the file's last bytes; (0, 0) where they are too few."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        footer = pyarrow.parquet.read_metadata(pyarrow.BufferReader(tail))
+    except (pyarrow.ArrowException, OSError):
+        return 0, 0
+    return footer.num_rows, sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
+
+
 def mirror(folder: Path) -> Fetch:
     """Fetch from a local copy laid out as ``datasets/<org>/<name>/<config>/<split>/*.parquet``."""
 

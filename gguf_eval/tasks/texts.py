@@ -10,6 +10,10 @@ from gguf_eval.errors import UsageError
 from gguf_eval.tasks.datasets import Fetch
 
 WIKITEXT2 = "wikitext2"
+WIKITEXT2_SPLIT = ("Salesforce/wikitext", "wikitext-2-raw-v1", "test")
+"""Its repo, config and split on the hub."""
+WIKITEXT2_BYTES = 1_290_590
+"""Of the whole text."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def _wikitext2(fetch: Fetch, folder: Path) -> Path:
     from pyarrow import parquet
 
     rows: list[str] = []
-    for path in fetch("Salesforce/wikitext", "wikitext-2-raw-v1", "test"):
+    for path in fetch(*WIKITEXT2_SPLIT):
         rows += parquet.read_table(path, columns=["text"]).column("text").to_pylist()
     data = "".join(row or " \n" for row in rows).encode()
     target = folder / f"wikitext-2-raw-test-{hashlib.sha256(data).hexdigest()[:16]}.txt"

@@ -6,11 +6,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gguf_eval.study.events import Advanced, StageBegan, StageEnded, StageKind, counted
 from gguf_eval.study.jobs import HeaderWork, Job, PromptWork, TaskWork
 from gguf_eval.study.plan import PlannedPoint
-from gguf_eval.study.process import run_in_worker
 from gguf_eval.study.records import Outcome
-from gguf_eval.study.stages.state import RunState, TaskItems, save_build
+from gguf_eval.study.stages.state import RunState, TaskItems, run_job, save_build
+
+_AGAIN = "right answers"
+"""The stage in which right answers are asked again for their divergence."""
 
 
 def unanswered(state: RunState, point_id: int, kinds: Collection[str]) -> list[TaskItems]:
@@ -63,21 +66,43 @@ def store_as_they_come(
 ) -> None:
     """Run ``job`` and store what ``judge`` says of every row of its events called ``event_name``.
 
-    ``on_event_too`` is given every event after that, and answers how many of ``more`` further units it finished.
+    The worker does one task after the other; each is a stage of its own to the observer. ``on_event_too`` is given
+    every event after that, and answers how many of ``more`` right answers it finished that are asked again.
     """
     by_hash = {task_items.task.hash: task_items for task_items in missing}
-    names = ", ".join(task_items.task.name for task_items in missing) or "right answers"
-    with state.observer.step(f"{point.name}: {names}", sum(len(t.items) for t in missing) + more) as advance:
+    kind: StageKind = "generate" if job.kind == "generate" else "score"
+    tell = state.observer.tell
+    current = ""
 
-        def on_event(event: dict[str, Any]) -> None:
-            if event["event"] == event_name:
-                task_items = by_hash[event["task"]]
-                outcomes = [judge(task_items, row) for row in event["rows"]]
-                state.study.save_outcomes(point_id, task_items.task.hash, outcomes)
-                advance(len(outcomes))
-            elif event["event"] == "build":
-                save_build(state, event, point_id)
-            if finished := on_event_too(event):
-                advance(finished)
+    def begin(name: str, units: int) -> None:
+        nonlocal current
+        if name != current:
+            if current:
+                tell(StageEnded(point.name, kind, current))
+            current = name
+            tell(StageBegan(point.name, kind, name, units))
 
-        run_in_worker(job, log, on_event)
+    def begin_task(task_items: TaskItems) -> None:
+        begin(task_items.task.name, len(task_items.items))
+
+    def on_event(event: dict[str, Any]) -> None:
+        if event["event"] == event_name:
+            task_items = by_hash[event["task"]]
+            outcomes = [judge(task_items, row) for row in event["rows"]]
+            state.study.save_outcomes(point_id, task_items.task.hash, outcomes)
+            tally = counted(outcome.value for outcome in outcomes)
+            tell(Advanced(point.name, kind, task_items.task.name, len(outcomes), tally))
+        elif event["event"] == "start":
+            begin_task(by_hash[event["task"]])
+        elif event["event"] == "build":
+            save_build(state, event, point_id)
+        if finished := on_event_too(event):
+            begin(_AGAIN, more)
+            tell(Advanced(point.name, kind, _AGAIN, finished))
+
+    if missing:
+        begin_task(missing[0])
+    else:
+        begin(_AGAIN, more)
+    run_job(state, point, job, log, on_event)
+    tell(StageEnded(point.name, kind, current))

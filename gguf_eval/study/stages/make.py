@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from gguf_eval.files.model_file import ModelFile, describe
+from gguf_eval.study.events import stage
 from gguf_eval.study.jobs import QuantizeJob
 from gguf_eval.study.plan import PlannedPoint
-from gguf_eval.study.process import run_in_worker
-from gguf_eval.study.stages.state import RunState
+from gguf_eval.study.stages.state import RunState, run_job
 
 
 def make_model_file(state: RunState, point: PlannedPoint, log: Path) -> ModelFile:
@@ -21,6 +21,6 @@ def make_model_file(state: RunState, point: PlannedPoint, log: Path) -> ModelFil
             state.request.allow_requantize,
             state.request.threads,
         )
-        with state.observer.step(f"{point.name}: making the model file", 0):
-            run_in_worker(job, log, lambda event: None)
+        with stage(state.observer, point.name, "make", units=1):
+            run_job(state, point, job, log, lambda event: None)
     return describe(point.path, cache=state.request.cache)

@@ -8,11 +8,11 @@ from typing import Any
 
 from gguf_eval.files.model_file import ModelFile
 from gguf_eval.files.quantize import library_version
-from gguf_eval.machine import physical_cores
+from gguf_eval.machine import physical_cores, processor_name
+from gguf_eval.study.events import stage
 from gguf_eval.study.jobs import SpeedJob
 from gguf_eval.study.plan import PlannedPoint, RunRequest
-from gguf_eval.study.process import run_in_worker
-from gguf_eval.study.stages.state import RunState, save_build
+from gguf_eval.study.stages.state import RunState, run_job, save_build
 
 DEFAULT_CONTEXT = 4096
 """Context of the speed and memory measurement unless given: what a user would open, or the model's own if smaller."""
@@ -37,20 +37,31 @@ def speed_job(request: RunRequest, point: PlannedPoint, file: ModelFile) -> Spee
     )
 
 
-def measure(state: RunState, point: PlannedPoint, point_id: int, file: ModelFile, log: Path) -> None:
-    """Time the point and record its memory unless the study holds that."""
-    job = speed_job(state.request, point, file)
-    conditions = {
-        "machine": state.environment["machine"]["processor"],
+def speed_conditions(job: SpeedJob) -> dict[str, Any]:
+    """What a measurement depends on, beside the model file: under the same conditions it is not done again."""
+    return {
+        "machine": processor_name(),
         "library": library_version(),
         **{key: value for key, value in asdict(job).items() if key not in ("model", "kind")},
         "threads": job.threads or physical_cores(),
     }
+
+
+def sample_count(job: SpeedJob) -> int:
+    """How many timed repetitions a measurement takes, with the anchor at the end of each kind."""
+    kinds = bool(job.prompt_tokens) + bool(job.generated_tokens)
+    tests = (len(job.prompt_tokens) + len(job.generated_tokens)) * len(job.depths)
+    return tests * job.repetitions + kinds
+
+
+def measure(state: RunState, point: PlannedPoint, point_id: int, file: ModelFile, log: Path) -> None:
+    """Time the point and record its memory unless the study holds that."""
+    job = speed_job(state.request, point, file)
+    conditions = speed_conditions(job)
     if not state.request.measure_again and state.study.has_measurement(point_id, conditions):
         return
     measurement = state.study.begin_measurement(point_id, conditions)
-    tests = (len(job.prompt_tokens) + len(job.generated_tokens)) * len(job.depths)
-    with state.observer.step(f"{point.name}: speed and memory", tests * job.repetitions) as advance:
+    with stage(state.observer, point.name, "speed", units=sample_count(job)) as advance:
 
         def on_event(event: dict[str, Any]) -> None:
             if event["event"] == "sample":
@@ -64,4 +75,4 @@ def measure(state: RunState, point: PlannedPoint, point_id: int, file: ModelFile
             elif event["event"] == "build":
                 save_build(state, event, point_id)
 
-        run_in_worker(job, log, on_event)
+        run_job(state, point, job, log, on_event)

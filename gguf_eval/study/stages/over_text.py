@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from gguf_eval.errors import EngineError, UsageError
 from gguf_eval.files.cache import cache_dir
+from gguf_eval.study.events import PointFailed
 from gguf_eval.study.plan import RunRequest
 from gguf_eval.study.stages.reference import highest
 from gguf_eval.study.stages.state import ReadyPoint, RunState
@@ -26,10 +27,16 @@ def text_model(point: ReadyPoint) -> TextModel:
     return TextModel(point.planned.label, point.file.path, point.file.sha256, point.planned.engine)
 
 
-def text_request(request: RunRequest, fetch: Fetch) -> TextRequest | None:
-    """The text the run was asked for, by name or with a suite, fetched; None where for none. Raises `UsageError`."""
+def requested_text(request: RunRequest) -> str:
+    """The text the run was asked for, by name or with a suite; empty where for none."""
     text = request.text or next((text for suite, text in suite_texts().items() if suite in request.tasks), NO_TEXT)
-    if text == NO_TEXT:
+    return "" if text == NO_TEXT else text
+
+
+def text_request(request: RunRequest, fetch: Fetch) -> TextRequest | None:
+    """How the text that the run was asked for is run over, fetched; None where for none. Raises `UsageError`."""
+    text = requested_text(request)
+    if not text:
         return None
     folder = cache_dir(request.cache)
     return TextRequest(
@@ -67,7 +74,7 @@ def _run(state: RunState, point: ReadyPoint, request: TextRequest, base: TextMod
         )
     except (EngineError, UsageError) as error:
         state.study.set_failure(point.id, str(error), point.log)
-        state.observer.note(f"{point.planned.name}: {error}")
+        state.observer.tell(PointFailed(point.planned.name, str(error)))
         return False
     state.study.save_text(point.id, record)
     return True

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from gguf_eval.files.model_file import ModelFile
+from gguf_eval.study.events import MemoryTaken, Observer
+from gguf_eval.study.jobs import Job
 from gguf_eval.study.plan import PlannedPoint, RunRequest
+from gguf_eval.study.process import run_in_worker
 from gguf_eval.study.store import StudyWriter
 from gguf_eval.tasks.prompts import Item
 from gguf_eval.tasks.spec import Task
-
-
-class Observer(Protocol):
-    """Is told how the run goes."""
-
-    def step(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """A step of ``total`` units begins; the value of the context is called with the units done since."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Something the user should read."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -59,6 +49,13 @@ class ReadyPoint:
     settings: dict[str, Any]
     """What can change its answers, as in the study."""
     log: Path
+
+
+def run_job(
+    state: RunState, point: PlannedPoint, job: Job, log: Path, on_event: Callable[[dict[str, Any]], None]
+) -> None:
+    """Run a job of a point in a worker, telling the observer what memory it takes."""
+    run_in_worker(job, log, on_event, lambda used: state.observer.tell(MemoryTaken(point.name, used)))
 
 
 def save_build(state: RunState, event: Mapping[str, Any], point_id: int | None = None) -> None:

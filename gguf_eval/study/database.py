@@ -1,0 +1,182 @@
+"""The study file as a database: how it is opened, and what a run or a plan looks up in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gguf_eval.errors import StudyError
+from gguf_eval.study.schema import APPLICATION_ID, SCHEMA_VERSION, migrate
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+@contextlib.contextmanager
+def sqlite_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite raises into one line."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        text = str(error)
+        advice = "make room and run the same command again" if "full" in text else "check the file and its folder"
+        raise StudyError(f"{path}: the study file can't be used ({text}); {advice}") from None
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a database that is no study, or one written by a newer version of this program."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if application != APPLICATION_ID and (tables or version):
+        raise StudyError(f"{path}: this SQLite file is no study of gguf-eval; name another file with --study")
+    if version > SCHEMA_VERSION:
+        raise StudyError(
+            f"{path}: the study has schema {version}, this gguf-eval knows up to {SCHEMA_VERSION}; "
+            "update gguf-eval, or name another file with --study"
+        )
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a study file in a folder that is not there."""
+    if not path.parent.is_dir():
+        raise StudyError(f"{path.parent}: no such folder; make it or name another study with --study")
+
+
+@dataclass(frozen=True)
+class MeasuredSpeed:
+    """What a measurement in the study says of a model file."""
+
+    parameters: int
+    size_bytes: int
+    processor: str
+    load_seconds: float
+    prompt: float
+    """Tokens a second, as generation is."""
+    generation: float
+
+
+class StudyLookup:
+    """Looks up what an open study file holds already."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    def answered(self, point: int, task_hash: str) -> set[str]:
+        """Hashes of the items this point has an outcome for."""
+        with sqlite_errors(self.path):
+            rows = self._connection.execute(
+                "SELECT item_hash FROM outcome WHERE point_id = ? AND task_hash = ?", (point, task_hash)
+            )
+            return {row[0] for row in rows}
+
+    def answers(self, point: int, task_hash: str) -> dict[str, float | None]:
+        """The headline metric of every outcome by item hash; None where unscored."""
+        with sqlite_errors(self.path):
+            return dict(
+                self._connection.execute(
+                    "SELECT item_hash, value FROM outcome WHERE point_id = ? AND task_hash = ?", (point, task_hash)
+                ).fetchall()
+            )
+
+    def scored(self, point: int, task_hash: str) -> set[str]:
+        """Hashes of the items this point has a score for."""
+        with sqlite_errors(self.path):
+            rows = self._connection.execute(
+                "SELECT item_hash FROM outcome WHERE point_id = ? AND task_hash = ? AND value IS NOT NULL",
+                (point, task_hash),
+            )
+            return {row[0] for row in rows}
+
+    def answered_points(self, model: str) -> list[tuple[int, str, dict[str, Any], str, float]]:
+        """(id, sha256, settings, level, bits per weight) of the model's points that have any outcome."""
+        with sqlite_errors(self.path):
+            rows = self._connection.execute(
+                "SELECT id, sha256, settings, level, bits_per_weight FROM point JOIN model_file USING (sha256) "
+                "WHERE model = ? AND EXISTS (SELECT 1 FROM outcome WHERE point_id = point.id) ORDER BY id",
+                (model,),
+            )
+            return [(row[0], row[1], json.loads(row[2]), row[3], row[4]) for row in rows]
+
+    def divergent(self, point: int, reference: int, task_hash: str) -> set[str]:
+        """Hashes of the items whose divergence from the reference is known, or known not to be had."""
+        with sqlite_errors(self.path):
+            rows = self._connection.execute(
+                "SELECT item_hash FROM answer_divergence WHERE point_id = ? AND reference_id = ? AND task_hash = ?",
+                (point, reference, task_hash),
+            )
+            return {row[0] for row in rows}
+
+    def find_point(self, sha256: str, settings: Mapping[str, Any]) -> int | None:
+        """The id of the point of this model file and these settings, where the study has it."""
+        with sqlite_errors(self.path):
+            row = self._connection.execute(
+                "SELECT id FROM point WHERE sha256 = ? AND settings = ?", (sha256, canonical_json(settings))
+            ).fetchone()
+        return None if row is None else int(row[0])
+
+    def has_measurement(self, point: int, conditions: Mapping[str, Any]) -> bool:
+        """Whether speed and memory were measured completely under these conditions."""
+        with sqlite_errors(self.path):
+            row = self._connection.execute(
+                "SELECT 1 FROM measurement WHERE point_id = ? AND conditions = ? AND complete = 1",
+                (point, canonical_json(conditions)),
+            ).fetchone()
+        return row is not None
+
+    def has_text(self, point: int, conditions: Mapping[str, Any]) -> bool:
+        """Whether the point was run over a text under these conditions."""
+        with sqlite_errors(self.path):
+            row = self._connection.execute(
+                "SELECT 1 FROM text_run WHERE point_id = ? AND conditions = ?", (point, canonical_json(conditions))
+            ).fetchone()
+        return row is not None
+
+    def measured_speeds(self) -> list[MeasuredSpeed]:
+        """Every complete measurement that timed both prompt and generation, the newest last."""
+        with sqlite_errors(self.path):
+            rows = self._connection.execute(
+                "SELECT measurement.id, parameters, size_bytes, conditions, details, test, sum(tokens), sum(seconds) "
+                "FROM measurement JOIN point ON point.id = point_id JOIN model_file USING (sha256) "
+                "JOIN speed_sample ON measurement_id = measurement.id WHERE complete = 1 AND seconds > 0 "
+                "GROUP BY measurement.id, test ORDER BY measurement.id"
+            ).fetchall()
+        found: dict[int, dict[str, float]] = {}
+        facts: dict[int, tuple[int, int, str, float]] = {}
+        for number, parameters, size_bytes, conditions, details, test, tokens, seconds in rows:
+            load = float(json.loads(details).get("load_seconds", 0.0))
+            facts[number] = (parameters, size_bytes, str(json.loads(conditions).get("machine", "")), load)
+            found.setdefault(number, {}).setdefault(test[:2], tokens / seconds)
+        return [
+            MeasuredSpeed(*facts[number], prompt=tests["pp"], generation=tests["tg"])
+            for number, tests in found.items()
+            if {"pp", "tg"} <= tests.keys()
+        ]
+
+
+@contextlib.contextmanager
+def open_lookup(path: Path) -> Iterator[StudyLookup]:
+    """Open a study to look things up; nothing is written, and one that is not there yet is empty.
+
+    Raises `StudyError` for a file that is no study, and where its folder is not there.
+    """
+    check_folder(path)
+    with sqlite_errors(path):
+        there = path.is_file()
+        address = f"{path.resolve().as_uri()}?mode=ro" if there else ":memory:"
+        with contextlib.closing(sqlite3.connect(address, uri=there, isolation_level=None)) as connection:
+            check_version(connection, path)
+            if connection.execute("PRAGMA user_version").fetchone()[0]:
+                yield StudyLookup(path, connection)
+                return
+        with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+            migrate(connection)
+            yield StudyLookup(path, connection)
