@@ -2,32 +2,45 @@
 
     python benchmarks/divergence.py estimator REFERENCE.gguf CANDIDATE.gguf... --text wiki.test.raw
     python benchmarks/divergence.py native REFERENCE.gguf CANDIDATE.gguf... --text wiki.test.raw --program llama-perplexity
+    python benchmarks/divergence.py time   REFERENCE.gguf CANDIDATE.gguf... --text wiki.test.raw --program llama-perplexity
+    python benchmarks/divergence.py memory REFERENCE.gguf CANDIDATE.gguf --text wiki.test.raw
 
 `estimator` decodes the reference and all candidates window by window in one process, and compares the estimate from the
 condensed reference with the whole sum over the vocabulary on the same logits. `native` runs llama-perplexity of the same
-llama.cpp version (its base file is kept in --folder and used again) and `gguf-eval perplexity` in turn, both timed as
-whole commands. Each writes its part of benchmarks/results/divergence.json.
+llama.cpp version (its base file is kept in --folder and used again) and `gguf-eval perplexity` once each, for their
+figures. `time` runs both in turn --turns times as whole commands, with the references stored before. `memory` gives the
+peak memory of the processes that store a reference and that compare with it, at several numbers of windows, beside that
+of a process that only computes the perplexity of one window. Each writes its part of benchmarks/results/divergence.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import os
 import re
+import resource
+import statistics
 import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gguf_eval.files.cache import file_sha256
 from gguf_eval.machine import describe_machine
 from gguf_eval.runtime.bindings import build_info
 from gguf_eval.runtime.divergence import Compared, compare_exactly, compare_with_stored, condense, reference_dtype
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.perplexity import decode_windows, open_window_context, plan_windows
+from gguf_eval.runtime.settings import EngineSettings
+from gguf_eval.study.text import TextModel, TextRequest, run_text
+from gguf_eval.tasks.texts import TextFile
 
 RESULT = Path(__file__).parent / "results" / "divergence.json"
 PATTERNS = {
@@ -45,7 +58,7 @@ PATTERNS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("estimator", "native"))
+    parser.add_argument("step", choices=tuple(STEPS))
     parser.add_argument("reference", type=Path)
     parser.add_argument("candidates", type=Path, nargs="+")
     parser.add_argument("--text", type=Path, required=True)
@@ -53,11 +66,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--program", type=Path, default=Path("llama-perplexity"))
     parser.add_argument("--folder", type=Path, default=Path())
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--windows", type=int, nargs="+", default=[5, 20, 40])
     options = parser.parse_args()
-    found = estimator(options) if options.step == "estimator" else native(options)
+    found = STEPS[options.step](options)
     document = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    document["what"] = f"{options.reference.name}, {options.text.name}, {options.chunks} windows of 512"
-    document.setdefault(options.step, {}).update(found)
+    what = f"{options.reference.name}, {options.text.name}, windows of 512"
+    document.setdefault(options.step, {}).update({"what": what, **found})
     document |= {"machine": describe_machine(), "build": build_info()}
     RESULT.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(found, indent=1))
@@ -109,7 +124,8 @@ def agreement(parts: list[tuple[Compared, Compared]]) -> dict[str, float]:
     return found
 
 
-def native(options: argparse.Namespace) -> dict[str, Any]:
+def commands(options: argparse.Namespace) -> tuple[list[str], list[str], Path]:
+    """llama-perplexity's and our command without the model, with the references they need stored; its base file."""
     base = options.folder / f"{options.reference.stem}-{options.chunks}.kld"
     common = ["-f", str(options.text), "-c", "512", "--chunks", str(options.chunks), "-t", str(options.threads)]
     program = [str(options.program), *common, "--kl-divergence-base", str(base)]
@@ -118,20 +134,18 @@ def native(options: argparse.Namespace) -> dict[str, Any]:
     ours += ["--cache-dir", str(options.folder / "cache")]
     if not base.exists():
         subprocess.run([*program, "-m", str(options.reference)], check=True, capture_output=True)
-    subprocess.run([*ours, str(options.reference)], check=True, capture_output=True)  # stores the reference
-    result: dict[str, Any] = {"base_file_bytes": base.stat().st_size}
+    subprocess.run([*ours, str(options.reference)], check=True, capture_output=True)
+    return [*program, "--kl-divergence", "-m"], ours, base
+
+
+def native(options: argparse.Namespace) -> dict[str, Any]:
+    program, ours, base = commands(options)
+    result: dict[str, Any] = {"windows": options.chunks, "base_file_bytes": base.stat().st_size}
     for path in options.candidates:
-        began = time.perf_counter()
-        done = subprocess.run(
-            [*program, "--kl-divergence", "-m", str(path)], check=True, capture_output=True, encoding="utf-8"
-        )
-        theirs = time.perf_counter() - began
+        done = subprocess.run([*program, str(path)], check=True, capture_output=True, encoding="utf-8")
         text = done.stdout + done.stderr
         figures = {name: float(re.search(pattern, text).group(1)) for name, pattern in PATTERNS.items()}  # type: ignore[union-attr]
-        began = time.perf_counter()
         answer = subprocess.run([*ours, str(path)], check=True, capture_output=True, encoding="utf-8")
-        both = time.perf_counter() - began
-        steps = re.findall(r"in ([\d.]+) s", answer.stderr)
         found = json.loads(answer.stdout)[-1]
         result[path.stem] = {
             "llama_perplexity": figures,
@@ -145,12 +159,69 @@ def native(options: argparse.Namespace) -> dict[str, Any]:
                 "rms_change_percent": found["divergence"]["change_rms"]["value"] * 100,
                 "same_top_percent": found["divergence"]["same_top"]["value"] * 100,
             },
-            "llama_perplexity_seconds": theirs,
-            "our_seconds_candidate_step": float(steps[-1]),
-            "our_seconds_whole_command": both,
         }
     return result
 
+
+def timed(options: argparse.Namespace) -> dict[str, Any]:
+    program, ours, _ = commands(options)
+    result: dict[str, Any] = {"windows": options.chunks}
+    for path in options.candidates:
+        seconds: dict[str, list[tuple[float, float]]] = {"llama_perplexity": [], "ours": []}
+        for _ in range(options.turns):
+            for name, command in (("llama_perplexity", program), ("ours", ours)):
+                seconds[name].append(timed_command([*command, str(path)]))
+        result[path.stem] = {
+            "load_average_after": os.getloadavg()[0],
+            **{
+                f"{name}_{kind}_seconds": [pair[place] for pair in pairs]
+                for name, pairs in seconds.items()
+                for place, kind in enumerate(("wall", "processor"))
+            },
+            **{
+                f"ratio_of_median_{kind}_seconds": statistics.median(pair[place] for pair in seconds["ours"])
+                / statistics.median(pair[place] for pair in seconds["llama_perplexity"])
+                for place, kind in enumerate(("wall", "processor"))
+            },
+        }
+    return result
+
+
+def timed_command(command: list[str]) -> tuple[float, float]:
+    """Seconds of the clock, and of the processors with all children's: the latter mean more on a busy machine."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def memory(options: argparse.Namespace) -> dict[str, Any]:
+    """Peak resident bytes, and what is beyond a process that computes the perplexity of one window."""
+    text = TextFile(options.text.name, options.text, hashlib.sha256(options.text.read_bytes()).hexdigest())
+    reference, candidate = (
+        TextModel(path.stem, path, file_sha256(path, cache=options.folder), EngineSettings())
+        for path in (options.reference, options.candidates[0])
+    )
+    log = options.folder / "log"
+    request = TextRequest(text, options.folder / "references", chunks=1, threads=options.threads)
+    with Model(options.reference) as model:
+        window = 512 * model.vocab_size * 4
+    plain = {model.name: run_text(model, request, log).peak_bytes for model in (reference, candidate)}
+    rows = {}
+    for windows in options.windows:
+        several = replace(request, chunks=windows)
+        stores = run_text(reference, several, log, store=True).peak_bytes
+        compares = run_text(candidate, several, log, reference=reference).peak_bytes
+        rows[windows] = {
+            "reference_peak_bytes": stores,
+            "candidate_peak_bytes": compares,
+            "reference_beyond_plain_over_a_window": (stores - plain[reference.name]) / window,
+            "candidate_beyond_plain_over_a_window": (compares - plain[candidate.name]) / window,
+        }
+    return {"logits_of_a_window_bytes": window, "peak_bytes_plain_one_window": plain, "windows": rows}
+
+
+STEPS = {"estimator": estimator, "native": native, "time": timed, "memory": memory}
 
 if __name__ == "__main__":
     main()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 from test_statistics import answers, point, study, task
 
+from gguf_eval.analysis.advice import Limits, advise
 from gguf_eval.analysis.pareto import Tradeoff, pareto
 from gguf_eval.analysis.summary import summarise
 from gguf_eval.analysis.versus import find_point, versus
 from gguf_eval.errors import StudyError, UsageError
+from gguf_eval.report.quality import print_comparisons
 from gguf_eval.study.records import PointRecord, StudyRecord
 
 
@@ -123,6 +127,20 @@ def test_scores_at_chance_are_no_results() -> None:
     assert few == ()
     good = study([point(1, "F16", 16, {"t1": "1110" * 8})], items=32).warnings
     assert good == ()
+
+
+def test_comparisons_and_advice_carry_the_warnings_of_what_they_rest_on() -> None:
+    marks = {"t1": "1000" * 10}
+    reference = point(1, "F16", 16.0, marks, peak_rss_bytes=200)
+    level = point(2, "Q4_0", 4.5, marks, peak_rss_bytes=100)
+    found = record(reference, level, items=40)
+    (compared,) = versus(found, [level], reference)
+    assert len(compared.warnings) == 1
+    assert "the reference scores 25.0% where guessing gets 25.0%" in compared.warnings[0]
+    assert advise(found, Limits(None, None, None)).warnings == compared.warnings
+    out = io.StringIO()
+    print_comparisons([compared], Console(file=out, width=200))
+    assert f"! {compared.warnings[0]}" in out.getvalue()
 
 
 def test_a_continuation_has_no_chance_level() -> None:

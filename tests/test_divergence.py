@@ -17,7 +17,6 @@ from gguf_eval.errors import ModelFileError, UsageError
 from gguf_eval.runtime.divergence import compare_exactly, compare_with_stored, condense, reference_dtype
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.perplexity import (
-    Rows,
     Windows,
     decode_windows,
     negative_log_likelihoods,
@@ -26,6 +25,7 @@ from gguf_eval.runtime.perplexity import (
     target_bytes,
 )
 from gguf_eval.runtime.reference_file import ReferenceKey, ReferenceReader, ReferenceWriter, reference_path
+from gguf_eval.runtime.rows import Rows
 from gguf_eval.runtime.settings import EngineSettings
 from gguf_eval.study.records import TextRecord
 

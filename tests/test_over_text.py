@@ -8,40 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from listening import Listening
 from quantize_fixtures import write_model
 
 from gguf_eval.analysis.summary import summarise
 from gguf_eval.report.words import text_notes
-from gguf_eval.study.events import Event, Planned, PointFailed, StageBegan
+from gguf_eval.study.events import Planned
 from gguf_eval.study.plan import RunRequest
 from gguf_eval.study.read import read_study
 from gguf_eval.study.run import run_study
 from gguf_eval.study.stages import over_text
 from gguf_eval.study.text_content import pack_text, unpack_text
 from gguf_eval.tasks.datasets import mirror
-
-
-class Listening:
-    """An observer that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.notes: list[str] = []
-
-    def tell(self, event: Event) -> None:
-        self.events.append(event)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    @property
-    def texts(self) -> list[str]:
-        """Points that began to read a text."""
-        return [event.point for event in self.events if isinstance(event, StageBegan) and event.kind == "text"]
-
-    @property
-    def failures(self) -> list[str]:
-        return [event.reason for event in self.events if isinstance(event, PointFailed)]
 
 
 @pytest.fixture

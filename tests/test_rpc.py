@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 from rpc_server import rpc_server
 from tiny_model import write_model
+from typer.testing import CliRunner
 
 from gguf_eval.analysis.summary import summarise
+from gguf_eval.cli import app
 from gguf_eval.errors import EngineError, UsageError
 from gguf_eval.runtime.bindings import library
 from gguf_eval.runtime.settings import EngineSettings, Offload
@@ -172,6 +175,21 @@ def test_any_number_of_layers_gives_the_same_answers(model: Path, tmp_path: Path
             answers.append([outcome.answer for outcome in outcomes.values()])
     assert len(answers[0]) == 20
     assert answers[0] == answers[1] == answers[2]
+
+
+def test_perplexity_takes_the_options_for_devices(model: Path, tmp_path: Path) -> None:
+    text = tmp_path / "story.txt"
+    text.write_text("The cat sat in the house and looked at the rain. " * 20, encoding="utf-8")
+    command = ["perplexity", str(model), "--text", str(text), "-c", "32", "--chunks", "2", "--threads", "1", "--json"]
+    found = []
+    with rpc_server() as (endpoint, _):
+        for number, options in enumerate((["-ngl", "0"], ["--rpc", endpoint, "-ngl", "all", "--tensor-split", "1"])):
+            cache = tmp_path / f"cache{number}"
+            done = CliRunner().invoke(app, [*command, "--cache-dir", str(cache), *options])
+            assert done.exit_code == 0, done.output
+            found.append(json.loads(done.stdout)[0]["perplexity"]["value"])
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
+    assert "RPC0" in (tmp_path / "cache1" / "logs" / "perplexity.log").read_text(encoding="utf-8")
 
 
 def test_a_device_that_disappears_fails_its_point_and_the_sweep_goes_on(model: Path, tmp_path: Path) -> None:

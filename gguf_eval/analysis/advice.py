@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ from gguf_eval.analysis.joint import (
     resampled_joint_means,
 )
 from gguf_eval.analysis.pareto import Tradeoff, pareto
+from gguf_eval.analysis.sanity import find_warnings
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import choose_reference
 from gguf_eval.errors import GgufEvalError, StudyError
@@ -86,6 +87,8 @@ class Advice:
     none_share: float
     """Of the resamples, those in which no point keeps to the limits."""
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """Scores it rests on that must not be read as results without a second look."""
 
 
 def advise(
@@ -131,7 +134,9 @@ def advise(
     notes += unknown
     if any(cost.tokens_per_second is None for cost in costs.values()):
         notes.append("speed does not count in the Pareto front: not every point has one")
-    return _advice(answered, tasks, costs, references, limits, margin, context, frozenset(predicted), notes, seed)
+    advice = _advice(answered, tasks, costs, references, limits, margin, context, frozenset(predicted), notes, seed)
+    warnings = find_warnings(answered, study.tasks, set(references.values()))
+    return replace(advice, warnings=tuple(warning.message for warning in warnings))
 
 
 def _advice(

@@ -67,7 +67,7 @@ class Divergence:
     change_mean: Figure
     """Of the probability of the text's token: candidate less reference."""
     change_rms: Figure
-    change_quantiles: dict[str, float]
+    change_quantiles: dict[str, Figure]
     change_largest: float
     """In absolute value."""
     log_perplexity_ratio: Figure
@@ -161,7 +161,9 @@ def _divergence(record: TextRecord, sample: _Sample) -> Divergence:
         same_top=sample.mean(same),
         change_mean=sample.mean(change),
         change_rms=sample.mean(change**2, math.sqrt),
-        change_quantiles={name: float(np.quantile(change, share)) for name, share in CHANGE_QUANTILES.items()},
+        change_quantiles=dict(
+            zip(CHANGE_QUANTILES, sample.quantiles(change, tuple(CHANGE_QUANTILES.values())), strict=True)
+        ),
         change_largest=float(np.abs(change).max()),
         log_perplexity_ratio=sample.mean(ratio),
         perplexity_ratio=sample.mean(ratio, math.exp),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gguf_eval.analysis.averages import Average, averages, pairs_on
@@ -13,6 +13,7 @@ from gguf_eval.analysis.divergence import TextSummary, summarise_text
 from gguf_eval.analysis.environments import environment_warnings
 from gguf_eval.analysis.sanity import ScoreWarning, find_warnings
 from gguf_eval.analysis.statistics import Estimate, mean_and_deviation, wilson
+from gguf_eval.analysis.task_divergence import TaskDivergence, task_divergence
 from gguf_eval.analysis.whole_task import WholeTask, whole_task
 from gguf_eval.study.outcomes import metric_values, scores, truncated, unscored_reasons
 from gguf_eval.study.records import (
@@ -47,6 +48,8 @@ class TaskSummary:
     unscored_reasons: dict[str, int] = field(default_factory=dict)
     """How many items have each reason."""
     whole: WholeTask = field(default_factory=WholeTask)
+    divergence: TaskDivergence | None = None
+    """From the reference, on the tokens of right answers."""
 
 
 @dataclass(frozen=True)
@@ -160,14 +163,13 @@ def _summarise_model(points: list[PointRecord], tasks: tuple[TaskRecord, ...], m
     ordered = sorted(points, key=lambda p: (p is not reference, -p.bits_per_weight, -p.size_bytes))
     paired = {p.id: {hash_: counted[p.id] for hash_, counted in pairs.items()} for p in others}
     return [
-        _summarise_point(p, p is reference, tasks, by_task, overall, averages(p, tasks, paired.get(p.id)))
-        for p in ordered
+        _summarise_point(p, reference, tasks, by_task, overall, averages(p, tasks, paired.get(p.id))) for p in ordered
     ]
 
 
 def _summarise_point(
     point: PointRecord,
-    is_reference: bool,
+    reference: PointRecord | None,
     tasks: tuple[TaskRecord, ...],
     by_task: Mapping[str, Mapping[int, Comparison]],
     overall: Mapping[int, Comparison],
@@ -177,6 +179,8 @@ def _summarise_point(
     for task in tasks:
         comparison = by_task.get(task.hash, {}).get(point.id)
         summary = _summarise_task(task, point.outcomes.get(task.hash, {}), comparison)
+        if summary is not None and reference is not None and point is not reference:
+            summary = replace(summary, divergence=task_divergence(point, reference, task))
         if summary is not None:
             summaries[task.name] = summary
     return PointSummary(
@@ -193,7 +197,7 @@ def _summarise_point(
         log_path=point.log_path,
         harness=point.harness,
         origin=point.origin,
-        is_reference=is_reference,
+        is_reference=point is reference,
         peak_rss_bytes=point.memory.get("peak_rss"),
         speed={record.test: _summarise_speed(record) for record in point.speed},
         tasks=summaries,

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from gguf_eval.analysis.averages import pairs_on
 from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare
 from gguf_eval.analysis.resampling import macro_difference
+from gguf_eval.analysis.sanity import find_warnings
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import choose_reference
+from gguf_eval.analysis.task_divergence import TaskDivergence, task_divergence
 from gguf_eval.errors import StudyError, UsageError, nearest
 from gguf_eval.study.records import PointRecord, StudyRecord, TaskRecord
 
@@ -24,6 +26,8 @@ class TaskVersus:
     """Items that only one of the two has a scored answer to."""
     refused: str | None
     """Why there is no comparison."""
+    divergence: TaskDivergence | None = None
+    """On the tokens of right answers; None where the study has none of these two."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Versus:
     """Over the items of all tasks together."""
     macro: Estimate
     """Mean of the tasks' differences: every task counts once."""
+    warnings: tuple[str, ...] = ()
+    """Scores of the two that must not be read as results without a second look."""
 
 
 def versus(
@@ -64,7 +70,9 @@ def versus(
             for task in study.tasks
             if candidate.outcomes.get(task.hash) or reference.outcomes.get(task.hash)
         )
-        results.append(Versus(candidate.name, reference.name, tasks, overall[candidate.id], macro))
+        suspicious = find_warnings((candidate, reference), study.tasks, {reference.id})
+        warnings = tuple(warning.message for warning in suspicious)
+        results.append(Versus(candidate.name, reference.name, tasks, overall[candidate.id], macro, warnings))
     return results
 
 
@@ -75,7 +83,7 @@ def _task(
     if comparison is None:
         missing = [point.name for point in (candidate, reference) if not point.outcomes.get(task.hash)]
         refused = f"{' and '.join(missing)} did not run it" if missing else "the two have no scored item in common"
-    return TaskVersus(task.name, comparison, pairs.left_out, refused)
+    return TaskVersus(task.name, comparison, pairs.left_out, refused, task_divergence(candidate, reference, task))
 
 
 def _answered(point: PointRecord, tasks: Sequence[TaskRecord]) -> str:

@@ -16,6 +16,11 @@ from gguf_eval.cli.options import (
     GpuLayers,
     Json,
     Margin,
+    MaxMemory,
+    NoMmap,
+    Rpc,
+    SplitMode,
+    TensorSplit,
     Threads,
     app,
     cache_type_pairs,
@@ -47,9 +52,14 @@ def perplexity(
     threads: Threads = None,
     gpu_layers: GpuLayers = "auto",
     device: Device = "",
+    split_mode: SplitMode = "layer",
+    tensor_split: TensorSplit = "",
+    rpc: Rpc = "",
+    no_mmap: NoMmap = False,
     cache_type_k: CacheTypeK = "F16",
     cache_type_v: CacheTypeV = "F16",
-    flash_attn: FlashAttention = "auto",
+    flash_attention: FlashAttention = "auto",
+    max_memory: MaxMemory = "",
     cache_dir: Annotated[Path | None, typer.Option("--cache-dir", help="Where stored references are kept.")] = None,
     mirror: Annotated[Path | None, typer.Option("--mirror", help="A local copy of the hub's Parquet files.")] = None,
     json_output: Json = False,
@@ -63,13 +73,17 @@ def perplexity(
     from gguf_eval.report.progress import console_observer
     from gguf_eval.report.quality import print_texts
     from gguf_eval.runtime.settings import EngineSettings
+    from gguf_eval.study.doctor import check_offload
     from gguf_eval.study.text import TextRequest, run_texts
     from gguf_eval.tasks.datasets import mirror as mirrored
     from gguf_eval.tasks.texts import find_text
 
     folder = caches.cache_dir(cache_dir)
     [(keys, values), *_] = cache_type_pairs(cache_type_k, cache_type_v)
-    engine = EngineSettings(offload_settings(gpu_layers, device), keys, values, flash_attention_number(flash_attn))
+    offload = offload_settings(gpu_layers, device, split_mode, tensor_split, rpc, no_mmap)
+    check_offload(offload)
+    flash = flash_attention_number(flash_attention)
+    engine = EngineSettings(offload, keys, values, flash, memory_bytes(max_memory))
     fetch = mirrored(mirror) if mirror else dataset_files
     request = TextRequest(
         text=find_text(text, fetch=fetch, folder=folder / "texts"),

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from gguf_eval.analysis.marks import score
-from gguf_eval.analysis.summary import PointSummary, StudySummary
+from gguf_eval.analysis.summary import PointSummary, StudySummary, choose_reference
+from gguf_eval.analysis.task_divergence import TaskDivergence, stored_divergences
 from gguf_eval.report.escape import csv_cell, safe_json
-from gguf_eval.study.records import StudyRecord
+from gguf_eval.study.records import PointRecord, StudyRecord
 
 
 def summary_rows(study: StudySummary) -> Iterator[dict[str, Any]]:
@@ -87,14 +88,30 @@ def _task_rows(point: PointSummary) -> list[dict[str, Any]]:
             "difference_high": compared.difference.high if compared else None,
             "gained": compared.gained if compared else None, "lost": compared.lost if compared else None,
             "p_value": compared.p_value if compared else None, "verdict": compared.verdict if compared else None,
+            **_divergence_columns(task.divergence),
         })  # fmt: skip
     return rows
 
 
+def _divergence_columns(found: TaskDivergence | None) -> dict[str, Any]:
+    """On the tokens of right answers."""
+    if found is None:
+        return {}
+    return {
+        "answer_kld": found.mean.value, "answer_kld_low": found.mean.low, "answer_kld_high": found.mean.high,
+        **{f"answer_kld_{name}": value for name, value in found.quantiles.items()},
+        "answer_kld_estimator_error": found.estimator_error, "answer_kld_method": found.method,
+        "answer_kld_items": found.items, "answer_kld_left_out": found.left_out, "answer_tokens": found.tokens,
+        "answer_same_top": found.same_top, "answer_kld_reference": found.reference,
+    }  # fmt: skip
+
+
 def item_rows(study: StudyRecord) -> Iterator[dict[str, Any]]:
-    """One row for each point and item that has an outcome."""
+    """One row for each point and item that has an outcome; divergences are from the model's reference."""
     for point in study.points:
+        reference = choose_reference([other for other in study.points if other.model == point.model])
         for task in study.tasks:
+            divergences = _item_divergences(point, reference, task.hash)
             for key, outcome in point.outcomes.get(task.hash, {}).items():
                 item = task.items.get(key)
                 yield {
@@ -105,8 +122,21 @@ def item_rows(study: StudyRecord) -> Iterator[dict[str, Any]]:
                     "metrics": outcome.metrics, "logprobs": list(outcome.logprobs),
                     "token_counts": list(outcome.token_counts), "truncated_tokens": outcome.truncated_tokens,
                     "unscored_reason": outcome.unscored_reason, "subject": item.subject if item else None,
-                    "finish_reason": outcome.finish_reason, "seconds": outcome.seconds,
+                    "finish_reason": outcome.finish_reason, "seconds": outcome.seconds, **divergences.get(key, {}),
                 }  # fmt: skip
+
+
+def _item_divergences(point: PointRecord, reference: PointRecord | None, task_hash: str) -> dict[str, dict[str, Any]]:
+    """Columns of each item on whose right answer the point was compared with the reference."""
+    found = stored_divergences(point, reference, task_hash) if reference is not None else None
+    if reference is None or found is None:
+        return {}
+    columns = zip(found.items, found.tokens, found.kld, found.same_top, found.reasons, strict=True)
+    return {
+        item: {"answer_kld": kld, "answer_tokens": tokens, "answer_same_top": same,
+               "answer_kld_reference": reference.label, "answer_kld_reason": reason}
+        for item, tokens, kld, same, reason in columns
+    }  # fmt: skip
 
 
 def write_csv(rows: list[dict[str, Any]], out: TextIO) -> None:

@@ -11,7 +11,8 @@ Schema 1:
                  "speed": {TEST: {"tokens_per_second", "stdev", "repetitions"}},
                  "tasks": {NAME: {"metric", ESTIMATE, "truncated", "chance", "metrics": {METRIC: {ESTIMATE}},
                                   "aggregates": {NAME: VALUE}, "subjects": {NAME: {ESTIMATE}}, "subject_groups",
-                                  "unscored_reasons": {REASON: COUNT}, "comparison"}},
+                                  "unscored_reasons": {REASON: COUNT}, "comparison",
+                                  "divergence": gguf_eval.analysis.task_divergence.TaskDivergence | null}},
                  "averages": {"all" | GROUP: {ESTIMATE, "tasks": [...], "difference": {ESTIMATE} | null}},
                  "texts": [gguf_eval.analysis.divergence.TextSummary, ...],
                  "comparison": {"reference", "difference", "low", "high", "n", "gained", "lost", "left_out",
@@ -116,6 +117,7 @@ def _task(task: TaskSummary) -> dict[str, Any]:
         "subjects": {name: _estimate(found) for name, found in task.whole.subjects.items()},
         "subject_groups": {name: _estimate(found) for name, found in task.whole.groups.items()},
         "comparison": _comparison(task.comparison),
+        "divergence": asdict(task.divergence) if task.divergence else None,
     }
 
 

@@ -20,7 +20,7 @@ from gguf_eval.report.by_task import group_rows, only_task
 from gguf_eval.report.charts import MISSING_EXTRA, Chart, charts
 from gguf_eval.report.columns import TextColumn, models_of, text_columns
 from gguf_eval.report.escape import json_for_script, printable
-from gguf_eval.report.whole_task import WholeRow, whole_cell, whole_rows
+from gguf_eval.report.whole_task import WholeRow, whole_cell, whole_interval, whole_rows
 from gguf_eval.study.records import ItemRecord, StudyRecord
 
 _LONGEST_TEXT = 800
@@ -117,9 +117,9 @@ def _model(model: str, points: Sequence[PointSummary], study: StudySummary, mark
 
 
 def _whole_row(row: WholeRow, points: Sequence[PointSummary]) -> dict[str, Any]:
-    shown = [whole_cell(point, row) for point in points]
-    cells = [{"text": text, "order": None if text == words.MISSING else float(text), "small": "", "verdict": ""}
-             for text in shown]  # fmt: skip
+    shown = [(whole_cell(point, row), whole_interval(point, row)) for point in points]
+    cells = [{"text": text, "order": None if text == words.MISSING else float(text), "small": small, "verdict": ""}
+             for text, small in shown]  # fmt: skip
     return {"name": f"{row[0]}: {row[2]}", "group": False, "cells": cells}
 
 

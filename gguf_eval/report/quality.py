@@ -117,10 +117,43 @@ def print_comparisons(found: Sequence[Versus], console: Console) -> None:
         console.print(
             Text(
                 f"Mean over tasks: {words.signed_points(macro.value)} points "
-                f"(95 % interval {words.difference_interval(macro)}).\n"
+                f"(95 % interval {words.difference_interval(macro)})."
             ),
             soft_wrap=not console.is_terminal,
         )
+        _print_answers(versus, console)
+        _print_warnings(versus.warnings, console)
+        console.print()
+
+
+def _print_warnings(warnings: Sequence[str], console: Console) -> None:
+    for warning in warnings:
+        console.print(Text(f"! {warning}", style="bold yellow"), soft_wrap=not console.is_terminal)
+
+
+def _print_answers(versus: Versus, console: Console) -> None:
+    """The KL divergence on right answers, where the study has it of these two."""
+    found = [(entry.task, entry.divergence) for entry in versus.tasks if entry.divergence]
+    if not found:
+        return
+    table = _table(["KLD of right answers", "mean", "95 % interval", *found[0][1].quantiles, "same top", "items", ""])
+    for name, divergence in found:
+        value, interval = words.divergence(divergence.mean)
+        left_out = f"{divergence.left_out} left out" if divergence.left_out else ""
+        table.add_row(
+            Text(name),
+            Text(value),
+            Text(interval or "n=1"),
+            *(Text(f"{quantile:.3g}") for quantile in divergence.quantiles.values()),
+            Text(f"{divergence.same_top:.1%}"),
+            Text(str(divergence.items)),
+            Text(left_out),
+        )
+    console.print(table)
+    console.print(
+        Text("KLD in nats: over the tokens of each item's right answer, then over the items.", style="dim"),
+        soft_wrap=not console.is_terminal,
+    )
 
 
 def _settle(items: int | None) -> str:
@@ -153,6 +186,7 @@ def print_advice(advice: Advice, console: Console) -> None:
     console.print(table)
     for line in _advice_notes(advice):
         console.print(Text(line), style="dim", soft_wrap=wide)
+    _print_warnings(advice.warnings, console)
 
 
 def _choice(advice: Advice) -> str:

@@ -1,4 +1,4 @@
-"""The table of what tasks say beyond their headline: aggregates and groups of subjects, one column a level."""
+"""The table of what tasks say beyond their headline: aggregates, groups of subjects, divergence of right answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gguf_eval.analysis.summary import PointSummary
 from gguf_eval.report import words
 
 _CELL_WIDTH = 10
-_NAME_WIDTH = 32
+_NAME_WIDTH = 36
 
 
 def whole_task_tables(points: Sequence[PointSummary], width: int) -> list[Table]:
@@ -24,7 +24,8 @@ def whole_task_tables(points: Sequence[PointSummary], width: int) -> list[Table]
 
 
 WholeRow = tuple[str, str, str]
-"""Task, ``aggregate`` or ``group``, its name."""
+"""Task, ``aggregate``, ``group`` or ``answers``, its name."""
+_ANSWERS = "KLD of right answers"
 
 
 def whole_rows(points: Sequence[PointSummary]) -> list[WholeRow]:
@@ -33,7 +34,11 @@ def whole_rows(points: Sequence[PointSummary]) -> list[WholeRow]:
         (task.name, kind, name)
         for point in points
         for task in point.tasks.values()
-        for kind, names in (("aggregate", task.whole.aggregates), ("group", task.whole.groups))
+        for kind, names in (
+            ("aggregate", task.whole.aggregates),
+            ("group", task.whole.groups),
+            ("answers", (_ANSWERS,) if task.divergence else ()),
+        )
         for name in names
     ]
     return list(dict.fromkeys(found))
@@ -49,12 +54,22 @@ def _table(rows: Sequence[WholeRow], points: Sequence[PointSummary]) -> Table:
     return table
 
 
+def whole_interval(point: PointSummary, row: WholeRow) -> str:
+    """Its interval where it has one."""
+    found = point.tasks.get(row[0])
+    if row[1] != "answers" or found is None or found.divergence is None:
+        return ""
+    return words.divergence(found.divergence.mean)[1]
+
+
 def whole_cell(point: PointSummary, row: WholeRow) -> str:
     """The figure as it is shown."""
     task, kind, name = row
     found = point.tasks.get(task)
     if found is None:
         return words.MISSING
+    if kind == "answers":
+        return words.divergence(found.divergence.mean)[0] if found.divergence else words.MISSING
     if kind == "group":
         estimate = found.whole.groups.get(name)
         return words.MISSING if estimate is None else words.percent(estimate.value)

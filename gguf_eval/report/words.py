@@ -126,7 +126,7 @@ def how_to_read(study: StudySummary, marks: Marks) -> list[str]:
     if marks.best:
         front = " ◆ on the Pareto front of memory, generation speed and score." if marks.front else ""
         lines.append(f"* best of its model, noise and all.{front}")
-    return [*sources(study), *lines, *placings(study), *items_note(study), *text_notes(study)]
+    return [*sources(study), *lines, *placings(study), *items_note(study), *text_notes(study), *answer_notes(study)]
 
 
 def placings(study: StudySummary) -> list[str]:
@@ -177,6 +177,22 @@ def text_notes(study: StudySummary) -> list[str]:
     if any(text.divergence for point in study.points for text in point.texts):
         notes["KLD: mean KL divergence from the model's reference there, in nats."] = None
     return list(notes)
+
+
+def answer_notes(study: StudySummary) -> list[str]:
+    """What the divergence of right answers is, and of how many items there is none."""
+    found = [(p, t, t.divergence) for p in study.points for t in p.tasks.values() if t.divergence]
+    if not found:
+        return []
+    lines = [
+        "KLD of right answers: mean KL divergence from the model's reference over the tokens of each item's right "
+        "answer, in nats; every item counts once."
+    ]
+    for point, task, divergence in found:
+        if divergence.left_out:
+            reasons = "".join(f"; {count}: {reason}" for reason, count in divergence.reasons.items())
+            lines.append(f"{task.name}, {point.label}: {divergence.left_out} items have none{reasons}.")
+    return lines
 
 
 def items_note(study: StudySummary) -> list[str]:

@@ -7,20 +7,20 @@ from the rest in proportion to p. With q the candidate's distribution, known in 
 
 where P is the rest's mass under p. The mean over the draws is unbiased. So is it after adding b (mean r - Q / P) for
 any fixed b, as E[r] is Q / P with Q the rest's mass under q, which is known. b is the regression coefficient that makes
-the variance least, fitted over all tokens decoded together: a few hundred tokens x DRAWS, so that fitting biases
-nothing visible. Small divergences gain most: -ln r and r are then nearly one straight line.
+the variance least, fitted over all tokens seen so far: a few hundred tokens x DRAWS at once for a text, so that
+fitting biases nothing visible. Small divergences gain most: -ln r and r are then nearly one straight line.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from gguf_eval.machine import physical_cores
-from gguf_eval.runtime.perplexity import Rows
-from gguf_eval.runtime.rows import Floats, in_blocks
+from gguf_eval.runtime.rows import Floats, Rows, in_blocks
 
 TOP = 256
 DRAWS = 64
@@ -46,6 +46,20 @@ class Compared:
     """The reference's largest probability."""
 
 
+@dataclass
+class SlopeFit:
+    """Sums that b is fitted from, over every row compared so far: few rows alone would fit it to their own noise."""
+
+    together: float = 0.0
+    ratios: float = 0.0
+
+    def add(self, surprise: npt.NDArray[np.float64], ratio: npt.NDArray[np.float64]) -> float:
+        """Take rows of centred values into the sums; return b."""
+        self.together += float((surprise * ratio).sum())
+        self.ratios += float((ratio**2).sum())
+        return -self.together / self.ratios if self.ratios > 0 else 0.0
+
+
 def reference_dtype(vocabulary: int, top: int = TOP, draws: int = DRAWS) -> np.dtype[np.void]:
     """One stored token of the reference: 1.9 KB with a vocabulary that 16 bits can number, 2.6 KB with a larger one."""
     number = "<u2" if vocabulary <= 1 << 16 else "<u4"
@@ -57,8 +71,19 @@ def reference_dtype(vocabulary: int, top: int = TOP, draws: int = DRAWS) -> np.d
     ])  # fmt: skip
 
 
-def condense(rows: Rows, dtype: np.dtype[np.void], *, seed: int, threads: int | None = None) -> npt.NDArray[np.void]:
-    """What is kept of the reference's ``rows``; the most probable entry comes first. Draws depend on seed and row."""
+def condense(
+    rows: Rows,
+    dtype: np.dtype[np.void],
+    *,
+    seed: int,
+    threads: int | None = None,
+    numbers: Sequence[int] | None = None,
+) -> npt.NDArray[np.void]:
+    """What is kept of the reference's ``rows``; the most probable entry comes first.
+
+    Draws depend on the seed and the row's number: one of ``numbers``, or its place among all rows unless given.
+    """
+    numbers = range(rows.start, rows.start + len(rows.targets)) if numbers is None else numbers
     kept = np.zeros(len(rows.targets), dtype)
     top, draws = dtype["top_ids"].shape[0], dtype["draw_ids"].shape[0]
 
@@ -78,7 +103,7 @@ def condense(rows: Rows, dtype: np.dtype[np.void], *, seed: int, threads: int | 
         out["top_logprobs"] = np.take_along_axis(values, order, 1)
         np.put_along_axis(scratch, leading, 0, 1)
         for i, row in enumerate(scratch):
-            random = np.random.default_rng((seed, rows.start + part.start + i))
+            random = np.random.default_rng((seed, numbers[part.start + i]))
             entries, mass = _draw(row, random.random((draws,)))
             out["tail"][i] = mass / np.exp(log_total[i])
             out["draw_ids"][i] = entries
@@ -125,8 +150,10 @@ def _draw(weights: Floats, uniform: npt.NDArray[np.float64]) -> tuple[npt.NDArra
     return entries, mass
 
 
-def compare_with_stored(rows: Rows, reference: npt.NDArray[np.void], threads: int | None = None) -> Compared:
-    """The candidate's ``rows`` beside the reference's stored tokens."""
+def compare_with_stored(
+    rows: Rows, reference: npt.NDArray[np.void], threads: int | None = None, fit: SlopeFit | None = None
+) -> Compared:
+    """The candidate's ``rows`` beside the reference's stored tokens; ``fit`` carries over where rows come in bits."""
     count, draws = len(rows.targets), reference.dtype["draw_ids"].shape[0]
     nll, tail_q, head = (np.empty(count, np.float32) for _ in range(3))
     same = np.empty(count, np.uint8)
@@ -152,7 +179,9 @@ def compare_with_stored(rows: Rows, reference: npt.NDArray[np.void], threads: in
         log_ratio[part] = drawn - log_total - known["draw_logprobs"]
 
     in_blocks(rows.logits, threads or physical_cores(), reduce)
-    tail, variance = _tail_divergence(log_ratio.astype(np.float64), reference["tail"].astype(np.float64), tail_q)
+    tail, variance = _tail_divergence(
+        log_ratio.astype(np.float64), reference["tail"].astype(np.float64), tail_q, fit or SlopeFit()
+    )
     return Compared(
         nll, reference["nll"].astype(np.float32), (head + tail).astype(np.float32), variance.astype(np.float32),
         same, np.exp(reference["top_logprobs"][:, 0]).astype(np.float32),
@@ -160,7 +189,7 @@ def compare_with_stored(rows: Rows, reference: npt.NDArray[np.void], threads: in
 
 
 def _tail_divergence(
-    log_ratio: npt.NDArray[np.float64], tail: npt.NDArray[np.float64], tail_q: Floats
+    log_ratio: npt.NDArray[np.float64], tail: npt.NDArray[np.float64], tail_q: Floats, fit: SlopeFit
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """P (mean(-ln r) + b (mean r - Q / P)) of each row, and the variance of that mean."""
     present = tail > 0
@@ -170,8 +199,7 @@ def _tail_divergence(
     ratio = np.where(present[:, None], np.exp(np.minimum(log_ratio, 80.0)) * safe, 0.0)
     centred_s = surprise - surprise.mean(axis=1, keepdims=True)
     centred_r = ratio - ratio.mean(axis=1, keepdims=True)
-    spread = float((centred_r**2).sum())
-    slope = -float((centred_s * centred_r).sum()) / spread if spread > 0 else 0.0
+    slope = fit.add(centred_s, centred_r)
     draws = log_ratio.shape[1]
     estimate = surprise.mean(axis=1) + slope * (ratio.mean(axis=1) - np.where(present, tail_q, 0.0))
     variance = ((centred_s + slope * centred_r) ** 2).sum(axis=1) / max(1, draws - 1) / draws

@@ -19,7 +19,7 @@ from gguf_eval.errors import UsageError
 from gguf_eval.machine import physical_cores
 from gguf_eval.runtime.bindings import library
 from gguf_eval.runtime.model import MAX_SEQUENCES, Context, ContextSettings, Model
-from gguf_eval.runtime.rows import Floats, in_blocks
+from gguf_eval.runtime.rows import Floats, Rows, in_blocks
 from gguf_eval.runtime.settings import EngineSettings
 
 _UBATCH = 512
@@ -76,17 +76,6 @@ def plan_windows(
     if model.adds_bos and not stride:
         cut[:, 0] = model.prefix_token
     return Windows(cut, targets, first)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Logits of scored tokens, in the order of windows and places; valid until the next is asked for."""
-
-    start: int
-    """Number of the first row, counted through all windows."""
-    logits: Floats
-    """(rows, vocabulary)."""
-    targets: npt.NDArray[np.int32]
 
 
 def open_window_context(

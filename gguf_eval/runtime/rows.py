@@ -5,12 +5,24 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 _ROWS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Logits of tokens whose probability is read; valid until the next are asked for."""
+
+    start: int
+    """Number of the first row, counted through all that are read."""
+    logits: Floats
+    """(rows, vocabulary)."""
+    targets: npt.NDArray[np.int32]
 
 
 def in_blocks(logits: Floats, threads: int, work: Callable[[slice, Floats, Floats], None]) -> None:
@@ -33,3 +45,16 @@ def in_blocks(logits: Floats, threads: int, work: Callable[[slice, Floats, Float
         return
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(run, shares))
+
+
+def row_statistics(logits: Floats, threads: int = 1) -> tuple[Floats, Floats]:
+    """For each row its maximum m and log(sum(exp(x - m))), in float32; log-softmax is x - m - that."""
+    maximum, total = np.empty(len(logits), np.float32), np.empty(len(logits), np.float32)
+
+    def reduce(part: slice, block: Floats, scratch: Floats) -> None:
+        maximum[part] = block.max(axis=1)
+        np.subtract(block, maximum[part, None], out=scratch)
+        total[part] = np.exp(scratch, out=scratch).sum(axis=1)
+
+    in_blocks(logits, threads, reduce)
+    return maximum, np.log(total)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +13,11 @@ import numpy.typing as npt
 from gguf_eval.machine import physical_cores
 from gguf_eval.runtime.model import MAX_SEQUENCES, Context, ContextSettings, Model
 from gguf_eval.runtime.prefix import Batch, build_trie, plan_batches
+from gguf_eval.runtime.rows import Rows, row_statistics
 from gguf_eval.runtime.settings import EngineSettings
 
-_ROWS_AT_ONCE = 8
-"""Logit rows reduced together: few enough to stay in the processor's cache."""
+_ROWS_TAKEN_AT_ONCE = 64
+"""Rows copied together for who takes them: 50 MB at a vocabulary of 200,000."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,18 @@ class Score:
     def logprob(self) -> float:
         """Summed log-probability in nats."""
         return float(np.sum(self.token_logprobs))
+
+
+class RowTaker(Protocol):
+    """Is given the logits of the requests it wants, as they are decoded."""
+
+    def begin(self, request: int, inputs: npt.NDArray[np.int32], targets: npt.NDArray[np.int32]) -> bool:
+        """Whether the rows of this request, by its place among the requests, are wanted."""
+        ...
+
+    def take(self, requests: Sequence[int], places: Sequence[int], rows: Rows) -> None:
+        """Finite rows: row i predicts target ``places[i]`` of request ``requests[i]``. Valid until this returns."""
+        ...
 
 
 @dataclass
@@ -124,8 +136,13 @@ class Scorer:
             scores.update(done)
         return [scores[i] for i in range(len(requests))]
 
-    def stream(self, requests: Sequence[Request | TokenRequest]) -> Iterator[dict[int, Score]]:
-        """Score ``requests``; after each decode yield those it finished, by their place in ``requests``."""
+    def stream(
+        self, requests: Sequence[Request | TokenRequest], taker: RowTaker | None = None
+    ) -> Iterator[dict[int, Score]]:
+        """Score ``requests``; after each decode yield those it finished, by their place in ``requests``.
+
+        ``taker`` has been given all rows of a request that is yielded, unless it was refused.
+        """
         began = time.perf_counter()
         encoded: dict[int, _Encoded] = {}
         refused: dict[int, Score] = {}
@@ -140,7 +157,7 @@ class Scorer:
         if refused:
             yield refused
         if encoded:
-            yield from self._decode_all(encoded)
+            yield from self._decode_all(encoded, taker)
         self.stats.total_seconds += time.perf_counter() - began
 
     def _encode(self, request: Request | TokenRequest) -> _Encoded | Score:
@@ -157,10 +174,11 @@ class Scorer:
         truncated = max(0, len(whole) - 1 - self.max_tokens)
         return _Encoded(whole[truncated:-1], np.array(continuation, np.int32), truncated)
 
-    def _decode_all(self, encoded: dict[int, _Encoded]) -> Iterator[dict[int, Score]]:
+    def _decode_all(self, encoded: dict[int, _Encoded], taker: RowTaker | None) -> Iterator[dict[int, Score]]:
         indices, entries = list(encoded), list(encoded.values())
         trie, paths = build_trie([entry.inputs for entry in entries])
-        reads = _Reads(paths, [entry.targets for entry in entries], self.threads)
+        taken = _Taken(taker, encoded) if taker else None
+        reads = _Reads(paths, [entry.targets for entry in entries], self.threads, taken)
         self.stats.unique_tokens += trie.size
         self.stats.total_tokens += sum(len(entry.inputs) for entry in entries)
         cells = max(len(entry.inputs) for entry in entries) + self.batch_size
@@ -203,14 +221,20 @@ class _Reads:
     """Which logits of which trie node answer which request, and what was read so far."""
 
     def __init__(
-        self, paths: Sequence[npt.NDArray[np.int32]], targets: Sequence[npt.NDArray[np.int32]], threads: int
+        self,
+        paths: Sequence[npt.NDArray[np.int32]],
+        targets: Sequence[npt.NDArray[np.int32]],
+        threads: int,
+        taken: _Taken | None,
     ) -> None:
         """``paths``: the trie node of each input position of a request; the last ones predict its targets."""
         counts = np.array([len(wanted) for wanted in targets])
         nodes = np.concatenate([path[-len(t) :] for path, t in zip(paths, targets, strict=True)])
         order = np.argsort(nodes, kind="stable")
         self._threads = threads
+        self._taken = taken
         self._ends = np.cumsum(counts)
+        self._begins = self._ends - counts
         self._nodes = nodes[order]
         self._targets = np.concatenate(targets)[order]
         self._owners = np.repeat(np.arange(len(targets)), counts)[order]
@@ -238,38 +262,39 @@ class _Reads:
         slots, owners = self._slots[span], self._owners[span]
         self._logprobs[slots] = (chosen - maximum[rows]) - log_total[rows]
         self._greedy[slots] = chosen >= maximum[rows]
+        if self._taken is not None:
+            finite = np.isfinite(self._logprobs[slots])
+            self._taken.give(owners, slots - self._begins[owners], logits, rows, self._targets[span], finite)
         touched, counts = np.unique(owners, return_counts=True)
         self._missing[touched] -= counts
         return [int(place) for place in touched[self._missing[touched] == 0]]
 
     def result(self, place: int) -> tuple[tuple[float, ...], bool]:
         """Log-probabilities of a complete request's targets, and whether all were the most probable token."""
-        low = int(self._ends[place - 1]) if place else 0
-        high = int(self._ends[place])
+        low, high = int(self._begins[place]), int(self._ends[place])
         return tuple(self._logprobs[low:high].tolist()), bool(self._greedy[low:high].all())
 
 
-def row_statistics(
-    logits: npt.NDArray[np.float32], threads: int = 1
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """For each row its maximum m and log(sum(exp(x - m))), in float32; log-softmax is x - m - that."""
-    maximum = np.empty(len(logits), np.float32)
-    total = np.empty(len(logits), np.float32)
+class _Taken:
+    """The requests whose rows somebody wants."""
 
-    def reduce(rows: range) -> None:
-        scratch = np.empty((_ROWS_AT_ONCE, logits.shape[1]), np.float32)
-        for start in range(rows.start, rows.stop, _ROWS_AT_ONCE):
-            part = slice(start, min(start + _ROWS_AT_ONCE, rows.stop))
-            block = logits[part]
-            maximum[part] = block.max(axis=1)
-            shifted = np.subtract(block, maximum[part, None], out=scratch[: len(block)])
-            total[part] = np.exp(shifted, out=shifted).sum(axis=1)
+    def __init__(self, taker: RowTaker, encoded: Mapping[int, _Encoded]) -> None:
+        self._taker = taker
+        self._requests = list(encoded)
+        self._wanted = np.array([taker.begin(i, entry.inputs, entry.targets) for i, entry in encoded.items()])
 
-    bounds = np.linspace(0, len(logits), threads + 1).astype(int).tolist()
-    shares = [range(low, high) for low, high in itertools.pairwise(bounds)]
-    if threads == 1:
-        reduce(shares[0])
-    else:  # numpy works outside the interpreter's lock
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(reduce, shares))
-    return maximum, np.log(total)
+    def give(
+        self,
+        owners: npt.NDArray[np.int64],
+        places: npt.NDArray[np.int64],
+        logits: npt.NDArray[np.float32],
+        rows: npt.NDArray[np.int64],
+        targets: npt.NDArray[np.int32],
+        finite: npt.NDArray[np.bool_],
+    ) -> None:
+        """Hand over what is wanted: for each target read its request, its place there and its row of ``logits``."""
+        inside = np.flatnonzero(self._wanted[owners] & finite)
+        for start in range(0, len(inside), _ROWS_TAKEN_AT_ONCE):
+            part = inside[start : start + _ROWS_TAKEN_AT_ONCE]
+            requests = [self._requests[owner] for owner in owners[part]]
+            self._taker.take(requests, places[part].tolist(), Rows(0, logits[rows[part]], targets[part]))

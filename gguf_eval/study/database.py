@@ -87,6 +87,34 @@ class StudyLookup:
                 ).fetchall()
             )
 
+    def scored(self, point: int, task_hash: str) -> set[str]:
+        """Hashes of the items this point has a score for."""
+        with sqlite_errors(self.path):
+            rows = self._connection.execute(
+                "SELECT item_hash FROM outcome WHERE point_id = ? AND task_hash = ? AND value IS NOT NULL",
+                (point, task_hash),
+            )
+            return {row[0] for row in rows}
+
+    def answered_points(self, model: str) -> list[tuple[int, str, dict[str, Any], str, float]]:
+        """(id, sha256, settings, level, bits per weight) of the model's points that have any outcome."""
+        with sqlite_errors(self.path):
+            rows = self._connection.execute(
+                "SELECT id, sha256, settings, level, bits_per_weight FROM point JOIN model_file USING (sha256) "
+                "WHERE model = ? AND EXISTS (SELECT 1 FROM outcome WHERE point_id = point.id) ORDER BY id",
+                (model,),
+            )
+            return [(row[0], row[1], json.loads(row[2]), row[3], row[4]) for row in rows]
+
+    def divergent(self, point: int, reference: int, task_hash: str) -> set[str]:
+        """Hashes of the items whose divergence from the reference is known, or known not to be had."""
+        with sqlite_errors(self.path):
+            rows = self._connection.execute(
+                "SELECT item_hash FROM answer_divergence WHERE point_id = ? AND reference_id = ? AND task_hash = ?",
+                (point, reference, task_hash),
+            )
+            return {row[0] for row in rows}
+
     def find_point(self, sha256: str, settings: Mapping[str, Any]) -> int | None:
         """The id of the point of this model file and these settings, where the study has it."""
         with sqlite_errors(self.path):

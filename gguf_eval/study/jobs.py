@@ -20,7 +20,7 @@ from gguf_eval.runtime.settings import (
 
 @dataclass(frozen=True)
 class ScoreJob:
-    """Score the choices of items. Events: ``build``, ``start``, ``scores``."""
+    """Score the choices of items. Events: ``build``, ``start``, ``scores``, ``answers``."""
 
     model: str
     tasks: tuple[TaskWork, ...]
@@ -30,6 +30,21 @@ class ScoreJob:
     engine: EngineSettings
     kind: Literal["score"] = "score"
     chat: ChatSettings = field(default_factory=ChatSettings)
+    answers: AnswersWork | None = None
+    """What is done beside with the distributions over the right answers; nothing unless given."""
+    again: tuple[TaskWork, ...] = ()
+    """Items that are scored already, of which only the right answer is asked, for ``answers``."""
+
+
+@dataclass(frozen=True)
+class AnswersWork:
+    """Where the reference's distributions over right answers lie, and what is done with them."""
+
+    folder: str
+    reference_sha256: str
+    reference_settings: dict[str, Any]
+    keep: bool
+    """The model is the reference, whose distributions are kept; else it is compared with them."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +116,8 @@ class PromptWork:
     """One, or one for each choice."""
     choices: tuple[str, ...]
     """The texts to score; none where the model is to write."""
+    right: int = 0
+    """Place of the (first) right choice."""
 
 
 @dataclass(frozen=True)
@@ -223,8 +240,11 @@ def from_document(document: dict[str, Any]) -> Job:
         fields["offload"] = offload_from_document(fields["offload"])
     if fields["kind"] == "speed":
         fields |= {name: tuple(fields[name]) for name in ("prompt_tokens", "generated_tokens", "depths")}
-    if "tasks" in fields:
-        fields["tasks"] = tuple(_task_work(work) for work in fields["tasks"])
+    for name in ("tasks", "again"):
+        if name in fields:
+            fields[name] = tuple(_task_work(work) for work in fields[name])
+    if fields.get("answers"):
+        fields["answers"] = AnswersWork(**fields["answers"])
     if "work" in fields:
         fields["work"] = _task_work(fields["work"])
     if fields["kind"] == "generate":
@@ -236,7 +256,9 @@ def _task_work(work: dict[str, Any]) -> TaskWork:
     return TaskWork(
         task_hash=work["task_hash"],
         item_hashes=tuple(work["item_hashes"]),
-        prompts=tuple(PromptWork(p["header"], tuple(p["contexts"]), tuple(p["choices"])) for p in work["prompts"]),
+        prompts=tuple(
+            PromptWork(p["header"], tuple(p["contexts"]), tuple(p["choices"]), p["right"]) for p in work["prompts"]
+        ),
         headers=tuple(
             HeaderWork(
                 h["description"], tuple((question, answer) for question, answer in h["examples"]),

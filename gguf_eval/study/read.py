@@ -15,6 +15,7 @@ from gguf_eval.runtime.settings import ANCHOR
 from gguf_eval.study.database import check_version, sqlite_errors
 from gguf_eval.study.outcomes import LIGHT_COLUMNS, StoredOutcomes
 from gguf_eval.study.records import (
+    AnswerDivergences,
     ItemRecord,
     MeasurementRecord,
     Outcome,
@@ -25,6 +26,7 @@ from gguf_eval.study.records import (
     TaskRecord,
     TextRecord,
 )
+from gguf_eval.study.schema import is_older_study, migrate
 from gguf_eval.study.store import is_unmade
 from gguf_eval.study.text_content import unpack_text
 
@@ -68,7 +70,14 @@ def _collector_at_rest() -> Iterator[None]:
 
 
 def _open(path: Path) -> sqlite3.Connection:
+    """The file to read from; a study of an older schema is migrated in memory and stays as it is."""
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    if is_older_study(connection):
+        newer = sqlite3.connect(":memory:", isolation_level=None)
+        with contextlib.closing(connection):
+            connection.backup(newer)
+        migrate(newer)
+        connection = newer
     connection.row_factory = sqlite3.Row
     return connection
 
@@ -155,6 +164,7 @@ def _point(
         outcomes=outcomes,
         harness=_harness(connection, row["id"]),
         texts=_texts(connection, row["id"]),
+        divergences=_divergences(connection, row["id"], tasks),
         commands=tuple(dict.fromkeys(run["command"] for run in runs)),
     )
 
@@ -167,6 +177,29 @@ def _texts(connection: sqlite3.Connection, point: int) -> tuple[TextRecord, ...]
         conditions = json.loads(row["conditions"])
         newest[conditions["text_sha256"]] = unpack_text(row["content"], conditions)
     return tuple(newest.values())
+
+
+def _divergences(
+    connection: sqlite3.Connection, point: int, tasks: Mapping[str, TaskRecord]
+) -> dict[str, tuple[AnswerDivergences, ...]]:
+    """By task hash; one for each reference."""
+    query = (
+        "SELECT task_hash, reference_id, item_hash, tokens, kld, kld_variance, same_top, reason "
+        "FROM answer_divergence WHERE point_id = ? ORDER BY reference_id, task_hash, item_hash"
+    )
+    cursor = connection.cursor()
+    cursor.row_factory = None  # plain tuples: there are many
+    parts: dict[tuple[str, int], list[tuple[Any, ...]]] = {}
+    for task, reference, *values in cursor.execute(query, (point,)):
+        if task in tasks:
+            parts.setdefault((task, reference), []).append(tuple(values))
+    found: dict[str, tuple[AnswerDivergences, ...]] = {}
+    for (task, reference), rows in parts.items():
+        identity = connection.execute("SELECT sha256, settings FROM point WHERE id = ?", (reference,)).fetchone()
+        columns = zip(*rows, strict=True)
+        one = AnswerDivergences(identity["sha256"], json.loads(identity["settings"]), *columns)
+        found[task] = (*found.get(task, ()), one)
+    return found
 
 
 def _harness(connection: sqlite3.Connection, point: int) -> dict[str, dict[str, float]]:

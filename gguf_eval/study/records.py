@@ -149,6 +149,25 @@ class TextRecord:
 
 
 @dataclass(frozen=True)
+class AnswerDivergences:
+    """One point beside one reference on the right answers of one task: one value an item."""
+
+    reference_sha256: str
+    reference_settings: dict[str, Any]
+    items: tuple[str, ...]
+    """Item hashes."""
+    tokens: tuple[int, ...]
+    kld: tuple[float | None, ...]
+    """Mean over the answer's tokens, in nats; None where there is none."""
+    kld_variance: tuple[float, ...]
+    """Of the estimate in ``kld``, from the draws."""
+    same_top: tuple[int, ...]
+    """Tokens at which both find the same token most probable."""
+    reasons: tuple[str | None, ...]
+    """Why there is no divergence."""
+
+
+@dataclass(frozen=True)
 class PointRecord:
     """One size-precision point and everything measured of it."""
 
@@ -183,6 +202,8 @@ class PointRecord:
     """lm-evaluation-harness's own figures: by task, then by metric."""
     texts: tuple[TextRecord, ...] = ()
     """The newest run over each text."""
+    divergences: Mapping[str, tuple[AnswerDivergences, ...]] = field(default_factory=dict)
+    """On right answers, by task hash; one for each reference."""
     commands: tuple[str, ...] = ()
     """Of every run that evaluated the point, the first one first."""
     study: str = ""
@@ -198,9 +219,14 @@ class PointRecord:
     @property
     def way(self) -> str:
         """How the model is run: the level, a KV cache that is not F16, and how it is asked."""
-        keys, values = self.settings.get("cache_type_k", "F16"), self.settings.get("cache_type_v", "F16")
-        cache = EngineSettings(cache_type_k=keys, cache_type_v=values).cache_name
-        return (f"{self.level} KV {cache}" if cache else self.level) + chat_name(self.settings)
+        return way(self.level, self.settings)
+
+
+def way(level: str, settings: Mapping[str, Any]) -> str:
+    """How a model is run: the level, a KV cache that is not F16, and how it is asked; ``settings`` as a point's."""
+    keys, values = settings.get("cache_type_k", "F16"), settings.get("cache_type_v", "F16")
+    cache = EngineSettings(cache_type_k=keys, cache_type_v=values).cache_name
+    return (f"{level} KV {cache}" if cache else level) + chat_name(settings)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from gguf_eval.study.plan import PlannedPoint, RunRequest, plan_points
 from gguf_eval.study.stages.generate import generate
 from gguf_eval.study.stages.make import make_model_file
 from gguf_eval.study.stages.measure import measure
-from gguf_eval.study.stages.over_text import ReadyPoint, over_text, text_request
+from gguf_eval.study.stages.over_text import over_text, text_request
+from gguf_eval.study.stages.reference import Reference, find_references, references_first
 from gguf_eval.study.stages.score import score
-from gguf_eval.study.stages.state import RunState, TaskItems
+from gguf_eval.study.stages.state import ReadyPoint, RunState, TaskItems
 from gguf_eval.study.store import StudyWriter
 from gguf_eval.tasks.catalog import find_tasks
 from gguf_eval.tasks.datasets import load_items, mirror
@@ -55,8 +56,11 @@ def run_study(request: RunRequest, observer: Observer, known: Sequence[Rates] = 
         known = known or study_rates(study.measured_speeds(), environment["machine"]["processor"])
         planned = outline(OutlineRequest(request, work, known, text), points, study)
         observer.tell(Planned(planned, rough=not known))
-        ready = [run_point(state, point) for point in points]
-        done = [point for point in ready if point is not None]
+        ready = [point for point in (prepare_point(state, point) for point in points) if point is not None]
+        references = find_references(state, ready)
+        done = [
+            p for p in references_first(ready, references) if run_point(state, p, references[p.planned.model], ready)
+        ]
         read = text is None or over_text(state, done, text)
     return read and len(done) == len(points)
 
@@ -79,8 +83,8 @@ def asked_alike(points: Sequence[PlannedPoint], tasks: Sequence[Task], request: 
     return [replace(point, chat=chat) for point in points]
 
 
-def run_point(state: RunState, point: PlannedPoint) -> ReadyPoint | None:
-    """Make, score and time one point; None where that fails."""
+def prepare_point(state: RunState, point: PlannedPoint) -> ReadyPoint | None:
+    """Make one point's file and plan what is to be asked; None where that fails."""
     log = _log_path(state.request.study, point)
     try:
         file = make_model_file(state, point, log)
@@ -94,17 +98,23 @@ def run_point(state: RunState, point: PlannedPoint) -> ReadyPoint | None:
     settings = point_settings(state.request, point)
     point_id = state.study.save_point(point.name, point.model, settings, file, point.origin)
     state.study.plan_point(point_id, [w.task.hash for w in state.work], speed=state.request.speed)
+    return ReadyPoint(point, point_id, file, settings, log)
+
+
+def run_point(state: RunState, point: ReadyPoint, reference: Reference, all_points: Sequence[ReadyPoint]) -> bool:
+    """Score and time one point; return whether that went well."""
+    planned, file, log = point.planned, point.file, point.log
     try:
-        score(state, point, point_id, file, log)
-        generate(state, point, point_id, file, log)
+        score(state, point, reference, all_points)
+        generate(state, planned, point.id, file, log)
         if state.request.speed:
-            measure(state, point, point_id, file, log)
+            measure(state, planned, point.id, file, log)
     except (EngineError, UsageError) as error:
-        state.study.set_failure(point_id, str(error), log)
-        state.observer.tell(PointFailed(point.name, str(error)))
-        return None
-    state.study.set_failure(point_id, None, None)
-    return ReadyPoint(point, point_id, file, log)
+        state.study.set_failure(point.id, str(error), log)
+        state.observer.tell(PointFailed(planned.name, str(error)))
+        return False
+    state.study.set_failure(point.id, None, None)
+    return True
 
 
 def _log_path(study: Path, point: PlannedPoint) -> Path:

@@ -130,17 +130,47 @@ CREATE TABLE harness_figure (            -- lm-evaluation-harness's own figures
 ) WITHOUT ROWID;
 """
 
+_ANSWER_DIVERGENCE = """
+CREATE TABLE answer_divergence (         -- of a point from a reference, on the tokens of an item's right answer
+    point_id INTEGER NOT NULL,
+    reference_id INTEGER NOT NULL,       -- a point of this study
+    task_hash TEXT NOT NULL,
+    item_hash TEXT NOT NULL,
+    tokens INTEGER NOT NULL,
+    kld REAL,                            -- mean over the tokens, nats; NULL where there is none
+    kld_variance REAL NOT NULL,          -- of the estimate, from the draws
+    same_top INTEGER NOT NULL,           -- tokens at which both find the same token most probable
+    reason TEXT,                         -- why there is none
+    PRIMARY KEY (point_id, reference_id, task_hash, item_hash)
+) WITHOUT ROWID;
+"""
+
 
 def _create(connection: sqlite3.Connection) -> None:
-    for statement in _VERSION_1.split(";\n"):
+    _execute(connection, _VERSION_1)
+
+
+def _add_answer_divergence(connection: sqlite3.Connection) -> None:
+    _execute(connection, _ANSWER_DIVERGENCE)
+
+
+def _execute(connection: sqlite3.Connection, script: str) -> None:
+    for statement in script.split(";\n"):
         if statement.strip():
             connection.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create,)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _add_answer_divergence)
 """Step i brings a file of version i to version i + 1."""
 
 SCHEMA_VERSION = len(MIGRATIONS)
+_PRAGMAS = ("application_id", "user_version")
+
+
+def is_older_study(connection: sqlite3.Connection) -> bool:
+    """Whether the file is a study that `migrate` would change."""
+    application, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _PRAGMAS)
+    return bool(application == APPLICATION_ID and 0 < version < SCHEMA_VERSION)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

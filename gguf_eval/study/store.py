@@ -15,6 +15,7 @@ import filelock
 
 from gguf_eval.errors import StudyError
 from gguf_eval.files.model_file import ModelFile
+from gguf_eval.runtime.answers import AnswerDivergence
 from gguf_eval.study.database import StudyLookup, canonical_json, check_folder, check_version, sqlite_errors
 from gguf_eval.study.records import Outcome, TaskRecord, TextRecord
 from gguf_eval.study.schema import migrate
@@ -174,6 +175,19 @@ class StudyWriter(StudyLookup):
             connection.execute(
                 "UPDATE point SET error = ?, log_path = ? WHERE id = ?",
                 (error, str(log_path) if log_path else None, point),
+            )
+
+    def save_divergences(
+        self, point: int, reference: int, task_hash: str, found: Mapping[str, AnswerDivergence]
+    ) -> None:
+        """Store divergences on right answers, by item hash."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO answer_divergence VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (point, reference, task_hash, item, one.tokens, one.kld, one.kld_variance, one.same_top, one.reason)
+                    for item, one in found.items()
+                ],
             )
 
     def save_outcomes(self, point: int, task_hash: str, outcomes: Sequence[Outcome]) -> None:

@@ -6,15 +6,13 @@ The reference is the point of most bits that this run makes of the model, with t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from gguf_eval.errors import EngineError, UsageError
 from gguf_eval.files.cache import cache_dir
-from gguf_eval.files.model_file import ModelFile
 from gguf_eval.study.events import PointFailed
-from gguf_eval.study.plan import PlannedPoint, RunRequest
-from gguf_eval.study.stages.state import RunState
+from gguf_eval.study.plan import RunRequest
+from gguf_eval.study.stages.reference import highest
+from gguf_eval.study.stages.state import ReadyPoint, RunState
 from gguf_eval.study.text import TextModel, TextRequest, run_observed, text_conditions
 from gguf_eval.tasks.catalog import suite_texts
 from gguf_eval.tasks.datasets import Fetch
@@ -24,19 +22,9 @@ NO_TEXT = "none"
 """Asks for the tasks of a suite without its text."""
 
 
-@dataclass(frozen=True)
-class ReadyPoint:
-    """A point whose tasks and speed are done."""
-
-    planned: PlannedPoint
-    id: int
-    file: ModelFile
-    log: Path
-
-    @property
-    def text_model(self) -> TextModel:
-        """The point as it is run over a text."""
-        return TextModel(self.planned.label, self.file.path, self.file.sha256, self.planned.engine)
+def text_model(point: ReadyPoint) -> TextModel:
+    """The point as it is run over a text."""
+    return TextModel(point.planned.label, point.file.path, point.file.sha256, point.planned.engine)
 
 
 def requested_text(request: RunRequest) -> str:
@@ -66,9 +54,9 @@ def over_text(state: RunState, points: Sequence[ReadyPoint], request: TextReques
     complete = True
     for model in dict.fromkeys(point.planned.model for point in points):
         members = [point for point in points if point.planned.model == model]
-        reference = max(members, key=lambda p: (p.file.bits_per_weight, p.planned.label == p.planned.level))
+        reference = highest(members)
         others = [point for point in members if point.id != reference.id]
-        base = reference.text_model
+        base = text_model(reference)
         missing = [p for p in others if not state.study.has_text(p.id, text_conditions(request, base))]
         if missing or not state.study.has_text(reference.id, text_conditions(request, None)):
             stored = _run(state, reference, request, None, store=bool(others))
@@ -82,7 +70,7 @@ def _run(state: RunState, point: ReadyPoint, request: TextRequest, base: TextMod
     try:
         name = point.planned.name
         record = run_observed(
-            point.text_model, request, base, name=name, store=store, observer=state.observer, log=point.log
+            text_model(point), request, base, name=name, store=store, observer=state.observer, log=point.log
         )
     except (EngineError, UsageError) as error:
         state.study.set_failure(point.id, str(error), point.log)

@@ -2,34 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gguf_eval.files.model_file import ModelFile
-from gguf_eval.study.jobs import ScoreJob
-from gguf_eval.study.plan import PlannedPoint
+from gguf_eval.files.cache import cache_dir
+from gguf_eval.runtime.answer_file import AnswerKey, answer_path, held_items
+from gguf_eval.runtime.answers import NOT_KEPT, AnswerDivergence
+from gguf_eval.study.jobs import AnswersWork, ScoreJob
 from gguf_eval.study.records import Outcome
 from gguf_eval.study.stages.ask import store_as_they_come, task_work, unanswered
-from gguf_eval.study.stages.state import RunState, TaskItems
+from gguf_eval.study.stages.reference import Reference
+from gguf_eval.study.stages.state import ReadyPoint, RunState, TaskItems
 from gguf_eval.tasks.metrics import ChoiceScores, is_finite, picks, values
 
+KINDS = ("choice", "continuation")
 
-def score(state: RunState, point: PlannedPoint, point_id: int, file: ModelFile, log: Path) -> None:
-    """Score what is missing of every task of choices or continuations; outcomes are stored as they come."""
-    missing = unanswered(state, point_id, ("choice", "continuation"))
-    if not missing:
+
+def score(state: RunState, point: ReadyPoint, reference: Reference, all_points: Sequence[ReadyPoint]) -> None:
+    """Score what is missing of every task of choices or continuations; outcomes are stored as they come.
+
+    Beside it, what is needed of the reference's distributions over right answers is kept, and the others of its model
+    are compared with that.
+    """
+    missing = unanswered(state, point.id, KINDS)
+    folder = cache_dir(state.request.cache) / "references"
+    others = [p.id for p in all_points if p.planned.model == point.planned.model and p.id != reference.id]
+    keep = point.id == reference.id
+    answers = AnswersWork(str(folder), reference.sha256, reference.settings, keep) if others else None
+    again = without_divergence(state, point, reference, others, folder) if answers else []
+    if not missing and not again:
         return
     job = ScoreJob(
-        model=str(file.path),
+        model=str(point.file.path),
         tasks=tuple(task_work(task_items) for task_items in missing),
         max_tokens=state.request.ctx,
         batch_size=state.request.batch_size,
         threads=state.request.threads,
-        engine=point.engine,
+        engine=point.planned.engine,
         chat=state.request.chat,
+        answers=answers,
+        again=tuple(task_work(task_items) for task_items in again),
     )
-    store_as_they_come(state, point, point_id, missing, job, "scores", outcome, log)
+    not_kept: Counter[str] = Counter()
+
+    def on_event_too(event: dict[str, Any]) -> int:
+        if event["event"] in ("scores", "answers") and not keep:
+            found = {r["item"]: AnswerDivergence(**r["divergence"]) for r in event["rows"] if r["divergence"]}
+            lacking = [item for item, one in found.items() if one.reason == NOT_KEPT]
+            not_kept[event["task"]] += len(lacking)
+            known = {item: one for item, one in found.items() if item not in lacking}
+            state.study.save_divergences(point.id, reference.id, event["task"], known)
+        return len(event["rows"]) if event["event"] == "answers" else 0
+
+    store_as_they_come(
+        state, point.planned, point.id, missing, job, "scores", outcome, point.log,
+        more=sum(len(task_items.items) for task_items in again), on_event_too=on_event_too,
+    )  # fmt: skip
+    names = {task_items.task.hash: task_items.task.name for task_items in state.work}
+    for task, count in not_kept.items():
+        if count:
+            state.observer.note(
+                f"{point.planned.name}: no KL divergence from {reference.label} on {count} answers of {names[task]}: "
+                f"{NOT_KEPT}"
+            )
+
+
+def without_divergence(
+    state: RunState, point: ReadyPoint, reference: Reference, candidates: Sequence[int], folder: Path
+) -> list[TaskItems]:
+    """Scored items of which the right answer must be asked again for the divergences that are lacking.
+
+    Of the reference: those that nothing is kept of and a candidate of this run needs; of a candidate: those that
+    something is kept of.
+    """
+    found = []
+    for task_items in state.work:
+        task, items = task_items.task, task_items.items
+        if task.kind not in KINDS:
+            continue
+        held = held_items(answer_path(folder, AnswerKey(reference.sha256, reference.settings, task.hash)))
+        if point.id == reference.id:
+            known = [state.study.divergent(candidate, reference.id, task.hash) for candidate in candidates]
+            wanted = {item for item in items if not all(item in one for one in known)} - held
+        else:
+            wanted = held - state.study.divergent(point.id, reference.id, task.hash)
+        wanted &= state.study.scored(point.id, task.hash)
+        if wanted:
+            found.append(TaskItems(task, {hash_: item for hash_, item in items.items() if hash_ in wanted}))
+    return [task_items for task_items in found if task_items.items]
 
 
 def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gguf_eval.files.model_file import ModelFile
 from gguf_eval.study.events import MemoryTaken, Observer
 from gguf_eval.study.jobs import Job
 from gguf_eval.study.plan import PlannedPoint, RunRequest
@@ -36,6 +37,18 @@ class RunState:
     run: int
     environment: dict[str, Any]
     """Of this run; completed when the first worker names its llama.cpp build."""
+
+
+@dataclass(frozen=True)
+class ReadyPoint:
+    """A point whose model file is there."""
+
+    planned: PlannedPoint
+    id: int
+    file: ModelFile
+    settings: dict[str, Any]
+    """What can change its answers, as in the study."""
+    log: Path
 
 
 def run_job(

@@ -1,0 +1,69 @@
+"""The study file's tables: what the newest schema is, and that an older file becomes it."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from gguf_eval.study.read import read_study
+from gguf_eval.study.schema import MIGRATIONS, SCHEMA_VERSION, migrate
+from gguf_eval.study.store import StudyWriter
+
+COLUMNS = {
+    "run": "id started_at command environment",
+    "model_file": "sha256 path architecture parameters size_bytes level bits_per_weight origin",
+    "point": "id sha256 settings name model plans_speed error log_path",
+    "task": "hash name version title group metric metrics planned_run subgroup kind aggregates groups",
+    "item": "task_hash hash id content gold header",
+    "item_header": "id text",
+    "point_task": "point_id task_hash",
+    "outcome": "point_id task_hash item_hash value answer metrics logprobs token_counts truncated_tokens "
+    "unscored_reason text extracted finish_reason seconds",
+    "measurement": "id point_id conditions details complete",
+    "speed_sample": "measurement_id test repetition tokens seconds first_token_seconds joules",
+    "memory": "measurement_id kind bytes method",
+    "point_run": "point_id run_id",
+    "text_run": "point_id conditions content",
+    "harness_figure": "point_id task metric value standard_error",
+    "answer_divergence": "point_id reference_id task_hash item_hash tokens kld kld_variance same_top reason",
+}
+
+
+def columns(connection: sqlite3.Connection) -> dict[str, str]:
+    tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return {table: " ".join(row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')) for table in tables}
+
+
+def older(path: Path, version: int) -> None:
+    """A study as an earlier version of this program left it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for step in MIGRATIONS[:version]:
+            step(connection)
+        connection.execute(f"PRAGMA application_id = {0x67677566}")
+        connection.execute(f"PRAGMA user_version = {version}")
+        connection.execute("INSERT INTO run (started_at, command, environment) VALUES ('then', 'run', '{}')")
+        connection.execute("INSERT INTO model_file VALUES ('a', 'm.gguf', 'llama', 1, 2, 'Q8_0', 8.5, '{}')")
+        connection.execute("INSERT INTO point (sha256, settings, name, model) VALUES ('a', '{}', 'm Q8_0', 'm')")
+
+
+def test_the_newest_schema() -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        migrate(connection)
+        assert columns(connection) == COLUMNS
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION == 2
+
+
+def test_an_older_study_is_read_as_it_is_and_migrated_when_written(tmp_path: Path) -> None:
+    for version in range(1, SCHEMA_VERSION):
+        path = tmp_path / f"{version}.sqlite"
+        older(path, version)
+        before = path.read_bytes()
+        (point,) = read_study(path).points
+        assert (point.name, point.divergences) == ("m Q8_0", {})
+        assert path.read_bytes() == before
+        with StudyWriter(path):
+            pass
+        with closing(sqlite3.connect(path)) as connection:
+            assert columns(connection) == COLUMNS
+        assert [point.name for point in read_study(path).points] == ["m Q8_0"]

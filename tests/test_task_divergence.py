@@ -1,0 +1,150 @@
+"""Figures of the divergence on right answers: intervals, which reference counts, and where they are shown."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from test_statistics import point, task
+
+from gguf_eval.analysis.statistics import normal_quantile
+from gguf_eval.analysis.summary import summarise
+from gguf_eval.analysis.task_divergence import MANY, _mean_and_error, mean_with_interval, task_divergence
+from gguf_eval.analysis.versus import versus, versus_references
+from gguf_eval.report.data import item_rows, summary_rows
+from gguf_eval.report.export import to_document
+from gguf_eval.report.quality import print_comparisons
+from gguf_eval.report.terminal import print_report
+from gguf_eval.report.whole_task import whole_cell, whole_interval, whole_rows
+from gguf_eval.study.records import AnswerDivergences, PointRecord, StudyRecord, TaskRecord
+
+KLDS = (0.1, 0.2, None, 0.4, 0.5)
+
+
+def divergences(reference: PointRecord, few: TaskRecord, klds: tuple[float | None, ...] = KLDS) -> AnswerDivergences:
+    count = len(klds)
+    return AnswerDivergences(
+        reference.sha256 or "", reference.settings, tuple(few.items)[:count], tokens=(4,) * count, kld=klds,
+        kld_variance=(1e-4,) * count, same_top=(3,) * count,
+        reasons=tuple("broken" if kld is None else None for kld in klds),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def record() -> StudyRecord:
+    """F16 and Q4_0 on six items; of the sixth the reference kept nothing, and one answer is broken."""
+    few = task("t1", 6)
+    reference = replace(point(1, "F16", 16.0, {"t1": "111000"}), sha256="1" * 64)
+    candidate = point(2, "Q4_0", 4.5, {"t1": "110000"})
+    other = replace(divergences(reference, few, (9.0,) * 6), reference_sha256="another file")
+    stored = {few.hash: (other, divergences(reference, few))}
+    points = (reference, replace(candidate, divergences=stored))
+    return StudyRecord("s.sqlite", "then", "gguf-eval run", {}, (few,), points)
+
+
+def test_figures_are_those_of_the_items_from_the_models_own_reference(record: StudyRecord) -> None:
+    reference, candidate = record.points
+    found = task_divergence(candidate, reference, record.tasks[0])
+    assert found is not None
+    assert found.mean.value == pytest.approx(0.3)
+    assert (found.mean.low or 0) < 0.3 < (found.mean.high or 0)
+    assert found.quantiles == pytest.approx({"median": 0.3, "90%": 0.47, "99%": 0.497})
+    assert found.estimator_error == pytest.approx(0.02 / 4)
+    assert (found.items, found.tokens, found.same_top, found.left_out) == (4, 16, 0.75, 2)
+    assert (found.reference, found.reasons, found.method) == ("F16", {"broken": 1}, "bootstrap-t-by-item")
+    assert task_divergence(reference, candidate, record.tasks[0]) is None
+    assert task_divergence(candidate, replace(reference, settings={"max_tokens": 64}), record.tasks[0]) is None
+
+
+def test_where_they_are_shown(record: StudyRecord) -> None:
+    summary = summarise(record)
+    document = to_document(summary)
+    assert [p["tasks"]["t1"]["divergence"] is not None for p in document["points"]] == [False, True]
+    assert document["points"][1]["tasks"]["t1"]["divergence"]["mean"]["value"] == pytest.approx(0.3)
+    rows = {row["level"]: row for row in summary_rows(summary)}
+    assert rows["Q4_0"]["answer_kld"] == pytest.approx(0.3)
+    assert rows["Q4_0"]["answer_kld_left_out"] == 2
+    items = [row for row in item_rows(record) if "answer_kld" in row]
+    assert [row["answer_kld"] for row in items] == list(KLDS)
+    assert {row["level"] for row in items} == {"Q4_0"}
+    (row,) = whole_rows(summary.points)
+    assert [whole_cell(p, row) for p in summary.points] == ["–", "0.300"]
+    assert whole_interval(summary.points[1], row).startswith("0.")
+    printed = []
+    for show in (lambda console: print_report(summary, console), lambda console: print_comparisons(
+        versus_references(record), console)):  # fmt: skip
+        out = io.StringIO()
+        show(Console(file=out, width=100))
+        printed.append(out.getvalue())
+    assert "t1: KLD of right answers" in printed[0]
+    assert "t1, Q4_0: 2 items have none; 1: broken." in printed[0]
+    assert "KLD of right answers" in printed[1]
+    assert "2 left out" in printed[1]
+
+
+def test_a_pair_that_was_never_compared_has_none(record: StudyRecord) -> None:
+    reference, candidate = record.points
+    (found,) = versus(record, [reference], candidate)
+    assert found.tasks[0].divergence is None
+
+
+def test_resampled_means_and_errors_are_their_slow_definition() -> None:
+    random = np.random.default_rng(0)
+    sums, sizes = random.gamma(1, 1, 7), random.integers(1, 4, 7).astype(float)
+    weights = random.multinomial(7, np.full(7, 1 / 7), 5).astype(float)
+    means, errors = _mean_and_error(weights, sums, sizes)
+    for row, mean, error in zip(weights.astype(int), means, errors, strict=True):
+        picked = [(s, n) for s, n, count in zip(sums, sizes, row, strict=True) for _ in range(count)]
+        items = sum(n for _, n in picked)
+        slow = sum(s for s, _ in picked) / items
+        spread = sum((s - slow * n) ** 2 for s, n in picked)
+        assert mean == pytest.approx(slow)
+        assert error == pytest.approx((spread * 7 / 6) ** 0.5 / items)
+
+
+@pytest.mark.parametrize("clusters", [30, 100])
+@pytest.mark.parametrize("size", [1, 4])
+def test_intervals_of_skewed_values_cover_the_truth(clusters: int, size: int) -> None:
+    random = np.random.default_rng(5)
+    covered = 0
+    for _ in range(600):
+        shared = random.gamma(0.7, 1, clusters)
+        sums = shared + random.gamma(0.7, 1, (size - 1, clusters)).sum(axis=0) if size > 1 else shared
+        figure, _ = mean_with_interval({(value, size): 1 for value in sums.tolist()})
+        assert figure.low is not None
+        assert figure.high is not None
+        covered += figure.low <= 0.7 <= figure.high
+    assert 0.93 <= covered / 600 <= 0.97
+
+
+def test_many_items_have_the_normal_interval_and_one_has_none() -> None:
+    values = np.random.default_rng(1).gamma(2, 1, MANY)
+    figure, method = mean_with_interval({(value, 1): 1 for value in values.tolist()})
+    half = normal_quantile() * values.std(ddof=1) / MANY**0.5
+    assert (figure.low, figure.high) == pytest.approx((values.mean() - half, values.mean() + half))
+    assert method == "normal-by-item"
+    assert mean_with_interval({(0.5, 1): 1})[0].low is None
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 3)), min_size=2, max_size=12), st.randoms())
+def test_order_means_nothing_and_scale_scales(rows: list[tuple[float, int]], random: object) -> None:
+    def figure(pairs: list[tuple[float, int]], scale: float = 1.0) -> tuple[float, float, float]:
+        kinds: dict[tuple[float, int], int] = {}
+        for value, size in pairs:
+            kinds[(value * scale, size)] = kinds.get((value * scale, size), 0) + 1
+        found = mean_with_interval(kinds)[0]
+        assert found.low is not None
+        assert found.high is not None
+        assert 0 <= found.low <= found.value <= found.high
+        return found.value, found.low, found.high
+
+    shuffled = list(rows)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert figure(shuffled) == figure(rows)
+    assert figure(rows, 4.0) == pytest.approx([4 * value for value in figure(rows)], rel=1e-6, abs=1e-9)
