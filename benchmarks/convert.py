@@ -5,9 +5,10 @@
 CHECKPOINT is a small real checkpoint (SmolLM2-135M as half precision: 269 MB). With ``--upstream`` the converter of
 that llama.cpp tree is run on it with that Python (which needs torch and transformers), turn by turn with ours, and
 the two files compared. Then synthetic sharded checkpoints of 0.75 and 3 GB are converted, turn by turn with a copy of
-the same checkpoint, both until the bytes are on the disk and both with the input in the page cache: the best of each
-makes `of_copy_speed` (bytes read and written a second, beside the copy's). Every run is a process of its own, and its
-seconds include starting and planning, which `planning_seconds` tells (a dry run). Peak memory is read from /proc
+the same checkpoint, both until the bytes are on the disk and both with the input in the page cache: `of_copy_speed` is
+the median over the turns of bytes read and written a second, beside those of the copy in the same turn. Every run is a
+process of its own, and its seconds include starting and planning, which `planning_seconds` tells (a dry run);
+`of_copy_speed_once_planned` leaves them out. Peak memory is read from /proc
 (Linux), without and with pages of files. The package mistral-common, which tests use, should not be installed: gguf
 imports it where it is, for half a second. Figures go to benchmarks/results/convert.json.
 """
@@ -21,6 +22,7 @@ import os
 import platform
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import threading
@@ -37,7 +39,7 @@ from checkpoints import Spec, make  # noqa: E402
 from checkpoints import tiny as tiny_spec  # noqa: E402
 
 REPEATS = 3
-SIZE_REPEATS = 3
+SIZE_REPEATS = 5
 Json = dict[str, Any]
 
 
@@ -156,9 +158,12 @@ def by_size(scratch: Path) -> list[Json]:
             row["planning_seconds"] = planning
             row["copy_seconds"] = copies
             moved = size + row["output_bytes"]
-            row["bytes_per_second"] = round(moved / row["best_seconds"])
-            row["copy_bytes_per_second"] = round(2 * size / min(copies))
-            row["of_copy_speed"] = round(row["bytes_per_second"] / row["copy_bytes_per_second"], 2)
+            turns = list(zip(row["seconds"], copies, strict=True))
+            row["bytes_per_second"] = round(moved / statistics.median(row["seconds"]))
+            row["copy_bytes_per_second"] = round(2 * size / statistics.median(copies))
+            for name, start in (("of_copy_speed", 0.0), ("of_copy_speed_once_planned", planning)):
+                ratios = [(moved / (taken - start)) / (2 * size / copied) for taken, copied in turns]
+                row[name] = round(statistics.median(ratios), 2)
             out.unlink()
             rows.append(row)
             print(json.dumps(row), file=sys.stderr)

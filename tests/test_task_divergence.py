@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from test_statistics import point, task
@@ -133,6 +134,8 @@ def test_many_items_have_the_normal_interval_and_one_has_none() -> None:
 
 @settings(max_examples=30)
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 3)), min_size=2, max_size=12), st.randoms())
+@example([(1.0, 1), (6e-161, 2)], Random(0))  # squares too small for a float
+@example([(0.1, 1), (0.3, 3)], Random(0))  # two of one cluster: their spread is rounding
 def test_order_means_nothing_and_scale_scales(rows: list[tuple[float, int]], random: object) -> None:
     def figure(pairs: list[tuple[float, int]], scale: float = 1.0) -> tuple[float, float, float]:
         kinds: dict[tuple[float, int], int] = {}

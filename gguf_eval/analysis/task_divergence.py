@@ -28,6 +28,8 @@ QUANTILES = {"median": 0.5, "90%": 0.9, "99%": 0.99}
 RESAMPLES = 2_000
 MANY = 2_000
 """Clusters from which the interval is the normal distribution's."""
+_LEAST_ERROR = 1e-6
+"""Of the sample's standard error: a resample of less is one cluster again and again, and what it has is rounding."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ def mean_with_interval(kinds: Kinds) -> tuple[Figure, str | None]:
         half = normal_quantile() * error
         return Figure(mean, max(0.0, mean - half), mean + half), f"normal-by-{clusters}"
     means, errors = _mean_and_error(_weights(len(sums)), sums, sizes)
-    ratios = (means[errors > 0] - mean) / errors[errors > 0]
+    varied = errors > _LEAST_ERROR * error
+    ratios = (means[varied] - mean) / errors[varied]
     low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]) if len(ratios) else (0.0, 0.0)
     bounds = max(0.0, mean - float(high) * error), mean - float(low) * error
     return Figure(mean, min(mean, bounds[0]), max(mean, bounds[1])), f"bootstrap-t-by-{clusters}"
