@@ -29,5 +29,9 @@ def limit_text(size_bytes: int) -> str:
         if size_bytes >= factor and round(float(number) * factor) == size_bytes:
             exact.append((len(number.replace(".", "")), -factor, f"{number} {unit}"))
     digits, _, text = min(exact)
-    rounded = f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
-    return text if digits <= _MOST_DIGITS else rounded
+    return text if digits <= _MOST_DIGITS else size_text(size_bytes)
+
+
+def size_text(size_bytes: int) -> str:
+    """A size for sentences: to a tenth of a gigabyte, or a megabyte."""
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gguf_eval.study.events import Event, PointFailed, StageBegan
+from gguf_eval.study.events import Event, Planned, PointFailed, StageBegan
 
 
 class Listening:
@@ -27,7 +27,22 @@ class Listening:
     def asked(self) -> list[tuple[str, int]]:
         """(point and what was asked of it, items) of the stages that asked anything."""
         began = [event for event in self.events if isinstance(event, StageBegan)]
-        return [(f"{event.point}: {event.name}", event.units) for event in began if event.kind in ("score", "generate")]
+        return [
+            (f"{event.point}: {event.name}", event.units)
+            for event in began
+            if event.kind in ("score", "again", "generate")
+        ]
+
+    @property
+    def planned(self) -> list[tuple[str, int]]:
+        """What of that the plan said before."""
+        plans = [point for event in self.events if isinstance(event, Planned) for point in event.points]
+        stages = [(point, stage) for point in plans for stage in point.stages if stage.left]
+        return [
+            (f"{point.name}: {stage.name}", stage.left)
+            for point, stage in stages
+            if stage.kind in ("score", "again", "generate")
+        ]
 
     @property
     def failures(self) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from listening import Listening
 from quantize_fixtures import write_model
 
 from gguf_eval.analysis.summary import summarise
+from gguf_eval.errors import EngineError
 from gguf_eval.runtime.answer_file import AnswerFile, AnswerKey, held_items, tokens_digest
 from gguf_eval.runtime.answers import BROKEN, NOT_KEPT, OTHER_TOKENS, ComparedAnswers, KeptAnswers
 from gguf_eval.runtime.divergence import SlopeFit, compare_exactly, compare_with_stored, condense, reference_dtype
@@ -23,10 +25,13 @@ from gguf_eval.runtime.model import ContextSettings, Model
 from gguf_eval.runtime.rows import Rows
 from gguf_eval.runtime.scoring import Request, Scorer, encode_pair
 from gguf_eval.study.events import Advanced, Event
+from gguf_eval.study.jobs import Job
 from gguf_eval.study.plan import RunRequest
+from gguf_eval.study.process import run_in_worker
 from gguf_eval.study.read import read_study
 from gguf_eval.study.records import PointRecord
 from gguf_eval.study.run import run_study
+from gguf_eval.study.stages import state
 
 ROWS = [
     {"question": f"after {i} the cat", "options": ["sat in the house", "ran", "and the rain"], "right": i % 3}
@@ -63,6 +68,7 @@ def request_(tmp_path: Path, model_path: Path) -> RunRequest:
 def run(request: RunRequest) -> tuple[Listening, dict[str, PointRecord]]:
     observer = Listening()
     assert run_study(request, observer), observer.failures
+    assert observer.planned == observer.asked
     return observer, {point.level: point for point in read_study(request.study).points}
 
 
@@ -202,6 +208,29 @@ def test_divergences_of_another_reference_are_not_shown(request_: RunRequest) ->
     assert summary["Q4_0"] is not None
     assert summary["Q4_0"].reference == "F32"
     assert summary["Q8_0"] is None
+
+
+def test_where_the_reference_fails_without_answers_the_next_one_takes_its_place(
+    request_: RunRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the report: a file that this machine can't run is no reference."""
+
+    def failing(job: Job, *rest: Any) -> None:
+        if getattr(job, "model", "") == str(request_.models[0]):
+            raise EngineError("too large")
+        run_in_worker(job, *rest)
+
+    monkeypatch.setattr(state, "run_in_worker", failing)
+    observer = Listening()
+    assert not run_study(replace(request_, levels=("F32", "Q4_0", "Q8_0")), observer)
+    assert observer.failures == ["too large"]
+    assert observer.asked[1:] == [("tiny Q8_0: few", 6), ("tiny Q4_0: few", 6)]
+    assert not observer.notes
+    points = {point.level: point for point in summarise(read_study(request_.study)).points}
+    found = points["Q4_0"].tasks["few"].divergence
+    assert found is not None
+    assert (found.reference, found.items) == ("Q8_0", 6)
+    assert points["Q8_0"].is_reference
 
 
 # The file

@@ -120,6 +120,36 @@ def test_a_plan_does_nothing_and_its_sizes_are_exact(place: Path) -> None:
     assert "make " not in again.stdout
 
 
+def test_a_damaged_file_in_the_cache_fails_its_own_point_only(place: Path) -> None:
+    command = ("run", "tiny.gguf", "-q", "F32,Q8_0", *FAST)
+    assert gguf_eval_here(*command).returncode == 0
+    [made] = (place / "cache" / "models").glob("*Q8_0*.gguf")
+    made.write_bytes(made.read_bytes()[:-64])
+    assert gguf_eval_here(*command, "--plan").returncode == 0
+    again = gguf_eval_here(*command, "--study", "b.sqlite", "--json")
+    assert again.returncode == 1
+    assert "tiny Q8_0: " in again.stderr
+    assert "the file is truncated" in again.stderr
+    points = {point["level"]: point for point in json.loads(again.stdout)["points"]}
+    assert points["F32"]["status"] == "complete"
+
+
+def test_right_answers_that_are_asked_again_are_planned_and_a_reference_leaves_bytes(place: Path) -> None:
+    command = ("run", "tiny.gguf", *FAST)
+    assert gguf_eval_here(*command).returncode == 0
+    planned = gguf_eval_here(*command, "-q", "F32,Q8_0", "--plan", "--json")
+    document = json.loads(planned.stdout)
+    again = [(p["name"], s["units"]) for p in document["points"] for s in p["stages"] if s["kind"] == "again"]
+    assert again == [("tiny F32", 40)]
+    assert document["answers"] == {"left": 40, "there": 40}
+    assert document["seconds"]["again"] > 0
+    text = gguf_eval_here(*command, "-q", "F32,Q8_0", "--plan").stdout
+    assert "40 right answers again" in text
+    done = gguf_eval_here(*command, "-q", "F32,Q8_0")
+    assert "ask 40 right answers again" in done.stderr
+    assert "tiny F32: right answers: 40 in " in done.stderr
+
+
 def test_too_little_disk_is_an_error_before_anything_starts(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1_000_000))
     request = RunRequest(models=(), study=Path("s.sqlite"), levels=("Q8_0",), tasks=("count.toml",), threads=1)

@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from gguf_eval.study.database import open_lookup
 from gguf_eval.study.read import read_study
 from gguf_eval.study.schema import MIGRATIONS, SCHEMA_VERSION, migrate
 from gguf_eval.study.store import StudyWriter
@@ -59,6 +60,8 @@ def test_an_older_study_is_read_as_it_is_and_migrated_when_written(tmp_path: Pat
         path = tmp_path / f"{version}.sqlite"
         older(path, version)
         before = path.read_bytes()
+        with open_lookup(path) as lookup:
+            assert lookup.divergent(1, 2, "task") == set()
         (point,) = read_study(path).points
         assert (point.name, point.divergences) == ("m Q8_0", {})
         assert path.read_bytes() == before

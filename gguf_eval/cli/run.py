@@ -152,7 +152,6 @@ def demo(
 
 def _plan_and_run(request: RunRequest, models: list[str], *, plan: bool, yes: bool, json_output: bool) -> None:
     """Say what the run will do; unless that was all that is wanted, ask where it is heavy, and do it."""
-    from gguf_eval.files.model_file import model_name
     from gguf_eval.report.forecast import forecast_document, forecast_line, forecast_text
     from gguf_eval.study.forecast import check_disk
     from gguf_eval.study.forecasting import forecast
@@ -171,9 +170,8 @@ def _plan_and_run(request: RunRequest, models: list[str], *, plan: bool, yes: bo
     if may_ask and found.heavy and not typer.confirm("Go on?", default=True, err=True):
         typer.echo("gguf-eval: nothing was done; 'run --plan' says more", err=True)
         raise typer.Exit(1)
-    files = [model_source_path(model, request.cache) for model in models]
-    study = request.study if request.study != Path() else Path(f"{model_name(files[0])}.study.sqlite")
-    _run(replace(request, models=tuple(files), study=study), found.rates, json_output)
+    files = tuple(model_source_path(model, request.cache) for model in models)
+    _run(replace(request, models=files, study=found.study), found.rates, json_output)
 
 
 def _run(request: RunRequest, known: Sequence[Rates], json_output: bool) -> None:

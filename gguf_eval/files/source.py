@@ -42,10 +42,8 @@ def model_source(reference: str, *, cache: Path, show: Show) -> tuple[Path, tupl
     or `UsageError`.
     """
     path = Path(reference)
-    if path.is_file() or path.suffix == ".gguf":
+    if _is_model_file(path, reference):
         return path, ()
-    if not path.is_dir() and reference.count("/") != 1:
-        raise ModelFileError(f"{path}: no such file; give a GGUF file, a checkpoint folder or owner/name on the hub")
     from gguf_eval.files.convert.plan import plan_conversion
     from gguf_eval.files.convert.write import write
 
@@ -65,10 +63,8 @@ def locate_source(reference: str, *, cache: Path) -> Path | Unconverted:
     Of a repository on the hub only its small files are fetched. Raises as `model_source` does.
     """
     path = Path(reference)
-    if path.is_file() or path.suffix == ".gguf":
+    if _is_model_file(path, reference):
         return path
-    if not path.is_dir() and reference.count("/") != 1:
-        raise ModelFileError(f"{path}: no such file; give a GGUF file, a checkpoint folder or owner/name on the hub")
     from gguf_eval.files.checkpoint import describe
     from gguf_eval.files.convert.plan import plan_conversion
     from gguf_eval.files.convert.write import output_path
@@ -81,6 +77,15 @@ def locate_source(reference: str, *, cache: Path) -> Path | Unconverted:
     if output.is_file() and not missing:
         return output
     return Unconverted(reference, output, plan.out_type, plan.parameters, plan.size_bytes, tuple(missing))
+
+
+def _is_model_file(path: Path, reference: str) -> bool:
+    """Whether it is no checkpoint. Raises `ModelFileError` where it is neither."""
+    if path.is_file() or path.suffix == ".gguf":
+        return True
+    if not path.is_dir() and reference.count("/") != 1:
+        raise ModelFileError(f"{path}: no such file; give a GGUF file, a checkpoint folder or owner/name on the hub")
+    return False
 
 
 def _place(plan: ConversionPlan, cache: Path) -> Path:

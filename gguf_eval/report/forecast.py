@@ -12,8 +12,8 @@ from gguf_eval.study.events import PointPlan
 from gguf_eval.study.forecast import Forecast, NewFile
 
 _WORDS = {
-    "convert": "converting", "make": "making files", "score": "scoring", "generate": "written answers",
-    "speed": "speed and memory", "text": "text",
+    "convert": "converting", "make": "making files", "score": "scoring", "again": "right answers",
+    "generate": "written answers", "speed": "speed and memory", "text": "text",
 }  # fmt: skip
 _LABEL = 10
 
@@ -46,6 +46,7 @@ def forecast_line(found: Forecast) -> str:
     if found.answers_left:
         there = f" ({found.answers_there:,} there already)" if found.answers_there else ""
         parts.append(f"get {found.answers_left:,} answers{there}")
+    parts += [f"ask {found.right_answers:,} right answers again"] * bool(found.right_answers)
     parts += [f"time {_several(found.waiting('speed'), 'point')}"] * bool(found.waiting("speed"))
     parts += [f"run {_several(found.waiting('text'), 'point')} over the text"] * bool(found.waiting("text"))
     if not parts:
@@ -123,6 +124,7 @@ def _points(points: Sequence[PointPlan]) -> str:
         left = [stage for stage in point.stages if stage.left]
         todo = ["make the file"] * any(stage.kind == "make" for stage in left)
         todo += [f"{point.answers_left:,} answers"] * bool(point.answers_left)
+        todo += [f"{stage.left:,} {plain(stage.name)} again" for stage in left if stage.kind == "again"]
         todo += ["speed and memory"] * any(stage.kind == "speed" for stage in left)
         todo += [plain(stage.name) for stage in left if stage.kind == "text"]
         rows.append((plain(point.name), ", ".join(todo) or "complete", duration(point.seconds_left) if todo else ""))

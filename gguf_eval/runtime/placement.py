@@ -23,7 +23,7 @@ from gguf_eval.runtime.fitting import Need, Room, bytes_on_devices, choose, memo
 from gguf_eval.runtime.memory import resident
 from gguf_eval.runtime.model import ContextSettings, Model
 from gguf_eval.runtime.settings import EngineSettings, Offload
-from gguf_eval.sizes import limit_text
+from gguf_eval.sizes import limit_text, size_text
 
 DEFAULT_CONTEXT = 4096
 """Context that layers are fitted for where a job names none."""
@@ -75,7 +75,7 @@ def open_placed(
         reserved = _compute_buffers(path, offload, replace(context, n_ctx=tokens), devices)
         needs = _corrected(needs, tokens, [reserved.get(device.name, 0) for device in devices])
         layers, tokens = choose(needs, room, wanted, context.n_ctx, shortest)
-        named = ", ".join(f"{name} {_size(size)}" for name, size in reserved.items()) or "none"
+        named = ", ".join(f"{name} {size_text(size)}" for name, size in reserved.items()) or "none"
         reasons.append(f"{layers} with the compute buffers of a load without allocation ({named})")
     if tokens < context.n_ctx:
         most, _ = choose(needs, room, None, context.n_ctx, None)
@@ -153,9 +153,9 @@ def check_fits(path: Path, engine: EngineSettings, need: Need, layers: int) -> N
         have = "--max-memory allows" if engine.max_memory_bytes else "this machine has"
         predicted = need.predicted
         raise EngineError(
-            f"{path.name} needs about {_size(needed)} of memory at a context of {predicted.context} (weights "
-            f"{_size(predicted.weights_bytes)}, KV cache {_size(predicted.kv_bytes)}), {have} {limit_text(limit)}; "
-            "take a lower level, a smaller --ctx, or more layers on devices"
+            f"{path.name} needs about {size_text(needed)} of memory at a context of {predicted.context} "
+            f"(weights {size_text(predicted.weights_bytes)}, KV cache {size_text(predicted.kv_bytes)}), "
+            f"{have} {limit_text(limit)}; take a lower level, a smaller --ctx, or more layers on devices"
         )
 
 
@@ -188,8 +188,4 @@ def _limit(engine: EngineSettings) -> int:
 
 
 def _free(devices: Sequence[Device]) -> str:
-    return ", ".join(f"{_size(device.free_bytes)} free on {device.name}" for device in devices)
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
+    return ", ".join(f"{size_text(device.free_bytes)} free on {device.name}" for device in devices)

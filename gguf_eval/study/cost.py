@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,8 +41,8 @@ _SLOW_LEVELS = 8.0
 """How much longer levels of IQ type take."""
 _ANSWER_SHARE = 0.5
 """Of the tokens that an answer may have, those it is taken to have."""
-_CHARACTERS = 3.3
-"""A token stands for, where no vocabulary was asked."""
+CHARACTERS_PER_TOKEN = 3.3
+"""Characters that a token stands for, where no vocabulary was asked."""
 _START_SECONDS = 1.5
 """From starting a worker to its first decode, beside reading the file."""
 _LOADING = 1e9
@@ -64,7 +64,7 @@ class Rates:
     start_seconds: float
     """From starting a worker to its first decode."""
     basis: Basis
-    characters_per_token: float = _CHARACTERS
+    characters_per_token: float = CHARACTERS_PER_TOKEN
 
 
 def guessed_rates(parameters: int, size_bytes: int, threads: int | None) -> Rates:
@@ -88,7 +88,7 @@ def calibrated_rates(file: ModelFile, threads: int | None, engine: EngineSetting
     run_in_worker(CalibrateJob(str(file.path), threads, engine, text), log, on_event)
     return Rates(
         file.parameters, file.size_bytes, found["prompt"], found["together"], found["alone"], found["start"],
-        "calibrated", len(text) / found["tokens"] if found["tokens"] else _CHARACTERS,
+        "calibrated", len(text) / found["tokens"] if found["tokens"] else CHARACTERS_PER_TOKEN,
     )  # fmt: skip
 
 
@@ -126,6 +126,16 @@ def prompt_characters(items: Collection[Item]) -> int:
     """Characters that are decoded for these items of a task: a header once, a context once, and every choice."""
     headers = {item.header.text for item in items}
     own = sum(sum(map(len, item.contexts)) + sum(map(len, item.choices)) for item in items)
+    return own + sum(map(len, headers))
+
+
+def right_characters(items: Iterable[Item]) -> int:
+    """The same where only the right choice of each item is asked."""
+    headers, own = set(), 0
+    for item in items:
+        headers.add(item.header.text)
+        context = item.contexts[item.gold if len(item.contexts) > 1 else 0]
+        own += len(context) + len(item.choices[item.gold])
     return own + sum(map(len, headers))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_eval.errors import StudyError
-from gguf_eval.study.schema import APPLICATION_ID, SCHEMA_VERSION, migrate
+from gguf_eval.study.schema import APPLICATION_ID, SCHEMA_VERSION, is_older_study, migrate
 
 
 def canonical_json(value: Any) -> str:
@@ -42,6 +42,18 @@ def check_version(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: the study has schema {version}, this gguf-eval knows up to {SCHEMA_VERSION}; "
             "update gguf-eval, or name another file with --study"
         )
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """The file to read from; a study of an older schema is migrated in memory and stays as it is."""
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    if not is_older_study(connection):
+        return connection
+    newer = sqlite3.connect(":memory:", isolation_level=None)
+    with contextlib.closing(connection):
+        connection.backup(newer)
+    migrate(newer)
+    return newer
 
 
 def check_folder(path: Path) -> None:
@@ -170,9 +182,8 @@ def open_lookup(path: Path) -> Iterator[StudyLookup]:
     """
     check_folder(path)
     with sqlite_errors(path):
-        there = path.is_file()
-        address = f"{path.resolve().as_uri()}?mode=ro" if there else ":memory:"
-        with contextlib.closing(sqlite3.connect(address, uri=there, isolation_level=None)) as connection:
+        opened = open_to_read(path) if path.is_file() else sqlite3.connect(":memory:", isolation_level=None)
+        with contextlib.closing(opened) as connection:
             check_version(connection, path)
             if connection.execute("PRAGMA user_version").fetchone()[0]:
                 yield StudyLookup(path, connection)

@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-StageKind = Literal["make", "score", "generate", "speed", "text"]
-"""A stage is one thing that is done for a point: its file made, one task scored or written, its speed, a text."""
+StageKind = Literal["make", "score", "again", "generate", "speed", "text"]
+"""A stage is one thing that is done for a point: its file made, one task scored or written, right answers of all tasks
+asked again for their divergence, its speed, a text."""
+RIGHT_ANSWERS = "right answers"
+"""Name of the stage in which they are asked again."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class StagePlan:
     name: str
     """Of the task or text; empty for the kinds that a point has once."""
     units: int
-    """Items, timed repetitions or tokens of a text in all; one file to make."""
+    """Items, right answers, timed repetitions or tokens of a text in all; one file to make."""
     done: int
     """Of these, what the study holds already."""
     tally: Tally

@@ -75,7 +75,7 @@ class Forecast:
     points: tuple[PointPlan, ...]
     disk: tuple[DiskNeed, ...]
     seconds: Mapping[str, float]
-    """By what is done: convert, make, score, generate, speed, text. Downloads are not in it."""
+    """By what is done: convert, make, score, again, generate, speed, text. Downloads are not in it."""
     basis: Basis
     rates: tuple[Rates, ...]
     """What the seconds rest on; empty for a guess."""
@@ -111,6 +111,11 @@ class Forecast:
     def bytes_fetched(self) -> int:
         """Of all downloads."""
         return sum(download.size_bytes for download in self.downloads)
+
+    @property
+    def right_answers(self) -> int:
+        """Those that are asked again for their divergence."""
+        return sum(stage.left for point in self.points for stage in point.stages if stage.kind == "again")
 
     def waiting(self, kind: StageKind) -> int:
         """How many points have a stage of this kind to do."""

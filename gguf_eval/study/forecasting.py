@@ -17,7 +17,7 @@ from gguf_eval.files.model_file import ModelFile, model_name
 from gguf_eval.files.quantize import planned_sizes
 from gguf_eval.files.source import Unconverted, locate_source
 from gguf_eval.machine import processor_name
-from gguf_eval.study.cost import Rates, calibrated_rates, study_rates
+from gguf_eval.study.cost import CHARACTERS_PER_TOKEN, Rates, calibrated_rates, study_rates
 from gguf_eval.study.database import open_lookup
 from gguf_eval.study.events import PointPlan, StageKind
 from gguf_eval.study.forecast import DiskNeed, Download, Forecast, NewFile, TaskCount
@@ -34,6 +34,8 @@ _OUTCOME_BYTES = 700
 """Of an answer in the study, about."""
 _REFERENCE_BYTES = 2300
 """Of a token in a stored reference."""
+_RIGHT_ANSWER_BYTES = 1300
+"""Of a token of a right answer, of which a reference leaves less."""
 _SAMPLE_ITEMS, _SAMPLE_CHARACTERS = 6, 600
 _CONVERTED_BYTES_PER_SECOND = 1e8
 
@@ -79,7 +81,7 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
         makings=makings,
         tasks=_counts(planned, {task.task.name for task in unread if not task.items}),
         points=planned,
-        disk=_disk(request, planned, fetched, [*conversions, *makings]),
+        disk=_disk(request, planned, work, fetched, [*conversions, *(new for new in makings if not new.problem)]),
         seconds=_by_kind(planned, conversions),
         basis=known[0].basis if known else "guessed",
         rates=tuple(known),
@@ -172,7 +174,7 @@ def _seconds(points: Sequence[PointPlan], kinds: Sequence[StageKind]) -> float:
 
 
 def _by_kind(points: Sequence[PointPlan], conversions: Sequence[NewFile]) -> dict[str, float]:
-    kinds: tuple[StageKind, ...] = ("make", "score", "generate", "speed", "text")
+    kinds: tuple[StageKind, ...] = ("make", "score", "again", "generate", "speed", "text")
     seconds = {"convert": sum(new.size_bytes for new in conversions) / _CONVERTED_BYTES_PER_SECOND}
     seconds |= {kind: _seconds(points, (kind,)) for kind in kinds}
     return {kind: value for kind, value in seconds.items() if value}
@@ -185,18 +187,34 @@ def _by_repository(files: Sequence[RemoteFile]) -> tuple[Download, ...]:
     return tuple(Download(repo, kind, len(paths), sum(paths.values())) for (repo, kind), paths in grouped.items())
 
 
+def _right_answer_bytes(points: Sequence[PointPlan], work: Sequence[TaskItems]) -> int:
+    """What the references leave of the right answers that they will be asked; the first point of a model is one."""
+    items = [item for task_items in work for item in task_items.items.values() if item.choices]
+    tokens = sum(len(item.choices[item.gold]) for item in items) / CHARACTERS_PER_TOKEN
+    asked = 0
+    for model in dict.fromkeys(point.model for point in points):
+        first, *others = [point for point in points if point.model == model]
+        if others:
+            asked += sum(stage.left for stage in first.stages if stage.kind in ("score", "again"))
+    return int(asked * tokens / max(1, len(items)) * _RIGHT_ANSWER_BYTES)
+
+
 def _disk(
-    request: RunRequest, points: Sequence[PointPlan], fetched: Sequence[RemoteFile], new: Sequence[NewFile]
+    request: RunRequest,
+    points: Sequence[PointPlan],
+    work: Sequence[TaskItems],
+    fetched: Sequence[RemoteFile],
+    new: Sequence[NewFile],
 ) -> tuple[DiskNeed, ...]:
     """What each file system must hold beside what is there."""
     stages = [stage for point in points for stage in point.stages]
     answers = sum(point.answers_left for point in points)
     tokens = max((stage.left for stage in stages if stage.kind == "text"), default=0)
-    models = len({point.model for point in points})
+    kept = len({point.model for point in points}) * tokens * _REFERENCE_BYTES + _right_answer_bytes(points, work)
     cache = cache_dir(request.cache)
     wanted = (
         (cache_folder(), sum(file.size_bytes for file in fetched)),
-        (cache, sum(file.size_bytes for file in new) + models * tokens * _REFERENCE_BYTES),
+        (cache, sum(file.size_bytes for file in new) + kept),
         (request.study.parent, answers * _OUTCOME_BYTES),
     )
     needs: dict[int, DiskNeed] = {}

@@ -20,7 +20,7 @@ from gguf_eval.runtime.settings import (
 
 @dataclass(frozen=True)
 class ScoreJob:
-    """Score the choices of items. Events: ``build``, ``start``, ``scores``, ``answers``."""
+    """Score the choices of items. Events: ``build``, ``start``, ``scores``, ``again``, ``answers``."""
 
     model: str
     tasks: tuple[TaskWork, ...]

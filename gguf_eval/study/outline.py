@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gguf_eval.errors import ModelFileError
+from gguf_eval.files.cache import cache_dir
 from gguf_eval.files.levels import rough_bits
 from gguf_eval.files.model_file import ModelFile, describe
 from gguf_eval.study.cost import (
@@ -14,13 +16,15 @@ from gguf_eval.study.cost import (
     make_seconds,
     prompt_characters,
     rates_of,
+    right_characters,
     speed_seconds,
     text_seconds,
 )
 from gguf_eval.study.database import StudyLookup
-from gguf_eval.study.events import PointPlan, StageKind, StagePlan, Tally, counted
+from gguf_eval.study.events import RIGHT_ANSWERS, PointPlan, StageKind, StagePlan, Tally, counted
 from gguf_eval.study.plan import PlannedPoint, RunRequest
 from gguf_eval.study.stages.measure import sample_count, speed_conditions, speed_job
+from gguf_eval.study.stages.reference import KINDS, Reference, answered, items_kept, uncompared, unkept
 from gguf_eval.study.stages.state import TaskItems
 from gguf_eval.study.text import TextModel, TextRequest, text_conditions
 from gguf_eval.tasks.spec import Task
@@ -55,16 +59,19 @@ class OutlineRequest:
 
 
 def outline(what: OutlineRequest, points: Sequence[PlannedPoint], lookup: StudyLookup) -> tuple[PointPlan, ...]:
-    """Every point with its stages; nothing is made, and only what is there is read."""
+    """Every point with its stages, in the order they are scored; nothing is made, and only what is there is read."""
     makers = {point.path: point.name for point in reversed(points)}  # the first point of a file makes it
     seen = [_seen(what, point, lookup, makes=makers[point.path] == point.name) for point in points]
     characters = {work.task.hash: prompt_characters(work.items.values()) for work in what.work}
-    return tuple(
-        PointPlan(
-            s.point.name, s.point.model, s.point.label, tuple(_stages(what, s, _reference(s, seen), characters, lookup))
-        )
-        for s in seen
-    )
+    plans = []
+    for model in dict.fromkeys(point.model for point in points):
+        members = [s for s in seen if s.point.model == model]
+        reference = _compared_with(model, members, lookup)
+        for s in sorted(members, key=lambda s: s is not reference):
+            again = _again(what, s, members, reference, lookup)
+            stages = _stages(what, s, _over_text_first(members), characters, again, lookup)
+            plans.append(PointPlan(s.point.name, s.point.model, s.point.label, tuple(stages)))
+    return tuple(plans)
 
 
 def point_settings(request: RunRequest, point: PlannedPoint) -> dict[str, Any]:
@@ -98,17 +105,87 @@ class _Seen:
 
 def _seen(what: OutlineRequest, point: PlannedPoint, lookup: StudyLookup, *, makes: bool) -> _Seen:
     request, source = what.request, point.source
-    file = describe(point.path, cache=request.cache) if is_there(point) and source.sha256 else None
+    file = _described(what, point) if is_there(point) and source.sha256 else None
     identity = lookup.find_point(file.sha256, point_settings(request, point)) if file else None
     size = file.size_bytes if file else what.sizes.get(point.name) or rough_size(source.parameters, point.level)
     rates = rates_of(what.known, source.parameters, size, request.threads)
     return _Seen(point, file, identity, rates, makes and point.made and file is None)
 
 
-def _reference(seen: _Seen, others: Sequence[_Seen]) -> _Seen:
-    """The point of the same model that a text is run over first, as `gguf_eval.study.stages.over_text` finds it."""
-    members = [other for other in others if other.point.model == seen.point.model]
-    return max(members, key=lambda s: (_bits(s), s.point.label == s.point.level))
+def _described(what: OutlineRequest, point: PlannedPoint) -> ModelFile | None:
+    """None where the file is damaged: its point will say so, and the others go on."""
+    try:
+        return describe(point.path, cache=what.request.cache)
+    except ModelFileError:
+        return None
+
+
+def _rank(seen: _Seen) -> tuple[float, bool]:
+    return _bits(seen), seen.point.label == seen.point.level
+
+
+def _over_text_first(members: Sequence[_Seen]) -> _Seen:
+    """The point of a model that is run over a text first, as `gguf_eval.study.stages.over_text` finds it."""
+    return max(members, key=_rank)
+
+
+def _compared_with(model: str, members: Sequence[_Seen], lookup: StudyLookup) -> _Seen | Reference:
+    """The point of a model that the others are compared with, as `gguf_eval.study.stages.reference` finds it."""
+    ranked: dict[int, tuple[tuple[float, bool], _Seen | Reference]] = {
+        id_: ((bits, usual), reference) for id_, (bits, usual, reference) in answered(lookup, model).items()
+    }
+    for place, seen in enumerate(members):
+        ranked[-place - 1 if seen.id is None else seen.id] = (_rank(seen), seen)
+    return max(ranked.values(), key=lambda entry: entry[0])[1]
+
+
+def _again(
+    what: OutlineRequest, seen: _Seen, members: Sequence[_Seen], reference: _Seen | Reference, lookup: StudyLookup
+) -> list[StagePlan]:
+    """The right answers that are asked again, as `gguf_eval.study.stages.score` will find them; nothing for none."""
+    others = [other.id for other in members if other is not reference]
+    if seen.id is None or not others:
+        return []
+    units, seconds = 0, 0.0
+    for work in what.work:
+        task, items = work.task, work.items
+        if task.kind not in KINDS:
+            continue
+        if seen is reference:
+            found = unkept(lookup, seen.id, others, task.hash, items, _kept(what.request, reference, task.hash))
+        else:
+            kept = _kept_then(what.request, work, reference, others, lookup)
+            found = uncompared(lookup, seen.id, reference.id, task.hash, kept)
+        wanted = [item for hash_, item in items.items() if hash_ in found]
+        units, seconds = units + len(wanted), seconds + answer_seconds(task, 0, right_characters(wanted), seen.rates)
+    return [StagePlan("again", RIGHT_ANSWERS, units, 0, Tally(), seconds)] if units else []
+
+
+def _kept(request: RunRequest, reference: _Seen | Reference, task_hash: str) -> set[str]:
+    """Items that something is kept of already."""
+    folder = cache_dir(request.cache) / "references"
+    if isinstance(reference, Reference):
+        return items_kept(folder, reference.sha256, reference.settings, task_hash)
+    if reference.file is None:
+        return set()
+    return items_kept(folder, reference.file.sha256, point_settings(request, reference.point), task_hash)
+
+
+def _kept_then(
+    request: RunRequest,
+    work: TaskItems,
+    reference: _Seen | Reference,
+    candidates: Sequence[int | None],
+    lookup: StudyLookup,
+) -> set[str]:
+    """Items that something is kept of when the candidates' turn comes: a reference in the run is asked before."""
+    task, items, kept = work.task.hash, work.items, _kept(request, reference, work.task.hash)
+    if isinstance(reference, Reference):
+        return kept
+    if reference.id is None:
+        return set(items)
+    again = unkept(lookup, reference.id, candidates, task, items, kept)
+    return kept | again | (items.keys() - lookup.answered(reference.id, task))
 
 
 def _bits(seen: _Seen) -> float:
@@ -116,7 +193,12 @@ def _bits(seen: _Seen) -> float:
 
 
 def _stages(
-    what: OutlineRequest, seen: _Seen, reference: _Seen, characters: Mapping[str, int], lookup: StudyLookup
+    what: OutlineRequest,
+    seen: _Seen,
+    text_first: _Seen,
+    characters: Mapping[str, int],
+    again: Sequence[StagePlan],
+    lookup: StudyLookup,
 ) -> list[StagePlan]:
     point, request, rates = seen.point, what.request, seen.rates
     stages = []
@@ -125,12 +207,12 @@ def _stages(
         stages.append(StagePlan("make", "", 1, 0, Tally(), seconds))
     asked = [_asked(work, seen, characters[work.task.hash], lookup) for work in what.work]
     asked += [_unread(task, rates) for task in what.unread]
-    stages += _with_start([stage for stage in asked if stage.kind == "score"], rates)
+    stages += _with_start([*(stage for stage in asked if stage.kind == "score"), *again], rates)
     stages += _with_start([stage for stage in asked if stage.kind == "generate"], rates)
     if request.speed:
         stages += _with_start([_timed(request, seen, lookup)], rates)
     if what.text is not None:
-        stages += _with_start([_read(what.text, seen, reference, lookup)], rates)
+        stages += _with_start([_read(what.text, seen, text_first, lookup)], rates)
     elif what.unread_text:
         windows = _windows(WIKITEXT2_BYTES, request.text_ctx, request.chunks, rates)
         stages += _with_start([_over(what.unread_text, windows, request.text_ctx, done=False, rates=rates)], rates)

@@ -12,7 +12,7 @@ from typing import Any
 
 from gguf_eval.errors import StudyError
 from gguf_eval.runtime.settings import ANCHOR
-from gguf_eval.study.database import check_version, sqlite_errors
+from gguf_eval.study.database import check_version, open_to_read, sqlite_errors
 from gguf_eval.study.outcomes import LIGHT_COLUMNS, StoredOutcomes
 from gguf_eval.study.records import (
     AnswerDivergences,
@@ -26,7 +26,6 @@ from gguf_eval.study.records import (
     TaskRecord,
     TextRecord,
 )
-from gguf_eval.study.schema import is_older_study, migrate
 from gguf_eval.study.store import is_unmade
 from gguf_eval.study.text_content import unpack_text
 
@@ -70,14 +69,7 @@ def _collector_at_rest() -> Iterator[None]:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """The file to read from; a study of an older schema is migrated in memory and stays as it is."""
-    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-    if is_older_study(connection):
-        newer = sqlite3.connect(":memory:", isolation_level=None)
-        with contextlib.closing(connection):
-            connection.backup(newer)
-        migrate(newer)
-        connection = newer
+    connection = open_to_read(path)
     connection.row_factory = sqlite3.Row
     return connection
 

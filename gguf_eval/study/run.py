@@ -57,10 +57,7 @@ def run_study(request: RunRequest, observer: Observer, known: Sequence[Rates] = 
         planned = outline(OutlineRequest(request, work, known, text), points, study)
         observer.tell(Planned(planned, rough=not known))
         ready = [point for point in (prepare_point(state, point) for point in points) if point is not None]
-        references = find_references(state, ready)
-        done = [
-            p for p in references_first(ready, references) if run_point(state, p, references[p.planned.model], ready)
-        ]
+        done = run_points(state, ready)
         read = text is None or over_text(state, done, text)
     return read and len(done) == len(points)
 
@@ -101,17 +98,33 @@ def prepare_point(state: RunState, point: PlannedPoint) -> ReadyPoint | None:
     return ReadyPoint(point, point_id, file, settings, log)
 
 
+def run_points(state: RunState, points: Sequence[ReadyPoint]) -> list[ReadyPoint]:
+    """Run every point, the reference of a model before the others; return those that went well.
+
+    A reference that fails before it has answered anything is none to the report either: the next one takes its place.
+    """
+    done, able, waiting = [], list(points), list(points)
+    while waiting:
+        references = find_references(state, able)
+        point = references_first(waiting, references)[0]
+        waiting.remove(point)
+        if run_point(state, point, references[point.planned.model], able):
+            done.append(point)
+        else:
+            able.remove(point)
+    return done
+
+
 def run_point(state: RunState, point: ReadyPoint, reference: Reference, all_points: Sequence[ReadyPoint]) -> bool:
     """Score and time one point; return whether that went well."""
-    planned, file, log = point.planned, point.file, point.log
     try:
         score(state, point, reference, all_points)
-        generate(state, planned, point.id, file, log)
+        generate(state, point)
         if state.request.speed:
-            measure(state, planned, point.id, file, log)
+            measure(state, point)
     except (EngineError, UsageError) as error:
-        state.study.set_failure(point.id, str(error), log)
-        state.observer.tell(PointFailed(planned.name, str(error)))
+        state.study.set_failure(point.id, str(error), point.log)
+        state.observer.tell(PointFailed(point.planned.name, str(error)))
         return False
     state.study.set_failure(point.id, None, None)
     return True

@@ -22,7 +22,7 @@ Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
 BLOCK_ELEMENTS = 1 << 17
-"""Weights encoded at a time: so many that a call's own cost is small, so few that they stay in the shared cache."""
+"""Weights encoded at a time: so many that a call's own cost is small, so few that they stay in a core's own cache."""
 
 SOURCE_TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 """Element types that can be read, with numpy's type of their bytes (bfloat16 as its bits)."""

@@ -20,7 +20,7 @@ from gguf_eval.files.safetensors import StoredTensor
 
 Bytes = NDArray[np.uint8]
 PIECE_ELEMENTS = BLOCK_ELEMENTS
-"""So few that a piece stays in a core's own cache between being read, encoded and written."""
+"""One block, which is still in the core's cache when it is written."""
 _READ_AHEAD_BYTES = 16 << 20
 
 

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from gguf_eval.study.events import Advanced, StageBegan, StageEnded, StageKind, counted
+from gguf_eval.study.events import RIGHT_ANSWERS, Advanced, StageBegan, StageEnded, StageKind, counted
 from gguf_eval.study.jobs import HeaderWork, Job, PromptWork, TaskWork
-from gguf_eval.study.plan import PlannedPoint
 from gguf_eval.study.records import Outcome
-from gguf_eval.study.stages.state import RunState, TaskItems, run_job, save_build
-
-_AGAIN = "right answers"
-"""The stage in which right answers are asked again for their divergence."""
+from gguf_eval.study.stages.state import ReadyPoint, RunState, TaskItems, run_job, save_build
 
 
 def unanswered(state: RunState, point_id: int, kinds: Collection[str]) -> list[TaskItems]:
@@ -53,13 +48,11 @@ def task_work(task_items: TaskItems) -> TaskWork:
 
 def store_as_they_come(
     state: RunState,
-    point: PlannedPoint,
-    point_id: int,
+    point: ReadyPoint,
     missing: Sequence[TaskItems],
     job: Job,
     event_name: str,
     judge: Callable[[TaskItems, Mapping[str, Any]], Outcome],
-    log: Path,
     *,
     more: int = 0,
     on_event_too: Callable[[dict[str, Any]], int] = lambda event: 0,
@@ -71,38 +64,43 @@ def store_as_they_come(
     """
     by_hash = {task_items.task.hash: task_items for task_items in missing}
     kind: StageKind = "generate" if job.kind == "generate" else "score"
-    tell = state.observer.tell
-    current = ""
+    tell, name = state.observer.tell, point.planned.name
+    current: tuple[StageKind, str] | None = None
 
-    def begin(name: str, units: int) -> None:
+    def begin(stage: tuple[StageKind, str], units: int) -> None:
         nonlocal current
-        if name != current:
-            if current:
-                tell(StageEnded(point.name, kind, current))
-            current = name
-            tell(StageBegan(point.name, kind, name, units))
+        if stage != current:
+            if current is not None:
+                tell(StageEnded(name, *current))
+            current = stage
+            tell(StageBegan(name, *stage, units))
 
     def begin_task(task_items: TaskItems) -> None:
-        begin(task_items.task.name, len(task_items.items))
+        begin((kind, task_items.task.name), len(task_items.items))
+
+    def begin_again() -> None:
+        begin(("again", RIGHT_ANSWERS), more)
 
     def on_event(event: dict[str, Any]) -> None:
         if event["event"] == event_name:
             task_items = by_hash[event["task"]]
             outcomes = [judge(task_items, row) for row in event["rows"]]
-            state.study.save_outcomes(point_id, task_items.task.hash, outcomes)
+            state.study.save_outcomes(point.id, task_items.task.hash, outcomes)
             tally = counted(outcome.value for outcome in outcomes)
-            tell(Advanced(point.name, kind, task_items.task.name, len(outcomes), tally))
+            tell(Advanced(name, kind, task_items.task.name, len(outcomes), tally))
         elif event["event"] == "start":
             begin_task(by_hash[event["task"]])
+        elif event["event"] == "again":
+            begin_again()
         elif event["event"] == "build":
-            save_build(state, event, point_id)
+            save_build(state, event, point.id)
         if finished := on_event_too(event):
-            begin(_AGAIN, more)
-            tell(Advanced(point.name, kind, _AGAIN, finished))
+            tell(Advanced(name, "again", RIGHT_ANSWERS, finished))
 
     if missing:
         begin_task(missing[0])
     else:
-        begin(_AGAIN, more)
-    run_job(state, point, job, log, on_event)
-    tell(StageEnded(point.name, kind, current))
+        begin_again()
+    run_job(state, point.planned, job, point.log, on_event)
+    if current is not None:
+        tell(StageEnded(name, *current))

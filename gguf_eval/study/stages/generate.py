@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from gguf_eval.errors import TaskError
-from gguf_eval.files.model_file import ModelFile
 from gguf_eval.study.jobs import GenerateJob, GenerationWork
-from gguf_eval.study.plan import PlannedPoint
 from gguf_eval.study.records import Outcome
 from gguf_eval.study.stages.ask import store_as_they_come, task_work, unanswered
-from gguf_eval.study.stages.state import RunState, TaskItems
+from gguf_eval.study.stages.state import ReadyPoint, RunState, TaskItems
 from gguf_eval.tasks.answers import judge_answer
 from gguf_eval.tasks.spec import Generation, Task
 
 
-def generate(state: RunState, point: PlannedPoint, point_id: int, file: ModelFile, log: Path) -> None:
+def generate(state: RunState, point: ReadyPoint) -> None:
     """Have the missing answers of every generation task written; each is stored when it is finished."""
-    missing = unanswered(state, point_id, ("generation",))
+    missing = unanswered(state, point.id, ("generation",))
     if not missing:
         return
     job = GenerateJob(
-        model=str(file.path),
+        model=str(point.file.path),
         tasks=tuple(task_work(task_items) for task_items in missing),
         settings=tuple(_settings(task_items.task) for task_items in missing),
         max_tokens=state.request.ctx,
         batch_size=state.request.batch_size,
         threads=state.request.threads,
-        engine=point.engine,
+        engine=point.planned.engine,
         chat=state.request.chat,
     )
-    store_as_they_come(state, point, point_id, missing, job, "answers", outcome, log)
+    store_as_they_come(state, point, missing, job, "answers", outcome)
 
 
 def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:

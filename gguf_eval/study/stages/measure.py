@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from gguf_eval.files.model_file import ModelFile
@@ -12,7 +11,7 @@ from gguf_eval.machine import physical_cores, processor_name
 from gguf_eval.study.events import stage
 from gguf_eval.study.jobs import SpeedJob
 from gguf_eval.study.plan import PlannedPoint, RunRequest
-from gguf_eval.study.stages.state import RunState, run_job, save_build
+from gguf_eval.study.stages.state import ReadyPoint, RunState, run_job, save_build
 
 DEFAULT_CONTEXT = 4096
 """Context of the speed and memory measurement unless given: what a user would open, or the model's own if smaller."""
@@ -54,14 +53,14 @@ def sample_count(job: SpeedJob) -> int:
     return tests * job.repetitions + kinds
 
 
-def measure(state: RunState, point: PlannedPoint, point_id: int, file: ModelFile, log: Path) -> None:
+def measure(state: RunState, point: ReadyPoint) -> None:
     """Time the point and record its memory unless the study holds that."""
-    job = speed_job(state.request, point, file)
+    job = speed_job(state.request, point.planned, point.file)
     conditions = speed_conditions(job)
-    if not state.request.measure_again and state.study.has_measurement(point_id, conditions):
+    if not state.request.measure_again and state.study.has_measurement(point.id, conditions):
         return
-    measurement = state.study.begin_measurement(point_id, conditions)
-    with stage(state.observer, point.name, "speed", units=sample_count(job)) as advance:
+    measurement = state.study.begin_measurement(point.id, conditions)
+    with stage(state.observer, point.planned.name, "speed", units=sample_count(job)) as advance:
 
         def on_event(event: dict[str, Any]) -> None:
             if event["event"] == "sample":
@@ -73,6 +72,6 @@ def measure(state: RunState, point: PlannedPoint, point_id: int, file: ModelFile
                 memory = {kind: (int(size), str(method)) for kind, (size, method) in event["memory"].items()}
                 state.study.finish_measurement(measurement, memory)
             elif event["event"] == "build":
-                save_build(state, event, point_id)
+                save_build(state, event, point.id)
 
-        run_job(state, point, job, log, on_event)
+        run_job(state, point.planned, job, point.log, on_event)

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from gguf_eval.files.cache import cache_dir
-from gguf_eval.runtime.answer_file import AnswerKey, answer_path, held_items
 from gguf_eval.runtime.answers import NOT_KEPT, AnswerDivergence
 from gguf_eval.study.jobs import AnswersWork, ScoreJob
 from gguf_eval.study.records import Outcome
 from gguf_eval.study.stages.ask import store_as_they_come, task_work, unanswered
-from gguf_eval.study.stages.reference import Reference
+from gguf_eval.study.stages.reference import KINDS, Reference, items_kept, uncompared, unkept
 from gguf_eval.study.stages.state import ReadyPoint, RunState, TaskItems
 from gguf_eval.tasks.metrics import ChoiceScores, is_finite, picks, values
-
-KINDS = ("choice", "continuation")
 
 
 def score(state: RunState, point: ReadyPoint, reference: Reference, all_points: Sequence[ReadyPoint]) -> None:
@@ -50,14 +47,13 @@ def score(state: RunState, point: ReadyPoint, reference: Reference, all_points: 
     def on_event_too(event: dict[str, Any]) -> int:
         if event["event"] in ("scores", "answers") and not keep:
             found = {r["item"]: AnswerDivergence(**r["divergence"]) for r in event["rows"] if r["divergence"]}
-            lacking = [item for item, one in found.items() if one.reason == NOT_KEPT]
-            not_kept[event["task"]] += len(lacking)
-            known = {item: one for item, one in found.items() if item not in lacking}
+            known = {item: one for item, one in found.items() if one.reason != NOT_KEPT}
+            not_kept[event["task"]] += len(found) - len(known)
             state.study.save_divergences(point.id, reference.id, event["task"], known)
         return len(event["rows"]) if event["event"] == "answers" else 0
 
     store_as_they_come(
-        state, point.planned, point.id, missing, job, "scores", outcome, point.log,
+        state, point, missing, job, "scores", outcome,
         more=sum(len(task_items.items) for task_items in again), on_event_too=on_event_too,
     )  # fmt: skip
     names = {task_items.task.hash: task_items.task.name for task_items in state.work}
@@ -72,26 +68,21 @@ def score(state: RunState, point: ReadyPoint, reference: Reference, all_points: 
 def without_divergence(
     state: RunState, point: ReadyPoint, reference: Reference, candidates: Sequence[int], folder: Path
 ) -> list[TaskItems]:
-    """Scored items of which the right answer must be asked again for the divergences that are lacking.
-
-    Of the reference: those that nothing is kept of and a candidate of this run needs; of a candidate: those that
-    something is kept of.
-    """
+    """Scored items of which the right answer must be asked again for the divergences that are lacking."""
     found = []
     for task_items in state.work:
         task, items = task_items.task, task_items.items
         if task.kind not in KINDS:
             continue
-        held = held_items(answer_path(folder, AnswerKey(reference.sha256, reference.settings, task.hash)))
+        kept = items_kept(folder, reference.sha256, reference.settings, task.hash)
         if point.id == reference.id:
-            known = [state.study.divergent(candidate, reference.id, task.hash) for candidate in candidates]
-            wanted = {item for item in items if not all(item in one for one in known)} - held
+            wanted = unkept(state.study, reference.id, candidates, task.hash, items, kept)
         else:
-            wanted = held - state.study.divergent(point.id, reference.id, task.hash)
-        wanted &= state.study.scored(point.id, task.hash)
-        if wanted:
-            found.append(TaskItems(task, {hash_: item for hash_, item in items.items() if hash_ in wanted}))
-    return [task_items for task_items in found if task_items.items]
+            wanted = uncompared(state.study, point.id, reference.id, task.hash, kept)
+        left = {hash_: item for hash_, item in items.items() if hash_ in wanted}
+        if left:
+            found.append(TaskItems(task, left))
+    return found
 
 
 def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:

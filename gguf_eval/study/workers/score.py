@@ -39,6 +39,8 @@ def run(job: ScoreJob, emit: Emit) -> None:
                 emit({"event": "scores", "task": work.task_hash, "rows": rows})
             with _taker(job, work, _right_requests(work, asked), model.vocab_size) as taker:
                 _score_task(work, asked, scorer, taker, emit)
+        if job.again:
+            emit({"event": "again"})
         for work in job.again:
             asked, _ = choice_requests(work, job.chat, encoder)
             with _taker(job, work, dict(enumerate(work.item_hashes[place] for place in asked)), model.vocab_size) as t:
