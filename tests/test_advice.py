@@ -168,4 +168,4 @@ def test_the_words() -> None:
     text = console.export_text()
     assert "7b Q4_K_M: 0.00 MB, 18.0 tokens/s, score 59.5, +0.5 points lost from 7b F16" in text
     assert "dominated by 13b Q3_K_M" in text and "too much memory" in text and "recommended" in text
-    assert "Undecided whether the loss is within the limit:" in text
+    assert "loss undecided: its interval reaches to both sides of the limit" in text

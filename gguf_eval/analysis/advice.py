@@ -266,13 +266,13 @@ def _references(study: StudyRecord, answered: Sequence[PointRecord]) -> tuple[di
 
 def _item_notes(answered: Sequence[PointRecord], tasks: Sequence[TaskRecord], joint: Sequence[JointTask]) -> list[str]:
     common = {task.name: int(task.sizes.sum()) for task in joint}
-    notes = []
+    fewer = []
     for task in tasks:
         most = max(sum(v is not None for v in scores(point.outcomes.get(task.hash, {})).values()) for point in answered)
         kept = common.get(task.name, 0)
         if kept < most:
-            notes.append(f"{task.name}: {kept} items that all points answered, of up to {most}")
-    return notes
+            fewer.append(f"{task.name} {kept} of {most}")
+    return [f"items that not every point answered are left out; kept of {', '.join(fewer)}"] * bool(fewer)
 
 
 def predict_memory(point: PointRecord, context: int, features: frozenset[str]) -> int | None:

@@ -11,12 +11,12 @@ from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
 from gguf_eval.report.columns import VERDICT_STYLES
+from gguf_eval.report.tables import bare_table
 
-_MARKS = {"worse": "▼", "better": "▲", "same": "=", "undecided": " "}
 _CELL_WIDTH = 7
 _CELL_WIDTH_WITH_INTERVAL = 13
 _NAME_WIDTH = 24
-LEGEND = "▼ worse, ▲ better, = same as the reference beyond noise; no mark: undecided"
+LEGEND = "Against the reference: ▼ worse, ▲ better, = the same; no mark: undecided."
 
 
 def by_task_tables(study: StudySummary, points: Sequence[PointSummary], width: int, *, with_tasks: bool) -> list[Table]:
@@ -60,7 +60,7 @@ def group_rows(study: StudySummary, points: Sequence[PointSummary], *, with_task
 
 
 def _table(rows: Sequence[GroupRow], points: Sequence[PointSummary], name_width: int, *, intervals: bool) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = bare_table()
     table.add_column("group" if rows[0][2] else "task", no_wrap=True, max_width=name_width)
     for point in points:
         table.add_column(Text(point.label), justify="right", no_wrap=True)
@@ -89,7 +89,7 @@ def _task_cell(point: PointSummary, name: str, intervals: bool) -> Text:
     if task is None or task.estimate is None:
         return Text(f"{words.MISSING} ")
     verdict = task.comparison.verdict if task.comparison else "undecided"
-    return _cell(task.estimate, _MARKS[verdict], VERDICT_STYLES[verdict], intervals)
+    return _cell(task.estimate, words.VERDICT_MARKS[verdict], VERDICT_STYLES[verdict], intervals)
 
 
 def _cell(estimate: Estimate, mark: str, style: str, intervals: bool) -> Text:

@@ -10,7 +10,6 @@ from gguf_eval.analysis.item_changes import Counts
 from gguf_eval.analysis.ratios import Ratio
 from gguf_eval.report import words
 
-MARKS = {"worse": "▼", "better": "▲", "same": "=", "identical": "≡", "undecided": " "}
 _LEGEND = "▼ worse, ▲ better, = the same, ≡ computed exactly alike; no mark: undecided"
 _MOST_FINDINGS = 12
 """Of each kind that the terminal names; the JSON names all."""
@@ -121,9 +120,12 @@ def conclusion(changes: Changes) -> Iterable[tuple[str, str]]:
     for word, style in (("better", "green"), ("worse", "red")):
         found = [finding for finding in changes.findings if finding.verdict == word]
         for finding in found[:_MOST_FINDINGS]:
-            yield style, f"{MARKS[word]} {finding.point}: {finding_text(finding)}."
+            yield style, f"{words.VERDICT_MARKS[word]} {finding.point}: {finding_text(finding)}."
         if len(found) > _MOST_FINDINGS:
-            yield style, f"{MARKS[word]} and {len(found) - _MOST_FINDINGS} more that are {word} (--json has all)."
+            yield (
+                style,
+                f"{words.VERDICT_MARKS[word]} and {len(found) - _MOST_FINDINGS} more that are {word} (--json has all).",
+            )
     if not changes.worse:
         yield "bold", "Nothing is worse beyond noise."
     else:

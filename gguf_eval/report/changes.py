@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
-from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,13 +13,13 @@ from rich.text import Text
 from gguf_eval.analysis.changes import Changes, PointChange
 from gguf_eval.analysis.item_changes import Counts, ItemsChange
 from gguf_eval.report import change_words, words
-from gguf_eval.report.change_words import MARKS, percent_change, ratio_interval, title
+from gguf_eval.report.change_words import percent_change, ratio_interval, title
 from gguf_eval.report.columns import VERDICT_STYLES
 from gguf_eval.report.escape import printable
+from gguf_eval.report.tables import Column, bare_table, packed
 
 SCHEMA = 1
 _STYLES = {**VERDICT_STYLES, "identical": "green"}
-_GAP = 2
 _MOST_WITH_INTERVALS = 12
 """Tasks up to which each has its interval, on a line of its own."""
 
@@ -42,7 +41,7 @@ def print_changes(changes: Changes, console: Console) -> None:
     for model in dict.fromkeys(point.model for point in changes.points):
         points = [point for point in changes.points if point.model == model]
         console.print(Text(f"\n{model}", style="bold"), soft_wrap=True)
-        for table in _packed(_main_columns(points), console.width):
+        for table in packed(_main_columns(points), console.width):
             console.print(table)
         for table in _task_tables(points, console.width):
             console.print(Text(f"\n{model} by task", style="bold"), soft_wrap=True)
@@ -67,7 +66,7 @@ def _print_circumstances(changes: Changes, console: Console) -> None:
     if not rows:
         console.print(Text("Machine, build, packages, settings and model files are the same.", style="dim"))
         return
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    table = bare_table()
     names = ("not the same", "old", "new", *(("of",) if any(row[-1] for row in rows) else ()))
     for name in names:
         table.add_column(name, overflow="fold")
@@ -81,49 +80,16 @@ def _file(sha256: str | None, size_bytes: int) -> str:
     return f"{sha256[:12]}, {words.size(size_bytes)}" if sha256 else words.MISSING
 
 
-@dataclass(frozen=True)
-class _Column:
-    header: str
-    cells: tuple[Text, ...]
-    justify: Literal["left", "right"] = "right"
-
-    @property
-    def width(self) -> int:
-        return max(
-            cell_len(line) for text in (self.header, *(c.plain for c in self.cells)) for line in text.split("\n")
-        )
-
-
-def _packed(columns: Sequence[_Column], width: int) -> list[Table]:
-    """As many tables as the columns need, each beginning with the first column."""
-    tables: list[list[_Column]] = [[columns[0]]]
-    for column in columns[1:]:
-        taken = sum(known.width + _GAP for known in tables[-1])
-        if len(tables[-1]) > 1 and taken + column.width > width:
-            tables.append([columns[0]])
-        tables[-1].append(column)
-    return [_table(part) for part in tables]
-
-
-def _table(columns: Sequence[_Column]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(Text(column.header), justify=column.justify, no_wrap=True)
-    for cells in zip(*(column.cells for column in columns), strict=True):
-        table.add_row(*cells)
-    return table
-
-
-def _main_columns(points: Sequence[PointChange]) -> list[_Column]:
+def _main_columns(points: Sequence[PointChange]) -> list[Column]:
     columns = [
-        _Column("  level", tuple(map(_level, points)), "left"),
-        _Column("score", tuple(_difference(point.overall) for point in points), "left"),
-        _Column("flips", tuple(_flips(point.overall) for point in points)),
-        _Column("identical", tuple(_identical(point.overall.counts) for point in points)),
+        Column("  level", tuple(map(_level, points)), "left"),
+        Column("score", tuple(_difference(point.overall) for point in points), "left"),
+        Column("flips", tuple(_flips(point.overall) for point in points)),
+        Column("identical", tuple(_identical(point.overall.counts) for point in points)),
     ]
     several = len({text.text for point in points for text in point.texts}) > 1
     titles = {(ratio.unit, ratio.what): title(ratio, several) for point in points for ratio in point.ratios}
-    return columns + [_Column(title, tuple(_ratio(p, key) for p in points)) for key, title in titles.items()]
+    return columns + [Column(title, tuple(_ratio(p, key) for p in points)) for key, title in titles.items()]
 
 
 def _level(point: PointChange) -> Text:
@@ -140,7 +106,7 @@ def _difference(change: ItemsChange) -> Text:
 
 def _flips(change: ItemsChange) -> Text:
     found = change.comparison
-    return Text(words.MISSING) if found is None else Text(f"{words.MINUS}{found.lost} +{found.gained}")
+    return Text(words.MISSING) if found is None else Text(words.flips(found))
 
 
 def _identical(counts: Counts) -> Text:
@@ -161,7 +127,9 @@ def _ratio(point: PointChange, key: tuple[str, str]) -> Text:
     found = next((ratio for ratio in point.ratios if (ratio.unit, ratio.what) == key), None)
     if found is None:
         return Text(f"{words.MISSING}  ")
-    text = Text(f"{percent_change(found, found.ratio)} % ").append(MARKS[found.verdict], style=_STYLES[found.verdict])
+    text = Text(f"{percent_change(found, found.ratio)} % ").append(
+        words.VERDICT_MARKS[found.verdict], style=_STYLES[found.verdict]
+    )
     return text.append(f"\n{ratio_interval(found)}  ", style="dim")
 
 
@@ -171,11 +139,11 @@ def _task_tables(points: Sequence[PointChange], width: int) -> list[Table]:
     if len(names) < 2:
         return []
     for intervals in (True, False) if len(names) <= _MOST_WITH_INTERVALS else (False,):
-        columns = [_Column("task", tuple(map(Text, names)), "left")]
+        columns = [Column("task", tuple(map(Text, names)), "left")]
         columns += [
-            _Column(point.label, tuple(_task_cell(point, name, intervals) for name in names)) for point in points
+            Column(point.label, tuple(_task_cell(point, name, intervals) for name in names)) for point in points
         ]
-        tables = _packed(columns, width)
+        tables = packed(columns, width)
         if len(tables) == 1:
             break
     return tables
@@ -187,7 +155,7 @@ def _task_cell(point: PointChange, name: str, intervals: bool) -> Text:
         return Text(f"{words.MISSING}  ")
     verdict = task.verdict or "undecided"
     text = Text(f"{words.signed_points(task.comparison.difference.value)} ")
-    text.append(MARKS[verdict], style=_STYLES[verdict])
+    text.append(words.VERDICT_MARKS[verdict], style=_STYLES[verdict])
     return (
         text.append(f"\n{words.difference_interval(task.comparison.difference)}  ", style="dim") if intervals else text
     )

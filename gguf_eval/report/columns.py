@@ -205,7 +205,7 @@ def _difference(point: PointSummary) -> Text:
     if point.overall is None:
         return Text(words.MISSING)
     text = Text(words.signed_points(point.overall.difference.value) + " ")
-    text.append(words.verdict(point.overall), style=VERDICT_STYLES[point.overall.verdict])
+    text.append(point.overall.verdict, style=VERDICT_STYLES[point.overall.verdict])
     return text.append(f"\n{words.difference_interval(point.overall.difference)}", style="dim")
 
 

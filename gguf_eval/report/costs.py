@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from gguf_eval.analysis.costs import PointCost, TestCost
 from gguf_eval.report import words
+from gguf_eval.report.tables import bare_table
 
 SCHEMA = 1
 
@@ -57,7 +57,7 @@ def costs_document(points: Sequence[PointCost], environment: Mapping[str, Any]) 
 def print_costs(points: Sequence[PointCost], console: Console) -> None:
     """A table of speeds, then what each point took, then warnings."""
     energy = any(test.joules_per_token for point in points for test in point.tests)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = bare_table()
     table.add_column("point", no_wrap=True)
     for name in ("test", "tokens/s", "n", "first token", *(("J/token",) if energy else ())):
         table.add_column(name, justify="right", no_wrap=True)

@@ -173,7 +173,7 @@ def _difference(point: PointSummary) -> dict[str, Any]:
         "text": words.signed_points(difference.value),
         "order": difference.value,
         "small": words.difference_interval(difference),
-        "verdict": words.verdict(point.overall),
+        "verdict": point.overall.verdict,
     }
 
 
@@ -192,7 +192,7 @@ def _task_row(shown: str, name: str, points: Sequence[PointSummary]) -> dict[str
 
 def _task_cell(point: PointSummary, name: str) -> dict[str, Any]:
     task = point.tasks.get(name)
-    verdict = words.verdict(task.comparison) if task and task.comparison else ""
+    verdict = task.comparison.verdict if task and task.comparison else ""
     return {**_estimate(task.estimate if task else None), "verdict": verdict}
 
 

@@ -95,5 +95,5 @@ def _difference(point: PointSummary) -> str:
     if point.overall is None:
         return words.MISSING
     difference = point.overall.difference
-    verdict = words.verdict(point.overall)
+    verdict = point.overall.verdict
     return f"{words.signed_points(difference.value)} ({words.difference_interval(difference)}) {verdict}"

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from gguf_eval.analysis.advice import Advice, Advised, Limits
+from gguf_eval.analysis.comparison import Comparison
 from gguf_eval.analysis.divergence import Divergence, Figure, TextSummary
 from gguf_eval.analysis.versus import Versus
 from gguf_eval.report import words
+from gguf_eval.report.columns import VERDICT_STYLES
 from gguf_eval.report.escape import printable
+from gguf_eval.report.tables import Column, packed, width_of
 from gguf_eval.sizes import limit_text
 
 
 def print_texts(summaries: Sequence[tuple[str, TextSummary]], console: Console) -> None:
-    """A table of perplexities and divergences, then the reference's noise floor and what the table is of."""
+    """Perplexities and divergences, then the reference's noise floor and what the tables are of."""
     summaries = printable(summaries)
-    divergent = any(summary.divergence for _, summary in summaries)
-    columns = ["model", "PPL", "bits/byte"]
-    if divergent:
-        columns += ["PPL ratio", "mean KLD", "median", "90%", "99%", "99.9%", "max", "same top", "RMS Δp"]
-    table = _table(columns)
-    for name, summary in summaries:
-        row = [
+    headers = ["model", "PPL", "bits/byte"]
+    if any(summary.divergence for _, summary in summaries):
+        headers += ["PPL ratio", "mean KLD", "median", "90%", "99%", "99.9%", "max", "same top", "RMS Δp"]
+    rows = [
+        (
             Text(name),
             _with_interval(summary.perplexity, "{:.3f}"),
             _with_interval(summary.bits_per_byte, "{:.4f}"),
-        ]
-        if divergent:
-            row += _divergence_cells(summary.divergence)
-        table.add_row(*row)
-    console.print(table)
+            *(_divergence_cells(summary.divergence) if len(headers) > 3 else ()),
+        )
+        for name, summary in summaries
+    ]
+    _print_rows(headers, rows, console)
     for name, summary in summaries:
         if summary.divergence is not None:
             console.print(_bands(name, summary.divergence), style="dim", soft_wrap=not console.is_terminal)
@@ -89,41 +89,52 @@ def _notes(summaries: Sequence[tuple[str, TextSummary]]) -> list[str]:
 
 
 def print_comparisons(found: Sequence[Versus], console: Console) -> None:
-    """One table for each pair: tasks, then all items together, then the mean over tasks."""
+    """One table for each pair: tasks, then all items together, then the mean over tasks; at the end what all say."""
     found = printable(found)
+    wide = not console.is_terminal
     for versus in found:
-        console.print(Text(f"{versus.candidate} against {versus.reference}", style="bold"))
-        table = _table(["task", "difference", "95 % interval", "items", "right→wrong", "wrong→right", "p", "verdict"])
-        rows = [(entry.task, entry.comparison, entry.refused) for entry in versus.tasks]
-        for name, comparison, refused in [*rows, ("all items", versus.overall, None)]:
-            if comparison is None:
-                table.add_row(Text(name), *[Text(words.MISSING)] * 6, Text(refused or "", style="dim"))
-                continue
-            items = str(comparison.difference.n)
-            if comparison.left_out:
-                items += f" ({comparison.left_out} left out)"
-            table.add_row(
-                Text(name),
-                Text(words.signed_points(comparison.difference.value)),
-                Text(words.difference_interval(comparison.difference)),
-                Text(items),
-                Text(str(comparison.lost)),
-                Text(str(comparison.gained)),
-                Text(words.p_value(comparison.p_value)),
-                Text(comparison.verdict + _settle(comparison.items_to_settle)),
-            )
-        console.print(table)
-        macro = versus.macro
-        console.print(
-            Text(
-                f"Mean over tasks: {words.signed_points(macro.value)} points "
-                f"(95 % interval {words.difference_interval(macro)})."
-            ),
-            soft_wrap=not console.is_terminal,
-        )
+        console.print(Text(f"{versus.candidate} against {versus.reference}", style="bold"), soft_wrap=True)
+        rows = [(entry.task, entry.comparison) for entry in versus.tasks if entry.refused is None]
+        headers = ["task", "points", "95 % interval", "items", "flips", "p", "verdict", "to settle"]
+        _print_rows(headers, [_comparison_row(*row) for row in (*rows, ("all items", versus.overall))], console)
+        for line in _not_compared(versus):
+            console.print(Text(line, style="dim"), soft_wrap=wide)
+        macro = f"{words.signed_points(versus.macro.value)} points"
+        interval = words.difference_interval(versus.macro)
+        console.print(Text(f"Mean over tasks: {macro} (95 % interval {interval})."), soft_wrap=wide)
         _print_answers(versus, console)
         _print_warnings(versus.warnings, console)
         console.print()
+    console.print(Text(_COMPARISON_NOTE, style="dim"), soft_wrap=wide)
+
+
+_COMPARISON_NOTE = (
+    "points: percentage points, on the same items. flips: answers turned wrong and right. p: with Holm's correction. "
+    "to settle: about so many items would decide."
+)
+
+
+def _comparison_row(name: str, found: Comparison | None) -> tuple[Text, ...]:
+    if found is None:
+        return Text(name), *[Text(words.MISSING)] * 7
+    return (
+        Text(name),
+        Text(words.signed_points(found.difference.value)),
+        Text(words.difference_interval(found.difference)),
+        Text(f"{found.difference.n:,}"),
+        Text(words.flips(found)),
+        Text(words.p_number(found.p_value)),
+        Text(found.verdict, style=VERDICT_STYLES[found.verdict]),
+        Text("" if found.items_to_settle is None else f"{found.items_to_settle:,}"),
+    )
+
+
+def _not_compared(versus: Versus) -> Iterator[str]:
+    """Tasks that could not be compared, and items that were left out."""
+    yield from (f"{entry.task}: not compared, as {entry.refused}." for entry in versus.tasks if entry.refused)
+    counts = [f"{entry.task} {entry.left_out:,}" for entry in versus.tasks if entry.left_out and not entry.refused]
+    if counts:
+        yield f"Left out, scored at one of the two only: {', '.join(counts)}."
 
 
 def _print_warnings(warnings: Sequence[str], console: Console) -> None:
@@ -136,28 +147,25 @@ def _print_answers(versus: Versus, console: Console) -> None:
     found = [(entry.task, entry.divergence) for entry in versus.tasks if entry.divergence]
     if not found:
         return
-    table = _table(["KLD of right answers", "mean", "95 % interval", *found[0][1].quantiles, "same top", "items", ""])
+    headers = ["KLD of right answers", "mean", "95 % interval", *found[0][1].quantiles, "same top", "items"]
+    left_out = any(divergence.left_out for _, divergence in found)
+    rows = []
     for name, divergence in found:
         value, interval = words.divergence(divergence.mean)
-        left_out = f"{divergence.left_out} left out" if divergence.left_out else ""
-        table.add_row(
+        rows.append((
             Text(name),
             Text(value),
             Text(interval or "n=1"),
             *(Text(f"{quantile:.3g}") for quantile in divergence.quantiles.values()),
             Text(f"{divergence.same_top:.1%}"),
-            Text(str(divergence.items)),
-            Text(left_out),
-        )
-    console.print(table)
+            Text(f"{divergence.items:,}"),
+            *([Text(f"{divergence.left_out:,}")] * left_out),
+        ))  # fmt: skip
+    _print_rows([*headers, *["left out"] * left_out], rows, console)
     console.print(
         Text("KLD in nats: over the tokens of each item's right answer, then over the items.", style="dim"),
         soft_wrap=not console.is_terminal,
     )
-
-
-def _settle(items: int | None) -> str:
-    return f" (about {items:,} items would settle it)" if items is not None else ""
 
 
 _NAMED = 3
@@ -169,24 +177,41 @@ def print_advice(advice: Advice, console: Console) -> None:
     advice = printable(advice)
     wide = not console.is_terminal
     console.print(Text(_choice(advice), style="bold"), soft_wrap=wide)
-    table = _table(["point", "memory", "tokens/s", "score", "loss", "95 % interval", "first in", "remarks"])
-    table.columns[-1].no_wrap = False
-    for point in advice.points:
-        cost = point.tradeoff
-        table.add_row(
-            Text(cost.name),
-            Text(("~" if point.memory_predicted else "") + words.size(cost.memory_bytes)),
-            Text(words.rate(cost.tokens_per_second) if cost.tokens_per_second else words.MISSING),
-            Text(words.percent(cost.quality)),
-            Text(words.signed_points(point.loss.value) if point.loss else words.MISSING),
-            Text(words.difference_interval(point.loss) if point.loss else ""),
-            Text(f"{point.first_share:.0%}"),
-            Text(_remarks(point, advice)),
-        )
-    console.print(table)
+    _print_points(advice, console)
     for line in _advice_notes(advice):
         console.print(Text(line), style="dim", soft_wrap=wide)
     _print_warnings(advice.warnings, console)
+
+
+def _print_points(advice: Advice, console: Console) -> None:
+    """Every point; what is remarked of it stands in the table or, where there is no room, in lines below it."""
+    headers = ["point", "memory", "tokens/s", "score", "loss", "95 % interval", "first in"]
+    rows = [_advised_row(point) for point in advice.points]
+    remarks = [_remarks(point, advice) for point in advice.points]
+    columns = _columns(headers, rows)
+    whole = [*columns, Column("remarks", [Text(remark) for remark in remarks], "left")]
+    if not console.is_terminal or width_of(whole) <= console.width:
+        _print_columns(whole, console)
+        return
+    _print_columns(columns, console)
+    alike: dict[str, list[str]] = {}
+    for row, remark in zip(rows, remarks, strict=True):
+        alike.setdefault(remark, []).append(row[0].plain)
+    for remark, names in alike.items():
+        console.print(Text(f"{', '.join(names)}: {remark}."))
+
+
+def _advised_row(point: Advised) -> tuple[Text, ...]:
+    cost = point.tradeoff
+    return (
+        Text(cost.name),
+        Text(("~" if point.memory_predicted else "") + words.size(cost.memory_bytes)),
+        Text(words.rate(cost.tokens_per_second) if cost.tokens_per_second else words.MISSING),
+        Text(words.percent(cost.quality)),
+        Text(words.signed_points(point.loss.value) if point.loss else words.MISSING),
+        Text(words.difference_interval(point.loss) if point.loss else ""),
+        Text(f"{point.first_share:.0%}"),
+    )
 
 
 def _choice(advice: Advice) -> str:
@@ -203,7 +228,7 @@ def _choice(advice: Advice) -> str:
     about = "about " if chosen.memory_predicted else ""
     return (
         f"{cost.name}: {about}{words.size(cost.memory_bytes)}{speed}, score {words.percent(cost.quality)}, {loss}. "
-        f"Least memory within {advice.margin * 100:g} points of the best score under the limits ({limits}); "
+        f"Least memory within {_points(advice.margin)} of the best score under the limits ({limits}); "
         f"first in {chosen.first_share:.0%} of resamples."
     )
 
@@ -215,8 +240,14 @@ def _limits(limits: Limits) -> str:
     if limits.tokens_per_second is not None:
         parts.append(f"at least {limits.tokens_per_second:g} tokens/s")
     if limits.loss is not None:
-        parts.append(f"at most {limits.loss * 100:g} points lost")
+        parts.append(f"at most {_points(limits.loss)} lost")
     return ", ".join(parts) or "none"
+
+
+def _points(share: float) -> str:
+    """A limit or a margin, as it was typed."""
+    number = f"{share * 100:g}"
+    return f"{number} point{'s' * (number != '1')}"
 
 
 def _remarks(point: Advised, advice: Advice) -> str:
@@ -239,9 +270,8 @@ def _advice_notes(advice: Advice) -> list[str]:
     ]
     if any(point.memory_predicted for point in advice.points):
         lines.append(f"~ memory predicted from the file's header for a context of {advice.context}.")
-    undecided = [point.tradeoff.name for point in advice.points if point.undecided]
-    if undecided:
-        lines.append(f"Undecided whether the loss is within the limit: {', '.join(undecided)}; more items would tell.")
+    if any(point.undecided for point in advice.points):
+        lines.append("loss undecided: its interval reaches to both sides of the limit; more items would tell.")
     return [*lines, *(f"Note: {note}." for note in advice.notes)]
 
 
@@ -252,8 +282,21 @@ def _with_interval(figure: Figure, form: str) -> Text:
     return text
 
 
-def _table(columns: Sequence[str]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if 0 < number < len(columns) - 1 else "left", no_wrap=True)
-    return table
+def _columns(headers: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[Column]:
+    cells = list(zip(*rows, strict=True)) or [()] * len(headers)
+    return [
+        Column(header, column, "right" if number else "left")
+        for number, (header, column) in enumerate(zip(headers, cells, strict=True))
+    ]
+
+
+def _print_rows(headers: Sequence[str], rows: Sequence[Sequence[Text]], console: Console) -> None:
+    _print_columns(_columns(headers, rows), console)
+
+
+def _print_columns(columns: Sequence[Column], console: Console) -> None:
+    """As tables that keep to a terminal's width; elsewhere as one, however wide."""
+    if not console.is_terminal:
+        console.width = max(console.width, width_of(columns))
+    for table in packed(columns, console.width):
+        console.print(table)

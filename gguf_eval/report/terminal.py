@@ -16,6 +16,7 @@ from gguf_eval.report.by_task import LEGEND, by_task_tables
 from gguf_eval.report.columns import DROP_ORDER, Column, all_columns, chosen, fitting, models_of, ordered, table_width
 from gguf_eval.report.escape import printable
 from gguf_eval.report.scatter import Dot, best_height, scatter
+from gguf_eval.report.tables import bare_table
 from gguf_eval.report.whole_task import whole_task_tables
 
 _MODEL_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red")
@@ -105,7 +106,7 @@ def _print_model(
 
 
 def _main_table(columns: Sequence[Column], points: Sequence[PointSummary]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = bare_table()
     for column in columns:
         table.add_column(Text(column.header), justify=column.justify, no_wrap=True)
     for point in points:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from gguf_eval.analysis.summary import PointSummary
 from gguf_eval.report import words
+from gguf_eval.report.tables import bare_table
 
 _CELL_WIDTH = 10
 _NAME_WIDTH = 36
@@ -45,7 +46,7 @@ def whole_rows(points: Sequence[PointSummary]) -> list[WholeRow]:
 
 
 def _table(rows: Sequence[WholeRow], points: Sequence[PointSummary]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = bare_table()
     table.add_column("over all items", no_wrap=True, max_width=_NAME_WIDTH)
     for point in points:
         table.add_column(Text(point.label), justify="right", no_wrap=True)

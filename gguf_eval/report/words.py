@@ -14,6 +14,7 @@ from gguf_eval.analysis.summary import PointSummary, SpeedSummary, StudySummary,
 
 MINUS = "−"
 MISSING = "–"
+VERDICT_MARKS = {"worse": "▼", "better": "▲", "same": "=", "identical": "≡", "undecided": " "}
 
 
 def size(count: int | None) -> str:
@@ -104,14 +105,25 @@ def aggregate(name: str, value: float) -> str:
     return f"{value:.2f}" if name == "perplexity" else percent(value)
 
 
-def verdict(comparison: Comparison) -> str:
-    """The verdict in a word or two."""
-    return {"better": "better", "worse": "worse", "same": "same", "undecided": "undecided"}[comparison.verdict]
-
-
 def p_value(value: float) -> str:
-    """A p-value as people write it."""
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
+    """A p-value as people write it in a sentence."""
+    number = p_number(value)
+    return f"p {number}" if number.startswith("<") else f"p = {number}"
+
+
+def p_number(value: float) -> str:
+    """A p-value as it stands in a table."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def flips(found: Comparison) -> str:
+    """How many answers turned wrong, and how many right."""
+    return f"{MINUS}{found.lost:,} +{found.gained:,}"
+
+
+def several(count: int, thing: str) -> str:
+    """A count of things that an s makes many of."""
+    return f"{count:,} {thing}{'s' * (count != 1)}"
 
 
 def how_to_read(study: StudySummary, marks: Marks) -> list[str]:

@@ -1,0 +1,59 @@
+"""Tables in a terminal: their one look, and as many of them as their columns need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+GAP = 2
+"""Cells between two columns."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column, with the cell of every row; cells may have several lines."""
+
+    header: str
+    cells: Sequence[Text]
+    justify: Literal["left", "right"] = "right"
+
+    @property
+    def width(self) -> int:
+        """Cells of a terminal that it takes."""
+        texts = (self.header, *(cell.plain for cell in self.cells))
+        return max(cell_len(line) for text in texts for line in text.split("\n"))
+
+
+def bare_table() -> Table:
+    """A table without lines, for columns of any kind."""
+    return Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+
+
+def whole_table(columns: Sequence[Column]) -> Table:
+    """A table whose cells are never cut or wrapped where the terminal is wide enough."""
+    table = bare_table()
+    for column in columns:
+        table.add_column(Text(column.header), justify=column.justify, no_wrap=True)
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*cells)
+    return table
+
+
+def width_of(columns: Sequence[Column]) -> int:
+    """Cells of a terminal that a table of these columns takes."""
+    return sum(column.width + GAP for column in columns) - GAP
+
+
+def packed(columns: Sequence[Column], width: int) -> list[Table]:
+    """As many tables as the columns need to keep to a width, each beginning with the first column."""
+    tables: list[list[Column]] = [[columns[0]]]
+    for column in columns[1:]:
+        if len(tables[-1]) > 1 and width_of([*tables[-1], column]) > width:
+            tables.append([columns[0]])
+        tables[-1].append(column)
+    return [whole_table(part) for part in tables]
