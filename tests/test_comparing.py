@@ -122,7 +122,7 @@ def test_scores_at_chance_are_no_results() -> None:
     assert [(w.point, w.task, w.suspicion) for w in warnings if w.suspicion == "chance"] == [
         ("tiny F16", "t1", "chance")
     ]
-    assert "scores 25.0% where guessing gets 25.0%" in warnings[0].message
+    assert "scores 25.0 % where guessing gets 25.0 %" in warnings[0].message
     few = study([point(1, "F16", 16, {"t1": "0001"})]).warnings
     assert few == ()
     good = study([point(1, "F16", 16, {"t1": "1110" * 8})], items=32).warnings
@@ -136,11 +136,22 @@ def test_comparisons_and_advice_carry_the_warnings_of_what_they_rest_on() -> Non
     found = record(reference, level, items=40)
     (compared,) = versus(found, [level], reference)
     assert len(compared.warnings) == 1
-    assert "the reference scores 25.0% where guessing gets 25.0%" in compared.warnings[0]
+    assert "scores 25.0 % where guessing gets 25.0 %" in compared.warnings[0]
     assert advise(found, Limits(None, None, None)).warnings == compared.warnings
     out = io.StringIO()
     print_comparisons([compared], Console(file=out, width=200))
     assert f"! {compared.warnings[0]}" in out.getvalue()
+
+
+def test_what_means_the_same_of_several_tasks_is_one_line() -> None:
+    marks = {"t1": "1000" * 10, "t2": "0100" * 10}
+    reference, level = point(1, "F16", 16.0, marks), point(2, "Q4_0", 4.5, marks)
+    found = replace(record(reference, level, items=40), tasks=(task("t1", 40), task("t2", 40)))
+    (compared,) = versus(found, [level], reference)
+    assert compared.warnings == (
+        "tiny F16: the reference can't be told from chance, so a level has nothing to lose: "
+        "t1: scores 25.0 % where guessing gets 25.0 %; t2: scores 25.0 % where guessing gets 50.0 %",
+    )
 
 
 def test_a_continuation_has_no_chance_level() -> None:

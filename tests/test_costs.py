@@ -48,9 +48,9 @@ def test_a_quiet_machine_gets_no_warning() -> None:
 def test_noise_is_named_with_its_numbers() -> None:
     noisy = SpeedRecord("tg128", 128, (1.0, 1.0, 1.0, 2.0), anchor_seconds=1.3)
     assert speed_warnings([noisy]) == [
-        "tg128: the repetitions deviate by 40% from their mean",
+        "tg128: the repetitions deviate by 40 % from their mean",
         "tg128: 1 of 4 repetitions took up to 2.0 times the median",
-        "tg128: once more at the end it took 30% longer",
+        "tg128: once more at the end it took 30 % longer",
     ]
     state = {"at_seconds": 0.0, "busy_seconds": 10.0, "own_seconds": 5.0, "cpu_mhz": 3000}
     later = {"at_seconds": 10.0, "busy_seconds": 35.0, "own_seconds": 20.0, "cpu_mhz": 2000, "power": "battery at 40 %"}
@@ -100,9 +100,9 @@ def test_the_costs_of_a_point_are_told_in_full() -> None:
         "m Q8_0 pp512 456.0 ± 79.2 2 1.15 s 0.10 (RAPL package-0)",
         "",
         "m Q8_0: peak 320 MB (160 MB file, 160 MB anonymous) at a context of 4096, loaded in 0.5 s",
-        "the model's part 270 MB, predicted 270 MB (+0.0%)",
+        "the model's part 270 MB, predicted 270 MB (+0.0 %)",
         "CPU: KV cache 94 MB",
-        "! m Q8_0: pp512: the repetitions deviate by 17% from their mean",
+        "! m Q8_0: pp512: the repetitions deviate by 17 % from their mean",
     ]
 
 

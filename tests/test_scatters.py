@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_study import write_study
 
-from gguf_eval.analysis.marks import find_marks
+from gguf_eval.analysis.marks import find_marks, memory
 from gguf_eval.analysis.summary import SpeedSummary, StudySummary, summarise
 from gguf_eval.report.axes import Axis, axis_over
 from gguf_eval.report.charts import charts
@@ -125,3 +125,16 @@ def test_charts_name_their_points_and_end_where_they_do(study: StudySummary) -> 
         values = [row[field] for row in points["rows"]]
         low, high = points["encoding"]["x"]["scale"]["domain"]
         assert 0.8 * min(values) < low < min(values) < max(values) < high < 1.25 * max(values)
+
+
+def test_points_that_are_not_complete_have_no_marks_and_memory_is_never_mixed_with_sizes(study: StudySummary) -> None:
+    others, first = study.points[:-1], study.points[-1]
+    unfinished = replace(first, status="partial", peak_rss_bytes=None, averages=others[0].averages)
+    mixed = replace(study, points=(*others, unfinished))
+    marks = find_marks(mixed)
+    assert first.id in find_marks(study).front
+    assert first.id not in marks.front | marks.quality_front
+    assert not any(first.id in ids for ids in marks.best.values())
+    assert memory(mixed, unfinished) is None
+    assert memory(replace(mixed, points=(unfinished,)), unfinished) == first.size_bytes
+    assert first.level not in [row["level"] for row in charts(mixed)[0].rows if row["model"] == first.model]

@@ -20,6 +20,7 @@ from gguf_eval.analysis.task_divergence import MANY, _mean_and_error, mean_with_
 from gguf_eval.analysis.versus import versus, versus_references
 from gguf_eval.report.data import item_rows, summary_rows
 from gguf_eval.report.export import to_document
+from gguf_eval.report.markdown import to_markdown
 from gguf_eval.report.quality import print_comparisons
 from gguf_eval.report.terminal import print_report
 from gguf_eval.report.whole_task import whole_cell, whole_interval, whole_rows
@@ -86,6 +87,9 @@ def test_where_they_are_shown(record: StudyRecord) -> None:
     assert "t1: KLD of right answers" in printed[0]
     assert "t1, Q4_0: 2 items have none; 1: broken." in printed[0]
     assert "KLD of right answers" in printed[1]
+    assert re.search(
+        r"^\| t1: KLD of right answers \| – \| 0\.300 \(0\.\d+–0\.\d+\) \|$", to_markdown(summary), re.MULTILINE
+    )
     assert re.search(r"left out$.* 2$", printed[1], re.MULTILINE | re.DOTALL)
 
 

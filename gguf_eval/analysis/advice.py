@@ -21,7 +21,7 @@ from gguf_eval.analysis.joint import (
     resampled_joint_means,
 )
 from gguf_eval.analysis.pareto import Tradeoff, pareto
-from gguf_eval.analysis.sanity import find_warnings
+from gguf_eval.analysis.sanity import find_warnings, warning_lines
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import choose_reference
 from gguf_eval.errors import GgufEvalError, StudyError
@@ -136,7 +136,7 @@ def advise(
         notes.append("speed does not count in the Pareto front: not every point has one")
     advice = _advice(answered, tasks, costs, references, limits, margin, context, frozenset(predicted), notes, seed)
     warnings = find_warnings(answered, study.tasks, set(references.values()))
-    return replace(advice, warnings=tuple(warning.message for warning in warnings))
+    return replace(advice, warnings=tuple(warning_lines(warnings)))
 
 
 def _advice(

@@ -172,7 +172,7 @@ def speed_warnings(records: Sequence[SpeedRecord]) -> list[str]:
         if len(record.seconds) > 1:
             spread = statistics.stdev(record.seconds) / statistics.fmean(record.seconds)
             if spread > _STEADY:
-                warnings.append(f"{record.test}: the repetitions deviate by {spread:.0%} from their mean")
+                warnings.append(f"{record.test}: the repetitions deviate by {spread * 100:.0f} % from their mean")
         slow = [seconds for seconds in record.seconds if seconds > _OUTLIER * middle]
         if slow:
             warnings.append(
@@ -183,7 +183,7 @@ def speed_warnings(records: Sequence[SpeedRecord]) -> list[str]:
             drift = record.anchor_seconds / middle - 1
             if abs(drift) > _STEADY:
                 changed = "longer" if drift > 0 else "less"
-                warnings.append(f"{record.test}: once more at the end it took {abs(drift):.0%} {changed}")
+                warnings.append(f"{record.test}: once more at the end it took {abs(drift) * 100:.0f} % {changed}")
     return warnings
 
 

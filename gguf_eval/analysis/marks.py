@@ -24,9 +24,9 @@ class Marks:
 
 
 def find_marks(study: StudySummary) -> Marks:
-    """The marks of every point that is not failed."""
-    points = [point for point in study.points if point.status != "failed"]
-    tradeoffs = [entry for point in points if (entry := _tradeoff(point)) is not None]
+    """The marks of the points that are complete: the score of another is over fewer tasks or items."""
+    points = [point for point in study.points if point.status == "complete"]
+    tradeoffs = [entry for point in points if (entry := _tradeoff(study, point)) is not None]
     front, quality_front = (
         frozenset(place.tradeoff.point_id for place in pareto(entries) if not place.dominated_by)
         for entries in (tradeoffs, [replace(entry, tokens_per_second=None) for entry in tradeoffs])
@@ -52,11 +52,21 @@ def generation_rate(point: PointSummary) -> float | None:
     return next((speed.tokens_per_second for test, speed in point.speed.items() if test.startswith("tg")), None)
 
 
-def _tradeoff(point: PointSummary) -> Tradeoff | None:
-    estimate, memory = score(point), point.peak_rss_bytes or point.size_bytes
-    if estimate is None or not memory:
+def memory_measured(study: StudySummary) -> bool:
+    """Whether any point's peak of memory is known."""
+    return any(point.peak_rss_bytes for point in study.points)
+
+
+def memory(study: StudySummary, point: PointSummary) -> int | None:
+    """Bytes of memory that a point is placed by: its peak, or its file's size where no point's peak was measured."""
+    return point.peak_rss_bytes if memory_measured(study) else point.size_bytes or None
+
+
+def _tradeoff(study: StudySummary, point: PointSummary) -> Tradeoff | None:
+    estimate, taken = score(point), memory(study, point)
+    if estimate is None or not taken:
         return None
-    return Tradeoff(point.id, point.name, memory, estimate.value, generation_rate(point))
+    return Tradeoff(point.id, point.name, taken, estimate.value, generation_rate(point))
 
 
 def _best(points: Sequence[PointSummary]) -> dict[str, frozenset[int]]:

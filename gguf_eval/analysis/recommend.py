@@ -38,7 +38,9 @@ def conclude(study: StudySummary) -> list[Conclusion]:
 def _conclude(model: str, reference: PointSummary, points: Sequence[PointSummary]) -> Conclusion:
     compared = [point for point in points if point.status == "complete" and point.overall is not None]
     worse = tuple(point for point in compared if point.overall and point.overall.verdict == "worse")
-    choice = min([reference, *(point for point in compared if point not in worse)], key=_memory)
+    good = [reference, *(point for point in compared if point not in worse)]
+    measured = all(point.peak_rss_bytes for point in good)
+    choice = min(good, key=lambda point: (point.peak_rss_bytes or 0) if measured else point.size_bytes)
     return Conclusion(
         model=model,
         reference=reference,
@@ -48,10 +50,6 @@ def _conclude(model: str, reference: PointSummary, points: Sequence[PointSummary
         generation_ratio=_ratio(_generation(choice), _generation(reference)),
         undecided=tuple(point for point in compared if point.overall and point.overall.verdict == "undecided"),
     )
-
-
-def _memory(point: PointSummary) -> int:
-    return point.peak_rss_bytes or point.size_bytes
 
 
 def _generation(point: PointSummary) -> float | None:

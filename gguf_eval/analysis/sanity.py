@@ -23,8 +23,11 @@ class ScoreWarning:
     point: str
     task: str
     suspicion: Suspicion
+    seen: str
+    meaning: str
+    """What is to be thought of a score where this is seen."""
     message: str
-    """One sentence: what was seen, and what it may mean."""
+    """Both in one sentence."""
 
 
 def find_warnings(
@@ -35,18 +38,33 @@ def find_warnings(
     for point in points:
         for task in tasks:
             outcomes = point.outcomes.get(task.hash, {})
-            for suspicion, text in _suspicions(task, outcomes, point.id in references):
-                message = f"{point.name} on {task.name}: {text}"
-                found.append(ScoreWarning(point.id, point.name, task.name, suspicion, message))
+            for suspicion, seen, meaning in _suspicions(task, outcomes, point.id in references):
+                message = f"{point.name} on {task.name}: {seen}: {meaning}"
+                found.append(ScoreWarning(point.id, point.name, task.name, suspicion, seen, meaning, message))
     return found
 
 
-def _suspicions(task: TaskRecord, outcomes: Mapping[str, Outcome], is_reference: bool) -> list[tuple[Suspicion, str]]:
-    found: list[tuple[Suspicion, str]] = []
+def warning_lines(found: Sequence[ScoreWarning]) -> list[str]:
+    """A line for each warning; what means the same of several tasks of a point is one line."""
+    alike: dict[tuple[int, str], list[ScoreWarning]] = {}
+    for warning in found:
+        alike.setdefault((warning.point_id, warning.meaning), []).append(warning)
+    return [
+        group[0].message
+        if len(group) == 1
+        else f"{group[0].point}: {group[0].meaning}: {'; '.join(f'{one.task}: {one.seen}' for one in group)}"
+        for group in alike.values()
+    ]
+
+
+def _suspicions(
+    task: TaskRecord, outcomes: Mapping[str, Outcome], is_reference: bool
+) -> list[tuple[Suspicion, str, str]]:
+    found: list[tuple[Suspicion, str, str]] = []
     broken = sum(n for reason, n in unscored_reasons(outcomes).items() if "not a finite number" in reason)
     if broken:
         text = f"{broken} of {len(outcomes)} items gave log-likelihoods that are no numbers"
-        found.append(("non-finite", f"{text}: the model file or its settings are broken"))
+        found.append(("non-finite", text, "the model file or its settings are broken"))
     picked = answers(outcomes)
     varied = len(set(picked.values())) > 2  # seen at once in nearly every case; the unscored have no answer
     if varied and not is_reference:
@@ -57,14 +75,14 @@ def _suspicions(task: TaskRecord, outcomes: Mapping[str, Outcome], is_reference:
     given = set() if varied else {picked[key] for key in scored}
     if len(given) == 1 and None not in given and len({task.items[key].gold for key in scored}) > 1:
         text = f"choice {_letter(given.pop())} is the answer to all {len(scored)} items"
-        found.append(("one-answer", f"{text}: the score says only how often that is right"))
+        found.append(("one-answer", text, "the score says only how often that is right"))
     chances = [task.chances[key] for key in scored] if is_reference else []
     if chances and all(chances):
         chance = sum(chances) / len(chances)
         estimate = wilson(sum(scored.values()), len(scored))
         if estimate is not None and estimate.low <= chance:
-            text = f"the reference scores {estimate.value:.1%} where guessing gets {chance:.1%}"
-            found.append(("chance", f"{text}: it can't be told from chance, so a level has nothing to lose here"))
+            text = f"scores {estimate.value * 100:.1f} % where guessing gets {chance * 100:.1f} %"
+            found.append(("chance", text, "the reference can't be told from chance, so a level has nothing to lose"))
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gguf_eval.analysis.averages import pairs_on
 from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare
 from gguf_eval.analysis.resampling import macro_difference
-from gguf_eval.analysis.sanity import find_warnings
+from gguf_eval.analysis.sanity import find_warnings, warning_lines
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import choose_reference
 from gguf_eval.analysis.task_divergence import TaskDivergence, task_divergence
@@ -71,7 +71,7 @@ def versus(
             if candidate.outcomes.get(task.hash) or reference.outcomes.get(task.hash)
         )
         suspicious = find_warnings((candidate, reference), study.tasks, {reference.id})
-        warnings = tuple(warning.message for warning in suspicious)
+        warnings = tuple(warning_lines(suspicious))
         results.append(Versus(candidate.name, reference.name, tasks, overall[candidate.id], macro, warnings))
     return results
 

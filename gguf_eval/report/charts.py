@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from gguf_eval.analysis.marks import Marks, find_marks, generation_rate, score
+from gguf_eval.analysis.marks import Marks, find_marks, generation_rate, memory, score
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.errors import UsageError
 from gguf_eval.report.chart_scatter import HEIGHT, OFF_FRONT, ON_FRONT, Scatter
@@ -76,11 +76,11 @@ def write_image(study: StudySummary, folder_or_file: Path, kind: Literal["svg", 
 def _tradeoff_rows(study: StudySummary, marks: Marks) -> list[dict[str, Any]]:
     rows = []
     for point in study.points:
-        memory, estimate, rate = point.peak_rss_bytes or point.size_bytes, score(point), generation_rate(point)
-        if not memory or point.status == "failed":
+        taken, estimate, rate = memory(study, point), score(point), generation_rate(point)
+        if not taken or point.status == "failed":
             continue
         rows.append({
-            "model": point.model, "level": point.label, "memory_gb": memory / 1e9,
+            "model": point.model, "level": point.label, "memory_gb": taken / 1e9,
             "score": estimate.value * 100 if estimate else None,
             "low": estimate.low * 100 if estimate else None, "high": estimate.high * 100 if estimate else None,
             "tokens_per_second": rate, "pareto": ON_FRONT if point.id in marks.front else OFF_FRONT,

@@ -94,7 +94,7 @@ def _lines(point: PointCost) -> list[str]:
     if point.prediction_error is not None:
         lines.append(
             f"  the model's part {words.size(point.measured_bytes)}, predicted {words.size(point.predicted_bytes)} "
-            f"({point.prediction_error:+.1%})"
+            f"({point.prediction_error * 100:+.1f} %)"
         )
     places: dict[str, list[str]] = {}
     for buffer in point.buffers:

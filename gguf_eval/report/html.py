@@ -13,6 +13,7 @@ from typing import Any
 from gguf_eval.analysis.items import TaskAnswers, answers_by_task
 from gguf_eval.analysis.marks import Marks, find_marks, generation_rate, score
 from gguf_eval.analysis.recommend import conclude
+from gguf_eval.analysis.sanity import warning_lines
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
@@ -49,6 +50,7 @@ def to_html(record: StudyRecord, study: StudySummary) -> str:
         study=study,
         sentences=printable(sentences),
         notes=words.how_to_read(study, marks),
+        warnings=warning_lines(study.warnings),
         models=[_model(model, points, study, marks) for model, points in models_of(study).items()],
         charts=[_chart(chart) for chart in drawn],
         failures=[point for point in study.points if point.status == "failed"],

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from gguf_eval.analysis.marks import Marks, find_marks, score
 from gguf_eval.analysis.recommend import conclude
+from gguf_eval.analysis.sanity import warning_lines
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
 from gguf_eval.report.columns import TextColumn, models_of, text_columns
 from gguf_eval.report.escape import markdown, plain
+from gguf_eval.report.whole_task import whole_cell, whole_interval, whole_rows
 
 
 def to_markdown(study: StudySummary) -> str:
@@ -19,9 +21,10 @@ def to_markdown(study: StudySummary) -> str:
     parts = []
     for model, points in models_of(study).items():
         parts += [f"### {markdown(model)} ({words.parameters(points)})", _table(study, points, marks)]
+        parts += _beyond_scores(points)
         parts += [f"- {markdown(p.label)} failed: {markdown(p.error or '')}" for p in points if p.status == "failed"]
     parts += [f"> {markdown(caution)}" for caution in study.cautions]
-    parts += [f"> {markdown(warning.message)}" for warning in study.warnings]
+    parts += [f"> {markdown(line)}" for line in warning_lines(study.warnings)]
     parts += [markdown(line) for found in conclude(study) for line in words.conclusion(found)]
     parts.append("#### How it was measured")
     parts.append("\n".join(f"- {markdown(line)}" for line in words.how_to_read(study, marks)))
@@ -60,6 +63,19 @@ def _table(study: StudySummary, points: Sequence[PointSummary], marks: Marks) ->
         cells += [_over_text(point, column) for column in texts]
         rows.append([*cells, _difference(point)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _beyond_scores(points: Sequence[PointSummary]) -> list[str]:
+    """A table of aggregates, groups of subjects and divergences of right answers, where a task has any."""
+    found = whole_rows(points)
+    if not found:
+        return []
+    rows = [["over all items", *(markdown(point.label) for point in points)], [":--", *["--:"] * len(points)]]
+    for row in found:
+        cells = [(whole_cell(point, row), whole_interval(point, row)) for point in points]
+        shown = [f"{value} ({interval})" if interval else value for value, interval in cells]
+        rows.append([markdown(f"{row[0]}: {row[2]}"), *shown])
+    return ["\n".join(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def _speed(point: PointSummary, test: str) -> str:

@@ -95,7 +95,7 @@ def print_comparisons(found: Sequence[Versus], console: Console) -> None:
     for versus in found:
         console.print(Text(f"{versus.candidate} against {versus.reference}", style="bold"), soft_wrap=True)
         rows = [(entry.task, entry.comparison) for entry in versus.tasks if entry.refused is None]
-        headers = ["task", "points", "95 % interval", "items", "flips", "p", "verdict", "to settle"]
+        headers = ["task", "points", "95 % interval", "items", "flips", "p", "verdict", "needed"]
         _print_rows(headers, [_comparison_row(*row) for row in (*rows, ("all items", versus.overall))], console)
         for line in _not_compared(versus):
             console.print(Text(line, style="dim"), soft_wrap=wide)
@@ -103,14 +103,14 @@ def print_comparisons(found: Sequence[Versus], console: Console) -> None:
         interval = words.difference_interval(versus.macro)
         console.print(Text(f"Mean over tasks: {macro} (95 % interval {interval})."), soft_wrap=wide)
         _print_answers(versus, console)
-        _print_warnings(versus.warnings, console)
         console.print()
+    _print_warnings(tuple(dict.fromkeys(line for versus in found for line in versus.warnings)), console)
     console.print(Text(_COMPARISON_NOTE, style="dim"), soft_wrap=wide)
 
 
 _COMPARISON_NOTE = (
     "points: percentage points, on the same items. flips: answers turned wrong and right. p: with Holm's correction. "
-    "to settle: about so many items would decide."
+    "needed: about so many items would decide."
 )
 
 
@@ -131,7 +131,11 @@ def _comparison_row(name: str, found: Comparison | None) -> tuple[Text, ...]:
 
 def _not_compared(versus: Versus) -> Iterator[str]:
     """Tasks that could not be compared, and items that were left out."""
-    yield from (f"{entry.task}: not compared, as {entry.refused}." for entry in versus.tasks if entry.refused)
+    refused: dict[str, list[str]] = {}
+    for entry in versus.tasks:
+        if entry.refused:
+            refused.setdefault(entry.refused, []).append(entry.task)
+    yield from (f"Not compared: {', '.join(names)} ({why})." for why, names in refused.items())
     counts = [f"{entry.task} {entry.left_out:,}" for entry in versus.tasks if entry.left_out and not entry.refused]
     if counts:
         yield f"Left out, scored at one of the two only: {', '.join(counts)}."
@@ -157,7 +161,7 @@ def _print_answers(versus: Versus, console: Console) -> None:
             Text(value),
             Text(interval or "n=1"),
             *(Text(f"{quantile:.3g}") for quantile in divergence.quantiles.values()),
-            Text(f"{divergence.same_top:.1%}"),
+            Text(f"{words.percent(divergence.same_top)} %"),
             Text(f"{divergence.items:,}"),
             *([Text(f"{divergence.left_out:,}")] * left_out),
         ))  # fmt: skip
@@ -210,7 +214,7 @@ def _advised_row(point: Advised) -> tuple[Text, ...]:
         Text(words.percent(cost.quality)),
         Text(words.signed_points(point.loss.value) if point.loss else words.MISSING),
         Text(words.difference_interval(point.loss) if point.loss else ""),
-        Text(f"{point.first_share:.0%}"),
+        Text(f"{point.first_share * 100:.0f} %"),
     )
 
 
@@ -218,7 +222,7 @@ def _choice(advice: Advice) -> str:
     limits = _limits(advice.limits)
     chosen = advice.choice
     if chosen is None:
-        return f"No point keeps to the limits ({limits}). In {advice.none_share:.0%} of resamples none does."
+        return f"No point keeps to the limits ({limits}). In {advice.none_share * 100:.0f} % of resamples none does."
     cost = chosen.tradeoff
     speed = f", {words.rate(cost.tokens_per_second)} tokens/s" if cost.tokens_per_second else ""
     loss = "its model's reference"
@@ -229,7 +233,7 @@ def _choice(advice: Advice) -> str:
     return (
         f"{cost.name}: {about}{words.size(cost.memory_bytes)}{speed}, score {words.percent(cost.quality)}, {loss}. "
         f"Least memory within {_points(advice.margin)} of the best score under the limits ({limits}); "
-        f"first in {chosen.first_share:.0%} of resamples."
+        f"first in {chosen.first_share * 100:.0f} % of resamples."
     )
 
 

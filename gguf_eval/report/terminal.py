@@ -8,8 +8,9 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gguf_eval.analysis.marks import Marks, find_marks, generation_rate, score
+from gguf_eval.analysis.marks import Marks, find_marks, generation_rate, memory, score
 from gguf_eval.analysis.recommend import conclude
+from gguf_eval.analysis.sanity import warning_lines
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
 from gguf_eval.report.by_task import LEGEND, by_task_tables
@@ -67,8 +68,8 @@ def print_report(
         console.print(Text(line, style="dim"))
     for caution in study.cautions:
         console.print(Text(f"! {caution}", style="bold red"), soft_wrap=not console.is_terminal)
-    for warning in study.warnings:
-        console.print(Text(f"! {warning.message}", style="bold yellow"), soft_wrap=not console.is_terminal)
+    for warning in warning_lines(study.warnings):
+        console.print(Text(f"! {warning}", style="bold yellow"), soft_wrap=not console.is_terminal)
     for paragraph in sentences:
         console.print()
         for sentence in paragraph:
@@ -94,6 +95,8 @@ def _print_model(
     console.print()
     console.print(Text.assemble((model, "bold"), " ", (words.parameters(points), "dim")), soft_wrap=True)
     console.print(_main_table(shown, ordered(points, sort)))
+    if line := _no_room(every, shown) if not columns else "":
+        console.print(Text(line, style="dim"))
     for line in _harness_lines(points):
         console.print(line, soft_wrap=not console.is_terminal)
     for line in _failures(points):
@@ -112,6 +115,12 @@ def _main_table(columns: Sequence[Column], points: Sequence[PointSummary]) -> Ta
     for point in points:
         table.add_row(*(column.cell(point) for column in columns))
     return table
+
+
+def _no_room(every: Sequence[Column], shown: Sequence[Column]) -> str:
+    """Names the columns that are nowhere in the report because the terminal is narrow."""
+    left = [column.header.strip() for column in every if column not in shown and column.kind != "tasks"]
+    return f"No room for {', '.join(left)}: see --wide, or choose with --columns." if left else ""
 
 
 def _harness_lines(points: Sequence[PointSummary]) -> list[Text]:
@@ -144,13 +153,13 @@ def _scatters(study: StudySummary, marks: Marks, width: int) -> list[RenderableT
               for i, model in enumerate(models_of(study))}  # fmt: skip
     quality, speed = [], []
     for point in sorted(study.points, key=lambda point: point.id in marks.front):  # the front is drawn over the others
-        memory, estimate, rate = point.peak_rss_bytes or point.size_bytes, score(point), generation_rate(point)
+        taken, estimate, rate = memory(study, point), score(point), generation_rate(point)
         (full, hollow), style = models[point.model]
         mark = full if point.id in marks.front or not marks.front else hollow
-        if memory and estimate is not None:
-            quality.append(Dot(memory / 1e9, estimate.value * 100, point.label, style, mark))
-        if memory and rate is not None:
-            speed.append(Dot(memory / 1e9, rate, point.label, style, mark))
+        if taken and estimate is not None:
+            quality.append(Dot(taken / 1e9, estimate.value * 100, point.label, style, mark))
+        if taken and rate is not None:
+            speed.append(Dot(taken / 1e9, rate, point.label, style, mark))
     wanted = [(quality, "score, %"), (speed, "generation, tokens/s")]
     plots = [(dots, f"{title}, against memory") for dots, title in wanted if len(dots) > 2]
     if not plots:

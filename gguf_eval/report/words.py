@@ -259,15 +259,17 @@ def _choice(found: Conclusion) -> str:
         clauses.append(f"{found.memory_ratio:.2f} times the memory")
     if found.generation_ratio is not None:
         clauses.append(f"{found.generation_ratio:.2f} times the generation speed")
-    cost = " and ".join(clauses) or f"{size(found.choice.size_bytes)} on disk"
-    return f"{found.model}: run {found.choice.label}: {cost} of {found.reference.label}, and {_finding(compared)}."
+    cost = f"{' and '.join(clauses)} of {found.reference.label}"
+    if not clauses:
+        cost = f"{size(found.choice.size_bytes)} on disk instead of {size(found.reference.size_bytes)}"
+    return f"{found.model}: run {found.choice.label}: {cost}, and {_finding(compared)}."
 
 
 def _finding(compared: Comparison) -> str:
     evidence = (
         f"{signed_points(compared.difference.value)} points over {compared.difference.n:,} items "
         f"(95 % interval {difference_interval(compared.difference)}; "
-        f"{compared.lost} answers turned wrong, {compared.gained} right)"
+        f"{several(compared.lost, 'answer')} turned wrong, {compared.gained:,} right)"
     )
     if compared.verdict == "same":
         return f"as good: {evidence}"
