@@ -105,7 +105,8 @@ def _item_notes(point: PointChange) -> Iterable[str]:
             if n
         ]
         if scoring is not None:
-            parts.append(f"{scoring.lost} scored before can't be scored any more, {scoring.gained} now can")
+            parts += [f"{scoring.lost} scored before can't be scored any more"] * bool(scoring.lost)
+            parts += [f"{scoring.gained} can be scored now"] * bool(scoring.gained)
         if parts:
             yield f"{task.name}: {'; '.join(parts)}"
 

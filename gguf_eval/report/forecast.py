@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from gguf_eval.report.escape import plain
-from gguf_eval.report.model_files import megabytes, table
-from gguf_eval.report.words import duration, size
+from gguf_eval.report.model_files import table
+from gguf_eval.report.words import duration, several, size
 from gguf_eval.study.events import PointPlan
 from gguf_eval.study.forecast import Forecast, NewFile
 
@@ -22,7 +22,7 @@ def forecast_text(found: Forecast) -> str:
     """The whole plan, a section for each thing that would be done."""
     sections = [f"{'study':<{_LABEL}}{plain(str(found.study))}"]
     if found.downloads:
-        rows = [(plain(d.repo), d.kind, _several(d.files, "file"), size(d.size_bytes)) for d in found.downloads]
+        rows = [(plain(d.repo), d.kind, several(d.files, "file"), size(d.size_bytes)) for d in found.downloads]
         sections.append(_section("download", table(("repository", "", "", "size"), rows, right=(3,))))
     if found.conversions:
         sections.append(_section("convert", _files(found.conversions)))
@@ -30,7 +30,7 @@ def forecast_text(found: Forecast) -> str:
         sections.append(_section("make", _files(found.makings)))
     sections.append(_section("tasks", _tasks(found)))
     sections.append(_section("points", _points(found.points)))
-    needs = [f"{megabytes(n.needed_bytes)} needed, {megabytes(n.free_bytes)} free at {n.folder}" for n in found.disk]
+    needs = [f"{size(n.needed_bytes)} needed, {size(n.free_bytes)} free at {n.folder}" for n in found.disk]
     sections.append(_section("disk", "\n".join(map(plain, needs)) or "nothing to speak of"))
     sections.append(_section("time", "\n".join(_time(found))))
     return "\n".join(sections)
@@ -42,13 +42,13 @@ def forecast_line(found: Forecast) -> str:
     parts += [f"convert {', '.join(plain(new.name) for new in found.conversions)}"] * bool(found.conversions)
     if found.bytes_made:
         count = sum(not new.problem for new in found.makings)
-        parts.append(f"make {_several(count, 'model file')} of {size(found.bytes_made)}")
+        parts.append(f"make {several(count, 'model file')} of {size(found.bytes_made)}")
     if found.answers_left:
         there = f" ({found.answers_there:,} there already)" if found.answers_there else ""
         parts.append(f"get {found.answers_left:,} answers{there}")
     parts += [f"ask {found.right_answers:,} right answers again"] * bool(found.right_answers)
-    parts += [f"time {_several(found.waiting('speed'), 'point')}"] * bool(found.waiting("speed"))
-    parts += [f"run {_several(found.waiting('text'), 'point')} over the text"] * bool(found.waiting("text"))
+    parts += [f"time {several(found.waiting('speed'), 'point')}"] * bool(found.waiting("speed"))
+    parts += [f"run {several(found.waiting('text'), 'point')} over the text"] * bool(found.waiting("text"))
     if not parts:
         return ""
     return f"plan: {', '.join(parts)}; {'at a guess ' if found.basis == 'guessed' else ''}{_total(found)}"
@@ -99,7 +99,7 @@ def _files(files: Sequence[NewFile]) -> str:
         if new.problem:
             rows.append((plain(new.name), new.level, "", f"can't be made: {plain(new.problem)}"))
         else:
-            shown = megabytes(new.size_bytes) if new.exact else f"about {size(new.size_bytes)}"
+            shown = ("" if new.exact else "about ") + size(new.size_bytes)
             rows.append((plain(new.name), new.level, shown, ""))
     return table(("model file", "level", "size", ""), rows, right=(2,))
 
@@ -145,10 +145,6 @@ def _time(found: Forecast) -> list[str]:
     return lines
 
 
-def _several(count: int, thing: str) -> str:
-    return f"{count} {thing}{'s' * (count != 1)}"
-
-
 def _total(found: Forecast) -> str:
     extra = " beside the download" if found.downloads else ""
     return duration(found.total_seconds) + extra
@@ -159,6 +155,6 @@ def _basis(found: Forecast) -> list[str]:
         return ["a guess from the size of the files and the number of cores"]
     rates = found.rates[0]
     speeds = f"{rates.prompt:,.0f} tokens/s read, {rates.alone:,.1f} written"
-    file = f"a file of {megabytes(rates.size_bytes)}"
+    file = f"a file of {size(rates.size_bytes)}"
     source = "speeds in the study" if found.basis == "measured" else "a few seconds' trial"
     return [f"an estimate from {source}, scaled to the other files", f"({file}: {speeds})"]

@@ -15,6 +15,7 @@ from gguf_eval.files.imatrix import unused_experts
 from gguf_eval.files.imatrix_file import Imatrix
 from gguf_eval.files.provenance import PREFIX
 from gguf_eval.files.recipes import Recipe
+from gguf_eval.report.words import size
 
 
 def inspection(headers: Sequence[Header], size_bytes: int, footprint: Footprint) -> dict[str, Any]:
@@ -63,20 +64,20 @@ def inspection_text(found: Mapping[str, Any]) -> str:
         ("parameters", f"{found['parameters']:,}"),
         ("level", found["level"]),
         ("bits per weight", f"{found['bits_per_weight']:.2f}"),
-        ("size", megabytes(found["size_bytes"]) + (f" in {found['parts']} parts" if found["parts"] > 1 else "")),
+        ("size", size(found["size_bytes"]) + (f" in {found['parts']} parts" if found["parts"] > 1 else "")),
         ("tensor types", ", ".join(f"{count} {kind}" for kind, count in found["tensor_types"].items())),
         ("context length", f"{found['context_length']:,} tokens" if found["context_length"] else "not given"),
         ("chat template", f"{len(template):,} characters" if template else "none"),
         ("made by", _origin(found["provenance"])),
-        ("memory", f"{megabytes(memory['total_bytes'])} predicted for {memory['context']:,} tokens, one sequence"),
-        ("  weights", megabytes(memory["weights_bytes"])),
-        ("  KV cache", f"{megabytes(memory['kv_bytes'])} at {memory['cache_type']}"),
-        ("  compute", f"{megabytes(memory['compute_bytes'])} (estimate, for batches of 512)"),
+        ("memory", f"{size(memory['total_bytes'])} predicted for {memory['context']:,} tokens, one sequence"),
+        ("  weights", size(memory["weights_bytes"])),
+        ("  KV cache", f"{size(memory['kv_bytes'])} at {memory['cache_type']}"),
+        ("  compute", f"{size(memory['compute_bytes'])} (estimate, for batches of 512)"),
         *(
-            [("  repacked", f"{megabytes(memory['repacked_bytes'])} copied for this processor")]
+            [("  repacked", f"{size(memory['repacked_bytes'])} copied for this processor")]
             * bool(memory["repacked_bytes"])
         ),
-        ("  resident", f"{megabytes(memory['resident_bytes'])} when generating on the processor, beyond the program"),
+        ("  resident", f"{size(memory['resident_bytes'])} when generating on the processor, beyond the program"),
         *[("  note", note) for note in memory["notes"]],
     ]
     return "\n".join(f"{label:<16} {value}" for label, value in rows)
@@ -108,7 +109,7 @@ def steps_text(steps: Sequence[Step]) -> str:
     rows = [
         (
             step.recipe.name,
-            megabytes(step.plan.file_bytes),
+            size(step.plan.file_bytes),
             f"{step.plan.bits_per_weight:.2f}",
             step.status + (f" in {step.seconds:.1f} s" if step.status == "made" else ""),
             ", ".join(f"{count} {kind}" for kind, count in step.plan.type_counts().items()),
@@ -132,7 +133,7 @@ def steps_text(steps: Sequence[Step]) -> str:
 def disk_text(steps: Sequence[Step], free_bytes: int) -> str:
     """Return the line that sets disk needed against disk free."""
     needed = sum(step.plan.file_bytes for step in steps if step.status == "to make")
-    return f"disk needed {megabytes(needed)}, free {megabytes(free_bytes)}"
+    return f"disk needed {size(needed) if needed else 'none'}, free {size(free_bytes)}"
 
 
 def recipes_text(recipes: Mapping[str, Recipe], ladders: Mapping[str, Sequence[str]]) -> str:
@@ -154,7 +155,7 @@ class StepLines:
             self._stream.write(f"{step.recipe.name}: warning: no tensor matches '{pattern}'\n")
         if not self._plan_only:
             seconds = f" in {step.seconds:.1f} s" if step.status == "made" else ""
-            self._stream.write(f"{step.recipe.name}: {step.status}{seconds}, {megabytes(step.plan.file_bytes)}\n")
+            self._stream.write(f"{step.recipe.name}: {step.status}{seconds}, {size(step.plan.file_bytes)}\n")
         self._stream.flush()
 
 
@@ -217,13 +218,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence
         cells = [cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
-
-
-def megabytes(size_bytes: int) -> str:
-    """Return a size in MB or GB of powers of ten, as disks are sold."""
-    if size_bytes >= 1e10:
-        return f"{size_bytes / 1e9:,.1f} GB"
-    return f"{size_bytes / 1e6:,.1f} MB"
 
 
 def _origin(provenance: Mapping[str, Any]) -> str:

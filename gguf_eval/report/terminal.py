@@ -95,8 +95,8 @@ def _print_model(
     console.print()
     console.print(Text.assemble((model, "bold"), " ", (words.parameters(points), "dim")), soft_wrap=True)
     console.print(_main_table(shown, ordered(points, sort)))
-    if line := _no_room(every, shown) if not columns else "":
-        console.print(Text(line, style="dim"))
+    if not columns and (left_out := _no_room(every, shown)):
+        console.print(Text(left_out, style="dim"))
     for line in _harness_lines(points):
         console.print(line, soft_wrap=not console.is_terminal)
     for line in _failures(points):
