@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import gguf_eval_here
 from listening import Listening
 from quantize_fixtures import write_model
 
@@ -107,3 +108,9 @@ def test_a_suite_brings_its_text(request_: RunRequest, monkeypatch: pytest.Monke
     assert found == [text for text, _ in asked]
     for tasks, text in ((("everyday",), ""), (("unified",), "none")):
         assert over_text.text_request(replace(request_, text=text, tasks=tasks), mirror(Path())) is None
+
+
+def test_perplexity_refuses_cache_types_that_it_would_leave_out() -> None:
+    refused = gguf_eval_here("perplexity", "m.gguf", "-ctk", "F16,Q8_0")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "needs one pair of KV cache types; found 2: run it once for each" in refused.stderr

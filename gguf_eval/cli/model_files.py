@@ -42,7 +42,12 @@ def convert(
         bool, typer.Option("--strict", help="Refuse NaN or infinite weights instead of warning.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be written (a hub model's weights stay there).")
+        bool,
+        typer.Option(
+            "--plan",
+            "--dry-run",
+            help="Say what would be written, and write nothing (a hub model's weights stay there).",
+        ),
     ] = False,
     json_output: Json = False,
 ) -> None:

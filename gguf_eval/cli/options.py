@@ -26,40 +26,89 @@ app = typer.Typer(
 )
 """The program; every module of this room adds its commands."""
 
+MACHINE, ASKING, OVER_TEXT = "How models run", "How items are asked", "Over a text"
+"""Headings of options in --help."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the report.")]
 Levels = Annotated[
     str, typer.Option("--levels", "-q", help="Levels to make and compare, for instance Q2_K,Q4_K_M,F16.")
 ]
 Tasks = Annotated[str, typer.Option("--tasks", "-t", help="Tasks, suites or task files, separated by commas.")]
 Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Items of each task: a random subset.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads (default: physical cores).")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Threads (default: physical cores).", rich_help_panel=MACHINE)
+]
 Study = Annotated[Path | None, typer.Option("--study", help="The study file (default: MODEL.study.sqlite).")]
 GpuLayers = Annotated[
-    str, typer.Option("--gpu-layers", "-ngl", help="Layers on devices: auto (as many as fit), all, or a number.")
+    str,
+    typer.Option(
+        "--gpu-layers",
+        "-ngl",
+        help="Layers on devices: auto (as many as fit), all, or a number.",
+        rich_help_panel=MACHINE,
+    ),
 ]
-Device = Annotated[str, typer.Option("--device", "-dev", help="Devices for the layers, as 'doctor' names them.")]
-SplitMode = Annotated[str, typer.Option("--split-mode", "-sm", help="Over several devices: layer, row, tensor, none.")]
-TensorSplit = Annotated[str, typer.Option("--tensor-split", "-ts", help="Each device's share, for instance 3,1.")]
-Rpc = Annotated[str, typer.Option("--rpc", help="llama.cpp RPC servers, HOST:PORT, whose devices take layers too.")]
-NoMmap = Annotated[bool, typer.Option("--no-mmap", help="Read the weights instead of mapping the file.")]
+Device = Annotated[
+    str,
+    typer.Option("--device", "-dev", help="Devices for the layers, as 'doctor' names them.", rich_help_panel=MACHINE),
+]
+SplitMode = Annotated[
+    str,
+    typer.Option(
+        "--split-mode", "-sm", help="Over several devices: layer, row, tensor, none.", rich_help_panel=MACHINE
+    ),
+]
+TensorSplit = Annotated[
+    str, typer.Option("--tensor-split", "-ts", help="Each device's share, for instance 3,1.", rich_help_panel=MACHINE)
+]
+Rpc = Annotated[
+    str,
+    typer.Option(
+        "--rpc", help="llama.cpp RPC servers, HOST:PORT, whose devices take layers too.", rich_help_panel=MACHINE
+    ),
+]
+NoMmap = Annotated[
+    bool, typer.Option("--no-mmap", help="Read the weights instead of mapping the file.", rich_help_panel=MACHINE)
+]
 CacheTypeK = Annotated[
-    str, typer.Option("--cache-type-k", "-ctk", help="Types of the KV cache's keys, for instance F16,Q8_0.")
+    str,
+    typer.Option(
+        "--cache-type-k", "-ctk", help="Types of the KV cache's keys, for instance F16,Q8_0.", rich_help_panel=MACHINE
+    ),
 ]
-CacheTypeV = Annotated[str, typer.Option("--cache-type-v", "-ctv", help="Types of its values; pairs up with the keys.")]
+CacheTypeV = Annotated[
+    str,
+    typer.Option(
+        "--cache-type-v", "-ctv", help="Types of its values; pairs up with the keys.", rich_help_panel=MACHINE
+    ),
+]
 MaxMemory = Annotated[
     str,
-    typer.Option("--max-memory", help="Memory a worker may take: 6GB or 6G, as reports count; 6GiB (default: all)."),
+    typer.Option(
+        "--max-memory",
+        help="Memory a worker may take: 6GB or 6G, as reports count; 6GiB (default: all).",
+        rich_help_panel=MACHINE,
+    ),
 ]
 Chat = Annotated[
-    str, typer.Option("--chat", help="By the model's chat template: auto (where it writes its answer), on, off.")
+    str,
+    typer.Option(
+        "--chat",
+        help="By the model's chat template: auto (where it writes its answer), on, off.",
+        rich_help_panel=ASKING,
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before a run that is heavy.")]
-System = Annotated[str, typer.Option("--system", help="The system message of a conversation.")]
+System = Annotated[str, typer.Option("--system", help="The system message of a conversation.", rich_help_panel=ASKING)]
 FewshotAsTurns = Annotated[
-    bool, typer.Option("--fewshot-as-turns", help="Examples as earlier turns of a conversation.")
+    bool,
+    typer.Option("--fewshot-as-turns", help="Examples as earlier turns of a conversation.", rich_help_panel=ASKING),
 ]
 Fewshot = Annotated[
-    int | None, typer.Option("--fewshot", min=0, help="Another number of examples, for tasks that have examples.")
+    int | None,
+    typer.Option(
+        "--fewshot", min=0, help="Another number of examples, for tasks that have examples.", rich_help_panel=ASKING
+    ),
 ]
 MinCtx = Annotated[
     int | None,
@@ -69,11 +118,14 @@ MinCtx = Annotated[
         "-fitc",
         min=16,
         help="Let speed and memory be measured with a context down to this where more layers, or the model, fit then.",
+        rich_help_panel=MACHINE,
     ),
 ]
 Margin = Annotated[float, typer.Option("--margin", min=0.0, help="Points within which two scores are the same.")]
 NoColor = Annotated[bool, typer.Option("--no-color", help="No colour (NO_COLOR does the same).")]
-FlashAttention = Annotated[str, typer.Option("--flash-attn", "-fa", help="on, off, or auto (llama.cpp decides).")]
+FlashAttention = Annotated[
+    str, typer.Option("--flash-attn", "-fa", help="on, off, or auto (llama.cpp decides).", rich_help_panel=MACHINE)
+]
 
 
 def split_names(names: str) -> list[str]:

@@ -31,6 +31,7 @@ from gguf_eval.cli.options import (
     print_json,
     stdout,
 )
+from gguf_eval.errors import UsageError
 
 if TYPE_CHECKING:
     from gguf_eval.runtime.settings import EngineSettings
@@ -79,7 +80,9 @@ def perplexity(
     from gguf_eval.tasks.texts import find_text
 
     folder = caches.cache_dir(cache_dir)
-    [(keys, values), *_] = cache_type_pairs(cache_type_k, cache_type_v)
+    [(keys, values), *more] = cache_type_pairs(cache_type_k, cache_type_v)
+    if more:
+        raise UsageError(f"perplexity needs one pair of KV cache types; found {len(more) + 1}: run it once for each")
     offload = offload_settings(gpu_layers, device, split_mode, tensor_split, rpc, no_mmap)
     check_offload(offload)
     flash = flash_attention_number(flash_attention)

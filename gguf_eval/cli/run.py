@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gguf_eval.cli.options import (
+    MACHINE,
+    OVER_TEXT,
     CacheTypeK,
     CacheTypeV,
     Chat,
@@ -60,7 +62,16 @@ def run(
     tasks: Tasks = "offline",
     limit: Limit = None,
     study: Study = None,
-    ctx: Annotated[int | None, typer.Option("--ctx", "-c", min=16, help="Context in tokens.")] = None,
+    ctx: Annotated[
+        int | None,
+        typer.Option(
+            "--ctx",
+            "-c",
+            min=16,
+            help="Context in tokens: items are cut to it, speed and memory measured with it.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
     threads: Threads = None,
     gpu_layers: GpuLayers = "auto",
     device: Device = "",
@@ -73,7 +84,9 @@ def run(
     flash_attention: FlashAttention = "auto",
     max_memory: MaxMemory = "",
     min_ctx: MinCtx = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=32, help="Tokens of one decode.")] = 512,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", "-b", min=32, help="Tokens of one decode.", rich_help_panel=MACHINE)
+    ] = 512,
     items: Annotated[str, typer.Option("--items", help="Only these items, by id, separated by commas.")] = "",
     fewshot: Fewshot = None,
     chat: Chat = "auto",
@@ -81,10 +94,18 @@ def run(
     fewshot_as_turns: FewshotAsTurns = False,
     text: Annotated[
         str,
-        typer.Option("--text", help="A text file, wikitext2 or none: perplexity, and divergence from the reference."),
+        typer.Option(
+            "--text",
+            help="A text file, wikitext2 or none: perplexity, and divergence from the reference.",
+            rich_help_panel=OVER_TEXT,
+        ),
     ] = "",
-    text_ctx: Annotated[int, typer.Option("--text-ctx", min=8, help="Tokens of a window of the text.")] = 512,
-    chunks: Annotated[int | None, typer.Option("--chunks", min=1, help="Windows of the text at most.")] = None,
+    text_ctx: Annotated[
+        int, typer.Option("--text-ctx", min=8, help="Tokens of a window of the text.", rich_help_panel=OVER_TEXT)
+    ] = 512,
+    chunks: Annotated[
+        int | None, typer.Option("--chunks", min=1, help="Windows of the text at most.", rich_help_panel=OVER_TEXT)
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Chooses the items of --limit.")] = 0,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory.")] = True,
     repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1, help="Timed runs of each speed test.")] = 3,

@@ -7,7 +7,7 @@ from typing import Any
 
 from gguf_eval.report.escape import plain
 from gguf_eval.report.model_files import table
-from gguf_eval.report.words import duration, several, size
+from gguf_eval.report.words import duration, rate, several, size
 from gguf_eval.study.events import PointPlan
 from gguf_eval.study.forecast import Forecast, NewFile
 
@@ -154,7 +154,7 @@ def _basis(found: Forecast) -> list[str]:
     if found.basis == "guessed":
         return ["a guess from the size of the files and the number of cores"]
     rates = found.rates[0]
-    speeds = f"{rates.prompt:,.0f} tokens/s read, {rates.alone:,.1f} written"
+    speeds = f"{rate(rates.prompt)} tokens/s read, {rate(rates.alone)} written"
     file = f"a file of {size(rates.size_bytes)}"
     source = "speeds in the study" if found.basis == "measured" else "a few seconds' trial"
     return [f"an estimate from {source}, scaled to the other files", f"({file}: {speeds})"]
