@@ -28,7 +28,8 @@ def report(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
     items: Annotated[bool, typer.Option("--items", help="One row an item in csv, jsonl and parquet.")] = False,
     chart: Annotated[
-        str, typer.Option("--chart", help="The chart of svg and png: quality, speed, ladder-MODEL ...")
+        str,
+        typer.Option("--chart", help="The chart of svg and png: quality, speed, divergence, ladder-MODEL, heat-MODEL."),
     ] = "quality",
     wide: Annotated[bool, typer.Option("--wide", help="Every column, however long the lines get.")] = False,
     columns: Annotated[
