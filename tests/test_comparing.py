@@ -14,7 +14,7 @@ from gguf_eval.analysis.pareto import Tradeoff, pareto
 from gguf_eval.analysis.summary import summarise
 from gguf_eval.analysis.versus import find_point, versus
 from gguf_eval.errors import StudyError, UsageError
-from gguf_eval.report.quality import print_comparisons
+from gguf_eval.report.comparisons import print_comparisons
 from gguf_eval.study.records import PointRecord, StudyRecord
 
 

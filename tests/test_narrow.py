@@ -1,12 +1,16 @@
-"""Answers in a narrow terminal: every figure stays whole, and no line is longer than the terminal."""
+"""Answers where there is little: in a narrow terminal every figure stays whole, in any code page every character."""
 
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from cli_process import COMMAND
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
@@ -15,8 +19,9 @@ from synthetic_study import write_study
 from gguf_eval.analysis.advice import Limits, advise
 from gguf_eval.analysis.divergence import summarise_text
 from gguf_eval.analysis.versus import versus_references
+from gguf_eval.report.comparisons import print_comparisons
 from gguf_eval.report.listing import print_tasks
-from gguf_eval.report.quality import print_advice, print_comparisons, print_texts
+from gguf_eval.report.quality import print_advice, print_texts
 from gguf_eval.report.tables import Column, packed, width_of
 from gguf_eval.study.read import read_study
 from gguf_eval.study.records import StudyRecord
@@ -75,3 +80,11 @@ def test_columns_are_packed_into_tables_that_begin_alike() -> None:
     tables = packed(columns, 34)
     assert [[str(column.header) for column in table.columns] for table in tables] == [["a", "b", "c"], ["a", "d"]]
     assert len(packed(columns, 46)) == 1
+
+
+def test_a_pipe_with_a_code_page_gets_every_character(tmp_path: Path) -> None:
+    path = write_study(tmp_path / "s.sqlite", levels=2, sizes=1, tasks=1, items=20)
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}  # what Windows gives a pipe
+    shown = subprocess.run([*COMMAND, "report", str(path)], capture_output=True, env=environment)
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert "95 % interval −" in shown.stdout.decode("utf-8")

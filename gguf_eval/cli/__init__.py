@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from importlib import import_module
@@ -35,8 +36,19 @@ def _complain(message: str) -> None:
     print("gguf-eval: " + "\n".join(map(plain, message.split("\n"))), file=sys.stderr)
 
 
+def _write_any_character() -> None:
+    """Pipes and files get UTF-8: on Windows they have a code page that lacks most of our characters."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            if stream.isatty():
+                stream.reconfigure(errors="backslashreplace")
+            else:
+                stream.reconfigure(encoding="utf-8")
+
+
 def main() -> None:
     """Run the program; errors that are the user's to mend become one line and an exit code."""
+    _write_any_character()
     if hasattr(signal, "SIGTERM"):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

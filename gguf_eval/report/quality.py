@@ -1,20 +1,17 @@
-"""Perplexity and divergence, comparisons of points, and advice, in a terminal."""
+"""Perplexity and divergence over texts, and advice, in a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
 
 from gguf_eval.analysis.advice import Advice, Advised, Limits
-from gguf_eval.analysis.comparison import Comparison
 from gguf_eval.analysis.divergence import Divergence, Figure, TextSummary
-from gguf_eval.analysis.versus import Versus
 from gguf_eval.report import words
-from gguf_eval.report.columns import VERDICT_STYLES
 from gguf_eval.report.escape import printable
-from gguf_eval.report.tables import Column, packed, width_of
+from gguf_eval.report.tables import Column, columns_of, print_columns, print_rows, print_warnings, width_of
 from gguf_eval.sizes import limit_text
 
 
@@ -33,7 +30,7 @@ def print_texts(summaries: Sequence[tuple[str, TextSummary]], console: Console) 
         )
         for name, summary in summaries
     ]
-    _print_rows(headers, rows, console)
+    print_rows(headers, rows, console)
     for name, summary in summaries:
         if summary.divergence is not None:
             console.print(_bands(name, summary.divergence), style="dim", soft_wrap=not console.is_terminal)
@@ -88,90 +85,6 @@ def _notes(summaries: Sequence[tuple[str, TextSummary]]) -> list[str]:
     return lines
 
 
-def print_comparisons(found: Sequence[Versus], console: Console) -> None:
-    """One table for each pair: tasks, then all items together, then the mean over tasks; at the end what all say."""
-    found = printable(found)
-    wide = not console.is_terminal
-    for versus in found:
-        console.print(Text(f"{versus.candidate} against {versus.reference}", style="bold"), soft_wrap=True)
-        rows = [(entry.task, entry.comparison) for entry in versus.tasks if entry.refused is None]
-        headers = ["task", "points", "95 % interval", "items", "flips", "p", "verdict", "needed"]
-        _print_rows(headers, [_comparison_row(*row) for row in (*rows, ("all items", versus.overall))], console)
-        for line in _not_compared(versus):
-            console.print(Text(line, style="dim"), soft_wrap=wide)
-        macro = f"{words.signed_points(versus.macro.value)} points"
-        interval = words.difference_interval(versus.macro)
-        console.print(Text(f"Mean over tasks: {macro} (95 % interval {interval})."), soft_wrap=wide)
-        _print_answers(versus, console)
-        console.print()
-    _print_warnings(tuple(dict.fromkeys(line for versus in found for line in versus.warnings)), console)
-    console.print(Text(_COMPARISON_NOTE, style="dim"), soft_wrap=wide)
-
-
-_COMPARISON_NOTE = (
-    "points: percentage points, on the same items. flips: answers turned wrong and right. p: with Holm's correction. "
-    "needed: about so many items would decide."
-)
-
-
-def _comparison_row(name: str, found: Comparison | None) -> tuple[Text, ...]:
-    if found is None:
-        return Text(name), *[Text(words.MISSING)] * 7
-    return (
-        Text(name),
-        Text(words.signed_points(found.difference.value)),
-        Text(words.difference_interval(found.difference)),
-        Text(f"{found.difference.n:,}"),
-        Text(words.flips(found)),
-        Text(words.p_number(found.p_value)),
-        Text(found.verdict, style=VERDICT_STYLES[found.verdict]),
-        Text("" if found.items_to_settle is None else f"{found.items_to_settle:,}"),
-    )
-
-
-def _not_compared(versus: Versus) -> Iterator[str]:
-    """Tasks that could not be compared, and items that were left out."""
-    refused: dict[str, list[str]] = {}
-    for entry in versus.tasks:
-        if entry.refused:
-            refused.setdefault(entry.refused, []).append(entry.task)
-    yield from (f"Not compared: {', '.join(names)} ({why})." for why, names in refused.items())
-    counts = [f"{entry.task} {entry.left_out:,}" for entry in versus.tasks if entry.left_out and not entry.refused]
-    if counts:
-        yield f"Left out, scored at one of the two only: {', '.join(counts)}."
-
-
-def _print_warnings(warnings: Sequence[str], console: Console) -> None:
-    for warning in warnings:
-        console.print(Text(f"! {warning}", style="bold yellow"), soft_wrap=not console.is_terminal)
-
-
-def _print_answers(versus: Versus, console: Console) -> None:
-    """The KL divergence on right answers, where the study has it of these two."""
-    found = [(entry.task, entry.divergence) for entry in versus.tasks if entry.divergence]
-    if not found:
-        return
-    headers = ["KLD of right answers", "mean", "95 % interval", *found[0][1].quantiles, "same top", "items"]
-    left_out = any(divergence.left_out for _, divergence in found)
-    rows = []
-    for name, divergence in found:
-        value, interval = words.divergence(divergence.mean)
-        rows.append((
-            Text(name),
-            Text(value),
-            Text(interval or "n=1"),
-            *(Text(f"{quantile:.3g}") for quantile in divergence.quantiles.values()),
-            Text(f"{words.percent(divergence.same_top)} %"),
-            Text(f"{divergence.items:,}"),
-            *([Text(f"{divergence.left_out:,}")] * left_out),
-        ))  # fmt: skip
-    _print_rows([*headers, *["left out"] * left_out], rows, console)
-    console.print(
-        Text("KLD in nats: over the tokens of each item's right answer, then over the items.", style="dim"),
-        soft_wrap=not console.is_terminal,
-    )
-
-
 _NAMED = 3
 """Points named as dominating another; the JSON names all."""
 
@@ -184,7 +97,7 @@ def print_advice(advice: Advice, console: Console) -> None:
     _print_points(advice, console)
     for line in _advice_notes(advice):
         console.print(Text(line), style="dim", soft_wrap=wide)
-    _print_warnings(advice.warnings, console)
+    print_warnings(advice.warnings, console)
 
 
 def _print_points(advice: Advice, console: Console) -> None:
@@ -192,12 +105,12 @@ def _print_points(advice: Advice, console: Console) -> None:
     headers = ["point", "memory", "tokens/s", "score", "loss", "95 % interval", "first in"]
     rows = [_advised_row(point) for point in advice.points]
     remarks = [_remarks(point, advice) for point in advice.points]
-    columns = _columns(headers, rows)
+    columns = columns_of(headers, rows)
     whole = [*columns, Column("remarks", [Text(remark) for remark in remarks], "left")]
     if not console.is_terminal or width_of(whole) <= console.width:
-        _print_columns(whole, console)
+        print_columns(whole, console)
         return
-    _print_columns(columns, console)
+    print_columns(columns, console)
     alike: dict[str, list[str]] = {}
     for row, remark in zip(rows, remarks, strict=True):
         alike.setdefault(remark, []).append(row[0].plain)
@@ -284,23 +197,3 @@ def _with_interval(figure: Figure, form: str) -> Text:
     if figure.low is not None and figure.high is not None:
         text.append(f"\n{form.format(figure.low)}–{form.format(figure.high)}", style="dim")
     return text
-
-
-def _columns(headers: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[Column]:
-    cells = list(zip(*rows, strict=True)) or [()] * len(headers)
-    return [
-        Column(header, column, "right" if number else "left")
-        for number, (header, column) in enumerate(zip(headers, cells, strict=True))
-    ]
-
-
-def _print_rows(headers: Sequence[str], rows: Sequence[Sequence[Text]], console: Console) -> None:
-    _print_columns(_columns(headers, rows), console)
-
-
-def _print_columns(columns: Sequence[Column], console: Console) -> None:
-    """As tables that keep to a terminal's width; elsewhere as one, however wide."""
-    if not console.is_terminal:
-        console.width = max(console.width, width_of(columns))
-    for table in packed(columns, console.width):
-        console.print(table)

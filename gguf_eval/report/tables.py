@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rich.cells import cell_len
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -57,3 +58,31 @@ def packed(columns: Sequence[Column], width: int) -> list[Table]:
             tables.append([columns[0]])
         tables[-1].append(column)
     return [whole_table(part) for part in tables]
+
+
+def columns_of(headers: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[Column]:
+    """The columns of rows: the first one to the left, figures to the right."""
+    cells = list(zip(*rows, strict=True)) or [()] * len(headers)
+    return [
+        Column(header, column, "right" if number else "left")
+        for number, (header, column) in enumerate(zip(headers, cells, strict=True))
+    ]
+
+
+def print_rows(headers: Sequence[str], rows: Sequence[Sequence[Text]], console: Console) -> None:
+    """Print rows as `print_columns` does."""
+    print_columns(columns_of(headers, rows), console)
+
+
+def print_columns(columns: Sequence[Column], console: Console) -> None:
+    """As tables that keep to a terminal's width; elsewhere as one, however wide."""
+    if not console.is_terminal:
+        console.width = max(console.width, width_of(columns))
+    for table in packed(columns, console.width):
+        console.print(table)
+
+
+def print_warnings(warnings: Sequence[str], console: Console) -> None:
+    """Print what has to be looked at twice, a line each."""
+    for warning in warnings:
+        console.print(Text(f"! {warning}", style="bold yellow"), soft_wrap=not console.is_terminal)

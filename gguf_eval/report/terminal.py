@@ -50,30 +50,40 @@ def print_report(
     plot_width = min(console.width, _PLOTS_WIDTH)
     if wide:
         console.width = _WIDE
-    by_task = [
-        (model, tables)
-        for model, points in models_of(study).items()
-        if (tables := _print_model(study, model, points, marks, console, columns, sort, complete))
-    ]
-    for model, tables in by_task:
+    by_task: dict[str, list[Table]] = {}
+    no_room: dict[str, None] = {}
+    for model, points in models_of(study).items():
+        by_task[model], left_out = _print_model(study, model, points, marks, console, columns, sort, complete)
+        no_room |= dict.fromkeys(left_out)
+    for model, tables in by_task.items():
+        if not tables:
+            continue
         console.print(Text(f"\n{model} by task", style="bold"))
         for table in tables:
             console.print(table)
-    if by_task:
+    if any(by_task.values()):
         console.print(Text(LEGEND, style="dim"))
     for plot in _scatters(study, marks, plot_width):
         console.print(plot)
     console.print()
+    _print_notes(study, marks, list(no_room), console)
+    for paragraph in sentences:
+        console.print()
+        for sentence in paragraph:
+            console.print(Text(sentence), soft_wrap=not console.is_terminal)
+
+
+def _print_notes(study: StudySummary, marks: Marks, no_room: Sequence[str], console: Console) -> None:
+    """Columns that found no room, what the figures are, and what they must be read with."""
+    if no_room:
+        missed = f"No room for {', '.join(no_room)}: see --wide, or choose with --columns."
+        console.print(Text(missed, style="dim"))
     for line in words.how_to_read(study, marks):
         console.print(Text(line, style="dim"))
     for caution in study.cautions:
         console.print(Text(f"! {caution}", style="bold red"), soft_wrap=not console.is_terminal)
     for warning in warning_lines(study.warnings):
         console.print(Text(f"! {warning}", style="bold yellow"), soft_wrap=not console.is_terminal)
-    for paragraph in sentences:
-        console.print()
-        for sentence in paragraph:
-            console.print(Text(sentence), soft_wrap=not console.is_terminal)
 
 
 def _print_model(
@@ -85,8 +95,8 @@ def _print_model(
     columns: Sequence[str],
     sort: str | None,
     complete: bool,
-) -> list[Table]:
-    """Print one model's main table; return the tables of what did not fit into it."""
+) -> tuple[list[Table], list[str]]:
+    """Print one model's main table; return the tables of tasks and groups, and the columns that found no room."""
     every = all_columns(study, points, marks)
     order = ("tasks",) if complete else DROP_ORDER
     shown = chosen(every, columns) if columns else fitting(every, points, console.width, order)
@@ -95,17 +105,16 @@ def _print_model(
     console.print()
     console.print(Text.assemble((model, "bold"), " ", (words.parameters(points), "dim")), soft_wrap=True)
     console.print(_main_table(shown, ordered(points, sort)))
-    if not columns and (left_out := _no_room(every, shown)):
-        console.print(Text(left_out, style="dim"))
     for line in _harness_lines(points):
         console.print(line, soft_wrap=not console.is_terminal)
     for line in _failures(points):
         console.print(line, soft_wrap=not console.is_terminal)
     if columns:
-        return []
+        return [], []
+    left_out = [column.header.strip() for column in every if column not in shown and column.kind != "tasks"]
     with_tasks = len(study.task_names) > 1 and not any(column.kind == "tasks" for column in shown)
     tables = by_task_tables(study, points, console.width, with_tasks=with_tasks)
-    return tables + whole_task_tables(points, console.width)
+    return tables + whole_task_tables(points, console.width), left_out
 
 
 def _main_table(columns: Sequence[Column], points: Sequence[PointSummary]) -> Table:
@@ -115,12 +124,6 @@ def _main_table(columns: Sequence[Column], points: Sequence[PointSummary]) -> Ta
     for point in points:
         table.add_row(*(column.cell(point) for column in columns))
     return table
-
-
-def _no_room(every: Sequence[Column], shown: Sequence[Column]) -> str:
-    """Names the columns that are nowhere in the report because the terminal is narrow."""
-    left = [column.header.strip() for column in every if column not in shown and column.kind != "tasks"]
-    return f"No room for {', '.join(left)}: see --wide, or choose with --columns." if left else ""
 
 
 def _harness_lines(points: Sequence[PointSummary]) -> list[Text]:
