@@ -207,7 +207,7 @@ def test_a_machine_that_drifts_is_noise() -> None:
     quiet, drifting = (replace(slow, speed=(replace(slow.speed[0], anchor_seconds=seconds),)) for seconds in (1.2, 0.8))
     assert [verdict(usual, later) for later in (quiet, drifting)] == ["worse", "undecided"]
     [point] = find_changes(study(usual), study(drifting)).points
-    assert point.noise == ("in the new study: tg128: once more at the end it took 33% less",)
+    assert point.noise == ("in the new study: tg128: once more at the end it took 33 % less",)
     assert (point.speed[0].n_old, point.speed[0].n_new) == (3, 4)
 
 

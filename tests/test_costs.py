@@ -229,8 +229,8 @@ def test_what_doctor_found_is_told_in_lines_of_the_terminal(tmp_path: Path) -> N
     ]
     assert printed[True][-4:] == [
         "1 thing would go wrong, or slower than need be:",
-        "! a sentence about something that would go wrong on",
-        "  a machine that is like this one here",
+        "! a sentence about something that would go wrong on a",
+        "  machine that is like this one here",
         "    mend it",
     ]
     quiet = io.StringIO()

@@ -162,4 +162,4 @@ def _value(ratio: Ratio, value: float) -> str:
         return words.size(round(value))
     if ratio.unit == "tokens/s":
         return words.rate(value)
-    return f"{value:.3f}" if ratio.unit == "PPL" else f"{value:.4f}"
+    return f"{value:.3f}" if ratio.unit == "PPL" else words.nats(value)

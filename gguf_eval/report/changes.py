@@ -35,7 +35,9 @@ def print_changes(changes: Changes, console: Console) -> None:
     changes = printable(changes)
     wide = not console.is_terminal
     for when, source in (("old", changes.old), ("new", changes.new)):
-        heading = Text.assemble((when, "bold"), f"  {source.path}", (f", begun {source.created_at}", "dim"))
+        heading = Text.assemble(
+            (when, "bold"), f"  {source.path}", (f", begun {words.moment(source.created_at)}", "dim")
+        )
         console.print(heading, soft_wrap=wide)
     _print_circumstances(changes, console)
     for model in dict.fromkeys(point.model for point in changes.points):

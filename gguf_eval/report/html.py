@@ -20,6 +20,7 @@ from gguf_eval.report import words
 from gguf_eval.report.by_task import group_rows, only_task
 from gguf_eval.report.charts import MISSING_EXTRA, Chart, charts
 from gguf_eval.report.columns import TextColumn, models_of, text_columns
+from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import json_for_script, printable
 from gguf_eval.report.whole_task import WholeRow, whole_cell, whole_interval, whole_rows
 from gguf_eval.study.records import ItemRecord, StudyRecord
@@ -40,7 +41,7 @@ def to_html(record: StudyRecord, study: StudySummary) -> str:
         drawn = charts(study)
         packed, left_out = _pack(study, answers_by_task(record, study))
         bundle = bundled.result() if drawn else ""
-    sentences = [list(words.conclusion(found)) for found in conclude(study)]
+    sentences = [list(conclusion(found)) for found in conclude(study)]
     study = printable(study)
     marks = find_marks(study)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -53,6 +54,7 @@ def to_html(record: StudyRecord, study: StudySummary) -> str:
         warnings=warning_lines(study.warnings),
         models=[_model(model, points, study, marks) for model, points in models_of(study).items()],
         charts=[_chart(chart) for chart in drawn],
+        begun=words.moment(study.created_at),
         failures=[point for point in study.points if point.status == "failed"],
         left_out=left_out,
         style=_page("style.css"),

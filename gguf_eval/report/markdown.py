@@ -11,6 +11,7 @@ from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
 from gguf_eval.report.columns import TextColumn, models_of, text_columns
+from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import markdown, plain
 from gguf_eval.report.whole_task import whole_cell, whole_interval, whole_rows
 
@@ -25,10 +26,10 @@ def to_markdown(study: StudySummary) -> str:
         parts += [f"- {markdown(p.label)} failed: {markdown(p.error or '')}" for p in points if p.status == "failed"]
     parts += [f"> {markdown(caution)}" for caution in study.cautions]
     parts += [f"> {markdown(line)}" for line in warning_lines(study.warnings)]
-    parts += [markdown(line) for found in conclude(study) for line in words.conclusion(found)]
+    parts += [markdown(line) for found in conclude(study) for line in conclusion(found)]
     parts.append("#### How it was measured")
     parts.append("\n".join(f"- {markdown(line)}" for line in words.how_to_read(study, marks)))
-    parts.append(f"Measured with gguf-eval, {markdown(study.created_at)}:\n\n    {plain(study.command)}")
+    parts.append(f"Measured with gguf-eval, {markdown(words.moment(study.created_at))}:\n\n    {plain(study.command)}")
     return "\n\n".join(parts) + "\n"
 
 

@@ -15,6 +15,7 @@ from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
 from gguf_eval.report.by_task import LEGEND, by_task_tables
 from gguf_eval.report.columns import DROP_ORDER, Column, all_columns, chosen, fitting, models_of, ordered, table_width
+from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import printable
 from gguf_eval.report.scatter import Dot, best_height, scatter
 from gguf_eval.report.tables import bare_table
@@ -43,7 +44,7 @@ def print_report(
     ``wide`` prints every column, however long the lines get, and so does ``complete``, which leaves the tasks to their
     own table where they don't fit.
     """
-    sentences = [[printable(line) for line in words.conclusion(found)] for found in conclude(study)]
+    sentences = [[printable(line) for line in conclusion(found)] for found in conclude(study)]
     study = printable(study)
     ordered((), sort)  # before anything is printed
     marks = find_marks(study)

@@ -8,7 +8,6 @@ from gguf_eval.analysis.comparison import Comparison
 from gguf_eval.analysis.costs import Placing
 from gguf_eval.analysis.divergence import Figure
 from gguf_eval.analysis.marks import Marks
-from gguf_eval.analysis.recommend import Conclusion
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, SpeedSummary, StudySummary, TaskSummary
 
@@ -58,6 +57,11 @@ def duration(seconds: float) -> str:
     return f"about {minutes / 60 / 24:.0f} days"
 
 
+def moment(stored: str) -> str:
+    """A date and time, as people write it."""
+    return stored.replace("T", " ").replace("+00:00", " UTC")
+
+
 def clock_time(seconds: float) -> str:
     """A time that has passed, as a clock shows it."""
     whole = int(seconds)
@@ -95,9 +99,18 @@ def perplexity(figure: Figure) -> tuple[str, str]:
 
 def divergence(figure: Figure) -> tuple[str, str]:
     """A mean KL divergence in nats to three figures, and its interval (empty where there is none)."""
-    digits = 3 if figure.value >= 0.1 else 4 if figure.value >= 0.01 else 5
+    digits = _digits(figure.value)
     interval = "" if figure.low is None else f"{figure.low:.{digits}f}–{figure.high:.{digits}f}"
     return f"{figure.value:.{digits}f}", interval
+
+
+def nats(divergence: float) -> str:
+    """A KL divergence in nats, to three figures."""
+    return f"{divergence:.{_digits(divergence)}f}"
+
+
+def _digits(divergence: float) -> int:
+    return 3 if divergence >= 0.1 else 4 if divergence >= 0.01 else 5
 
 
 def aggregate(name: str, value: float) -> str:
@@ -162,7 +175,7 @@ def placing(found: Placing) -> str:
 
 def sources(study: StudySummary) -> list[str]:
     """The studies of a report of several."""
-    return [f"@{source.name}: {source.path}, begun {source.created_at}." for source in study.sources]
+    return [f"@{source.name}: {source.path}, begun {moment(source.created_at)}." for source in study.sources]
 
 
 def _machines(study: StudySummary) -> str:
@@ -229,71 +242,3 @@ def _task_note(summaries: Sequence[TaskSummary]) -> str:
     if truncated:
         note += f", up to {truncated} cut to fit the context"
     return note
-
-
-def conclusion(found: Conclusion) -> list[str]:
-    """The sentences a person would want: what to run and why, what is worse, what is undecided."""
-    if found.choice is found.reference:
-        lines = [f"{found.model}: run {found.reference.label}: every smaller level measured is worse, or incomplete."]
-    else:
-        lines = [_choice(found)]
-    lines.extend(_loss(point, found.reference.label) for point in found.worse)
-    lines.extend(_undecided(found))
-    lines.append(_reference(found.reference))
-    return lines
-
-
-def _undecided(found: Conclusion) -> list[str]:
-    parts = []
-    for point in found.undecided:
-        items = point.overall.items_to_settle if point.overall else None
-        parts.append(f"{point.label} (about {items:,} items would settle it)" if items else point.label)
-    return [f"Undecided against {found.reference.label}: {', '.join(parts)}."] if parts else []
-
-
-def _choice(found: Conclusion) -> str:
-    compared = found.choice.overall
-    assert compared is not None  # only points that were compared are chosen
-    clauses = []
-    if found.memory_ratio is not None:
-        clauses.append(f"{found.memory_ratio:.2f} times the memory")
-    if found.generation_ratio is not None:
-        clauses.append(f"{found.generation_ratio:.2f} times the generation speed")
-    cost = f"{' and '.join(clauses)} of {found.reference.label}"
-    if not clauses:
-        cost = f"{size(found.choice.size_bytes)} on disk instead of {size(found.reference.size_bytes)}"
-    return f"{found.model}: run {found.choice.label}: {cost}, and {_finding(compared)}."
-
-
-def _finding(compared: Comparison) -> str:
-    evidence = (
-        f"{signed_points(compared.difference.value)} points over {compared.difference.n:,} items "
-        f"(95 % interval {difference_interval(compared.difference)}; "
-        f"{several(compared.lost, 'answer')} turned wrong, {compared.gained:,} right)"
-    )
-    if compared.verdict == "same":
-        return f"as good: {evidence}"
-    if compared.verdict == "better":
-        return f"better: {evidence}"
-    if compared.difference.low < 0:
-        possible = f"{abs(compared.difference.low) * 100:.1f}"
-        return f"no loss could be shown, though up to {possible} points stay possible: {evidence}"
-    return f"no loss could be shown: {evidence}"
-
-
-def _loss(point: PointSummary, reference: str) -> str:
-    compared = point.overall
-    assert compared is not None
-    return (
-        f"{point.label} is worse than {reference}: {signed_points(compared.difference.value)} points "
-        f"(95 % interval {difference_interval(compared.difference)}, {p_value(compared.p_value)})."
-    )
-
-
-def _reference(point: PointSummary) -> str:
-    if point.origin.get("requantized"):
-        return (
-            f"The reference is {point.label}, made from a {point.origin['source_level']} file: what that file had "
-            "lost before is in every row and can't be seen here."
-        )
-    return f"The reference is {point.label}, the highest precision measured of this model."
