@@ -11,10 +11,12 @@ from test_statistics import answers, point, study, task
 
 from gguf_eval.analysis.advice import Limits, advise
 from gguf_eval.analysis.pareto import Tradeoff, pareto
+from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.summary import summarise
 from gguf_eval.analysis.versus import find_point, versus
 from gguf_eval.errors import StudyError, UsageError
 from gguf_eval.report.comparisons import print_comparisons
+from gguf_eval.report.conclusion import conclusion
 from gguf_eval.study.records import PointRecord, StudyRecord
 
 
@@ -152,6 +154,14 @@ def test_what_means_the_same_of_several_tasks_is_one_line() -> None:
         "tiny F16: the reference can't be told from chance, so a level has nothing to lose: "
         "t1: scores 25.0 % where guessing gets 25.0 %; t2: scores 25.0 % where guessing gets 50.0 %",
     )
+
+
+def test_without_costs_the_conclusion_sets_file_against_file() -> None:
+    marks = {"t1": "10" * 20}
+    summary = study([point(1, "F16", 16.0, marks), point(2, "Q4_0", 4.5, marks)], items=40)
+    (found,) = conclude(summary)
+    assert "tiny: run Q4_0: 0.00 MB on disk instead of 0.00 MB, and " in conclusion(found)[0]
+    assert "0 answers turned wrong, 0 right" in conclusion(found)[0]
 
 
 def test_a_continuation_has_no_chance_level() -> None:

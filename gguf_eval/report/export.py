@@ -3,6 +3,7 @@
 Schema 1:
 
     {"schema": 1, "study": PATH, "created_at": ..., "command": ..., "environment": {...}, "cautions": [...],
+     "warnings": [gguf_eval.analysis.sanity.ScoreWarning, ...],
      "points": [{"name", "model", "level", "bits_per_weight", "size_bytes", "parameters", "sha256",
                  "status": "complete" | "partial" | "failed", "error", "log", "origin": {...}, "is_reference",
                  "commands": [...], "memory": {"peak_rss_bytes", "method"},
@@ -14,7 +15,7 @@ Schema 1:
                                   "unscored_reasons": {REASON: COUNT}, "comparison",
                                   "divergence": gguf_eval.analysis.task_divergence.TaskDivergence | null}},
                  "averages": {"all" | GROUP: {ESTIMATE, "tasks": [...], "difference": {ESTIMATE} | null}},
-                 "texts": [gguf_eval.analysis.divergence.TextSummary, ...],
+                 "texts": [gguf_eval.analysis.divergence.TextSummary, ...], "lm_eval": {TASK: {METRIC: VALUE}},
                  "comparison": {"reference", "difference", "low", "high", "n", "gained", "lost", "left_out",
                                 "p_value", "verdict", "margin", "items_to_settle", "clusters", "method"} | null}]}
 
