@@ -15,7 +15,14 @@ import pytest
 from in_process import gguf_eval_here
 from rich.console import Console
 
-from gguf_eval.analysis.costs import context_warnings, placing, point_cost, speed_warnings, state_warnings
+from gguf_eval.analysis.costs import (
+    context_warnings,
+    noise_warnings,
+    placing,
+    point_cost,
+    speed_warnings,
+    state_warnings,
+)
 from gguf_eval.analysis.environments import environment_warnings
 from gguf_eval.machine import _cpu_quota
 from gguf_eval.report import words
@@ -43,6 +50,16 @@ def test_a_quiet_machine_gets_no_warning() -> None:
     later = {**state, "at_seconds": 10.0, "busy_seconds": 30.2, "own_seconds": 25.0, "cpu_mhz": 2900}
     assert state_warnings([state, later]) == []
     assert state_warnings([state]) == []
+
+
+def test_a_report_names_the_points_that_a_busy_machine_was_timed_on() -> None:
+    quiet = SpeedRecord("pp512", 512, (1.00, 1.01, 0.99), anchor_seconds=1.02)
+    noisy = SpeedRecord("tg128", 128, (1.0, 1.0, 1.6), anchor_seconds=1.0)
+    points = [point("Q8_0", speed=(quiet,)), point("Q4_0", speed=(noisy,))]
+    assert noise_warnings(points[:1]) == []
+    (line,) = noise_warnings(points)
+    assert "Q4_0 (tg128: the repetitions deviate by 29 % from their mean and 1 more)" in line
+    assert "Q8_0" not in line
 
 
 def test_noise_is_named_with_its_numbers() -> None:

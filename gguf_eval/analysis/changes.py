@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gguf_eval.analysis.comparison import MARGIN, Comparison
-from gguf_eval.analysis.costs import speed_warnings, state_warnings
+from gguf_eval.analysis.costs import noise_of
 from gguf_eval.analysis.date_pairs import Circumstance, PointPair, Unpaired, circumstances, pair_points, pair_tasks
 from gguf_eval.analysis.item_changes import Counted, Counts, ItemsChange, Key, compare_all, items_change
 from gguf_eval.analysis.ratios import Ratio, TextChange, Tolerances, memory_ratios, speed_ratios, text_changes
@@ -172,7 +172,7 @@ def _point_change(
         noise=tuple(
             f"in the {when} study: {'; '.join(lines)}"
             for when, point in (("old", old), ("new", new))
-            if (lines := _noise(point))
+            if (lines := noise_of(point))
         ),
     )
 
@@ -188,11 +188,6 @@ def _missing(old: PointRecord, new: PointRecord, tasks: Sequence[TaskRecord]) ->
     ):
         for where, own, others in (("old", *names), ("new", *names[::-1])):
             yield from (Unpaired(name, where, what) for name in own if name not in others)
-
-
-def _noise(point: PointRecord) -> list[str]:
-    states = point.measurement.details.get("states", ()) if point.measurement else ()
-    return [*speed_warnings(point.speed), *state_warnings(states)]
 
 
 def _findings(point: PointChange) -> list[Finding]:

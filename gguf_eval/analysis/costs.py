@@ -110,7 +110,7 @@ def point_cost(point: PointRecord) -> PointCost:
         device_memory=dict(details.get("device_memory", {})),
         placing=placing(point),
         states=tuple(details.get("states", ())),
-        warnings=(*speed_warnings(point.speed), *state_warnings(details.get("states", ()))),
+        warnings=tuple(noise_of(point)),
     )
 
 
@@ -162,6 +162,22 @@ def _test_cost(record: SpeedRecord) -> TestCost:
         statistics.median(record.first_token_seconds) if record.first_token_seconds else None,
         {source: statistics.fmean(values) for source, values in joules.items()},
     )
+
+
+def noise_of(point: PointRecord) -> list[str]:
+    """What says that the machine was not quiet while the point was timed."""
+    states = point.measurement.details.get("states", ()) if point.measurement else ()
+    return [*speed_warnings(point.speed), *state_warnings(states)]
+
+
+def noise_warnings(points: Sequence[PointRecord]) -> list[str]:
+    """One line that names the points whose times a busy machine has moved, each with the first sign of it."""
+    noisy = []
+    for point in points:
+        if found := noise_of(point):
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            noisy.append(f"{point.name} ({found[0]}{more})")
+    return [f"the machine was not quiet while speed was measured: {'; '.join(noisy)}"] if noisy else []
 
 
 def speed_warnings(records: Sequence[SpeedRecord]) -> list[str]:

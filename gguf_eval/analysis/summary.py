@@ -8,7 +8,7 @@ from typing import Any
 
 from gguf_eval.analysis.averages import Average, averages, pairs_on
 from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare
-from gguf_eval.analysis.costs import Placing, context_warnings, placing
+from gguf_eval.analysis.costs import Placing, context_warnings, noise_warnings, placing
 from gguf_eval.analysis.divergence import TextSummary, summarise_text
 from gguf_eval.analysis.environments import environment_warnings
 from gguf_eval.analysis.sanity import ScoreWarning, find_warnings
@@ -117,7 +117,7 @@ class StudySummary:
     warnings: tuple[ScoreWarning, ...] = ()
     """Scores that must not be read as results without a second look."""
     cautions: tuple[str, ...] = ()
-    """Why points should not be compared: they were measured on different machines or builds, or asked otherwise."""
+    """Why points should not be compared: measured on different machines or builds, a busy one, or asked otherwise."""
     sources: tuple[StudySource, ...] = ()
     """The studies in this report; empty where there is one."""
 
@@ -138,7 +138,12 @@ def summarise(study: StudyRecord, *, margin: float = MARGIN) -> StudySummary:
         tuple(points),
         margin,
         tuple(find_warnings(study.points, study.tasks, references)),
-        (*environment_warnings(study.points), *context_warnings(study.points), *study.cautions),
+        (
+            *environment_warnings(study.points),
+            *context_warnings(study.points),
+            *noise_warnings(study.points),
+            *study.cautions,
+        ),
         study.sources,
     )
 
