@@ -165,13 +165,14 @@ def native(options: argparse.Namespace) -> dict[str, Any]:
 
 def timed(options: argparse.Namespace) -> dict[str, Any]:
     program, ours, _ = commands(options)
-    result: dict[str, Any] = {"windows": options.chunks}
+    result: dict[str, Any] = {}
     for path in options.candidates:
         seconds: dict[str, list[tuple[float, float]]] = {"llama_perplexity": [], "ours": []}
         for _ in range(options.turns):
             for name, command in (("llama_perplexity", program), ("ours", ours)):
                 seconds[name].append(timed_command([*command, str(path)]))
         result[path.stem] = {
+            "windows": options.chunks,
             "load_average_after": os.getloadavg()[0],
             **{
                 f"{name}_{kind}_seconds": [pair[place] for pair in pairs]

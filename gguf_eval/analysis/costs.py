@@ -18,6 +18,8 @@ _OTHERS = 0.1
 """Share of the processor that others may use unmentioned."""
 _SLOWED = 0.9
 """Share of its first clock that the processor keeps unmentioned."""
+_NAMED = 4
+"""Noisy points that a report names."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,10 @@ def noise_warnings(points: Sequence[PointRecord]) -> list[str]:
         if found := noise_of(point):
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             noisy.append(f"{point.name} ({found[0]}{more})")
-    return [f"the machine was not quiet while speed was measured: {'; '.join(noisy)}"] if noisy else []
+    if not noisy:
+        return []
+    others = f"; and {len(noisy) - _NAMED} more points" if len(noisy) > _NAMED else ""
+    return [f"the machine was not quiet while speed was measured: {'; '.join(noisy[:_NAMED])}{others}"]
 
 
 def speed_warnings(records: Sequence[SpeedRecord]) -> list[str]:
