@@ -171,8 +171,7 @@ def timed(options: argparse.Namespace) -> dict[str, Any]:
         for _ in range(options.turns):
             for name, command in (("llama_perplexity", program), ("ours", ours)):
                 seconds[name].append(timed_command([*command, str(path)]))
-        result[path.stem] = {
-            "windows": options.chunks,
+        result[f"{path.stem}, {options.chunks} windows"] = {
             "load_average_after": os.getloadavg()[0],
             **{
                 f"{name}_{kind}_seconds": [pair[place] for pair in pairs]
