@@ -1,7 +1,8 @@
 """Writes many answers side by side: finished ones leave, waiting ones enter, a shared prompt is decoded once.
 
-Prompts are sorted, so that what a prompt shares with the one before it is known: one sequence, the trunk, holds the
-longest prefix that the coming prompts share, and every answer starts from a copy of it.
+Prompts are sorted, so that what a prompt shares with those after it is known: some sequences hold the prefixes that
+coming prompts share, and every answer starts from a copy of the longest. Sequences are copied and dropped as a whole,
+never cut, which every kind of memory can do.
 
 An answer does not depend on what is written beside it, nor on how many are. With weights that are multiplied in
 eight bits, a difference in the last bit of a sum grows to tenths of a logit and changes many texts; so every answer's
@@ -15,7 +16,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -25,16 +26,18 @@ from gguf_eval.machine import physical_cores
 from gguf_eval.runtime.generation_sampling import TokenChooser
 from gguf_eval.runtime.generation_text import AnswerText
 from gguf_eval.runtime.model import Context, ContextSettings, Model
-from gguf_eval.runtime.prefix import shared_length
+from gguf_eval.runtime.prefix import held_prefixes
+from gguf_eval.runtime.probe import decodes_together
 from gguf_eval.runtime.settings import EngineSettings
 from gguf_eval.runtime.vocabulary import Vocabulary
 
 FinishReason = Literal["stop", "eog", "length", "context"]
 """stop: a stop string; eog: the model ended its answer; length: the token limit; context: no room for more tokens."""
 
-_TRUNK = 0
 _WORTH_SHARING_TOKENS = 16
 """A shorter common prefix is decoded with each prompt: a decode of its own costs more."""
+_MOST_HELD = 4
+"""Nested prefixes that are held at a time: each takes as much memory as an answer."""
 _ROWS_TOGETHER = 4
 """Rows that llama.cpp's kernels for repacked weights take together."""
 _CACHE_BYTES = 2 << 30
@@ -155,20 +158,27 @@ class Generator:
         if waiting:
             waiting.sort(key=lambda answer: answer.prompt.astype(">i4").tobytes())
             self.stats.total_prompt_tokens += sum(len(answer.prompt) for answer in waiting)
-            cells = max(len(answer.prompt) + answer.room for answer in waiting)
-            cells = -(-cells // 256) * 256
-            slots = self._slots(len(waiting), cells)
-            settings = ContextSettings(
-                n_ctx=cells * (slots + 1),
-                batch_size=self.batch_size,
-                ubatch_size=self.batch_size,
-                max_sequences=slots + 1,
-                threads=self.threads,
-                unified=False,
-            ).with_engine(self.engine)
-            with self.model.open_context(settings) as context:
-                yield from _Run(self, context, deque(waiting), slots).results()
+            yield from self._write(waiting)
         self.stats.total_seconds += time.perf_counter() - began
+
+    def _write(self, waiting: list[_Answer]) -> Iterator[dict[int, Generation]]:
+        """Open a context for sorted answers, and write them."""
+        together = decodes_together(self.model, self.engine, self.threads)
+        most = _MOST_HELD if together else 0
+        held = held_prefixes([answer.prompt for answer in waiting], worth=_WORTH_SHARING_TOKENS, most=most)
+        cells = max(len(answer.prompt) + answer.room for answer in waiting)
+        one = ContextSettings(
+            n_ctx=-(-cells // 256) * 256,
+            batch_size=self.batch_size,
+            ubatch_size=self.batch_size,
+            threads=self.threads,
+            unified=False,
+        ).with_engine(self.engine)
+        depth = max(map(len, held))
+        slots = self._slots(len(waiting), one, depth) if together else 1
+        settings = replace(one, n_ctx=one.n_ctx * (depth + slots), max_sequences=depth + slots)
+        with self.model.open_context(settings) as context:
+            yield from _Run(self, context, deque(zip(waiting, held, strict=True)), depth, slots).results()
 
     def _prepare(self, index: int, request: GenerationRequest) -> _Answer | Generation:
         prompt = self.model.tokenize(request.prompt) if isinstance(request.prompt, str) else list(request.prompt)
@@ -187,26 +197,37 @@ class Generator:
             chooser=TokenChooser(request.temperature, request.top_p, request.seed),
         )
 
-    def _slots(self, waiting: int, cells: int) -> int:
-        """How many sequences answers can be written in, each with ``cells`` of the cache; the trunk has as many."""
+    def _slots(self, waiting: int, one: ContextSettings, depth: int) -> int:
+        """How many sequences answers can be written in beside ``depth`` that are held; ``one`` opens a single one."""
         together = self.rows_together
         wanted = -(-min(self.parallel, waiting) // together) * together
-        affordable = self.cache_bytes // (cells * self.model.cache_bytes_per_token) - 1
+        taken = self.model.context_bytes(one)
+        affordable = self.cache_bytes // max(1, taken.get("KV", 0) + taken.get("RS", 0)) - depth
         if affordable >= together:
             affordable -= affordable % together
         return max(1, min(wanted, affordable))
 
 
 class _Run:
-    """One call of `Generator.stream`: which answers are in which sequences, and what the cache holds."""
+    """One call of `Generator.stream`: which answers are in which sequences, and what the memory holds."""
 
-    def __init__(self, generator: Generator, context: Context, waiting: deque[_Answer], slots: int) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        context: Context,
+        waiting: deque[tuple[_Answer, tuple[int, ...]]],
+        depth: int,
+        slots: int,
+    ) -> None:
+        """``waiting``: answers with the lengths of the prefixes that are held for each. The first ``depth`` sequences
+        hold prefixes, the others answers.
+        """
         self._generator = generator
         self._context = context
         self._waiting = waiting
         self._active: dict[int, _Answer] = {}
-        self._free = list(range(slots, 0, -1))
-        self._trunk = np.empty(0, np.int32)
+        self._free = list(range(depth + slots - 1, depth - 1, -1))
+        self._held: tuple[int, ...] = ()
         self._parallel = min(generator.parallel, slots)
         self._rows_together = generator.rows_together if slots >= generator.rows_together else 1
 
@@ -215,39 +236,37 @@ class _Run:
         while self._waiting or self._active:
             finished: dict[int, Generation] = {}
             while self._waiting and len(self._active) < self._parallel:
-                finished |= self._enter(self._waiting.popleft())
+                finished |= self._enter(*self._waiting.popleft())
             if self._active:
                 finished |= self._step()
             if finished:
                 self._generator.stats.answers += len(finished)
                 yield finished
 
-    def _enter(self, answer: _Answer) -> dict[int, Generation]:
-        """Decode a prompt after what it shares with the trunk, and write the answer's first token."""
-        self._fit_trunk(answer.prompt)
+    def _enter(self, answer: _Answer, held: tuple[int, ...]) -> dict[int, Generation]:
+        """Decode a prompt after what is held of it, and write the answer's first token."""
+        self._hold(answer.prompt, held)
         answer.began = time.perf_counter()
         sequence = self._free.pop()
         self._active[sequence] = answer
-        answer.position = len(self._trunk)
-        if answer.position:
-            self._context.copy_whole(_TRUNK, sequence)
-        self._decode_prompt(sequence, answer.prompt, answer.position, read=True)
+        start = held[-1] if held else 0
+        if held:
+            self._context.copy_whole(len(held) - 1, sequence, start)
+        self._decode_prompt(sequence, answer.prompt, start, read=True)
         answer.position = len(answer.prompt)
         return self._continue_all([sequence])
 
-    def _fit_trunk(self, prompt: npt.NDArray[np.int32]) -> None:
-        """Let the trunk hold what ``prompt`` shares with the one before it or with the one after it."""
-        # The last token is decoded in any case: its logits are read.
-        shared = min(shared_length(self._trunk, prompt), len(prompt) - 1)
-        if shared < len(self._trunk):  # sorted order: no later prompt shares more
-            self._context.drop(_TRUNK, shared)
-            self._trunk = self._trunk[:shared]
-        if self._waiting:
-            following = self._waiting[0].prompt
-            common = min(shared_length(prompt, following), len(prompt) - 1, len(following) - 1)
-            if common - shared >= _WORTH_SHARING_TOKENS:
-                self._decode_prompt(_TRUNK, prompt[:common], shared, read=False)
-                self._trunk = prompt[:common]
+    def _hold(self, prompt: npt.NDArray[np.int32], lengths: tuple[int, ...]) -> None:
+        """Let the first sequences hold the prefixes of ``prompt`` with these lengths, each a copy of the one before."""
+        while self._held != lengths[: len(self._held)]:
+            self._held = self._held[:-1]
+            self._context.drop(len(self._held))
+        for level in range(len(self._held), len(lengths)):
+            start = lengths[level - 1] if level else 0
+            if level:
+                self._context.copy_whole(level - 1, level, start)
+            self._decode_prompt(level, prompt[: lengths[level]], start, read=False)
+        self._held = lengths
 
     def _decode_prompt(self, sequence: int, prompt: npt.NDArray[np.int32], start: int, *, read: bool) -> None:
         """Decode ``prompt`` from ``start`` on, and have the logits of its last token computed if they are read."""

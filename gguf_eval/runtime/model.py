@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,6 +24,8 @@ from gguf_eval.runtime.settings import CACHE_TYPES, CPU_ONLY, EngineSettings, Of
 
 MAX_SEQUENCES = 256
 """llama.cpp's compiled limit of sequences in one context (LLAMA_MAX_SEQ)."""
+_SPARSE_ATTENTION = ("attention.indexer.", "attention.compress_")
+"""Begin metadata keys of models whose caches hold more than keys and values."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,9 @@ class ContextSettings:
     cache_type_v: str = "F16"
     unified: bool = True
     """One pool of cells that sequences share, or ``n_ctx / max_sequences`` cells of its own for each."""
+    swa_full: bool = False
+    """Whether layers with a sliding window keep cells for the whole context. The library's own default is True; its
+    tools (llama-cli, llama-server, llama-bench, llama-perplexity) say False, and so does what a user runs."""
 
     def with_engine(self, engine: EngineSettings) -> ContextSettings:
         """The same with the cache types and flash attention that a job was told."""
@@ -51,6 +58,17 @@ class ContextSettings:
             cache_type_k=engine.cache_type_k,
             cache_type_v=engine.cache_type_v,
         )
+
+
+class MemoryKind(Enum):
+    """What llama.cpp remembers of the tokens of a sequence, and so what sequences may share."""
+
+    PLAIN = "plain"
+    """Keys and values of every token: a sequence can share any prefix of another, and be cut to any length."""
+    WINDOWED = "windowed"
+    """The same, but some layers keep only what their window still reaches."""
+    RECURRENT = "recurrent"
+    """A state that every token changes, in some layers or in all: only a copy of the whole can be continued."""
 
 
 class Model:
@@ -74,6 +92,8 @@ class Model:
         self.layers_on_devices, self.layer_count = offloaded_layers(log) or (0, 0)
         if not self.handle:
             raise EngineError(f"{path}: llama.cpp can't load this model; its log names the reason")
+        self.decodes_together: bool | None = None
+        """Whether sequences may share a decode; None until `gguf_eval.runtime.probe` has seen."""
         self.vocab = self._llama.llama_model_get_vocab(self.handle)
         self.vocab_size: int = self._llama.llama_vocab_n_tokens(self.vocab)
         self.trained_context: int = self._llama.llama_model_n_ctx_train(self.handle)
@@ -92,12 +112,37 @@ class Model:
             self._llama.llama_model_free(self.handle)
             self.handle = None
 
-    @property
-    def cache_bytes_per_token(self) -> int:
-        """Bytes of the key-value cache that one token takes, stored as F16."""
-        llama, handle = self._llama, self.handle
-        head_size = llama.llama_model_n_embd(handle) // max(1, llama.llama_model_n_head(handle))
-        return int(llama.llama_model_n_layer(handle) * llama.llama_model_n_head_kv(handle) * head_size * 2 * 2) or 1
+    @functools.cached_property
+    def memory(self) -> MemoryKind:
+        """What kind of memory its contexts have."""
+        llama = self._llama
+        if llama.llama_model_is_recurrent(self.handle) or llama.llama_model_is_hybrid(self.handle):
+            return MemoryKind.RECURRENT
+        if self.window or any(key.startswith(_SPARSE_ATTENTION) for key in self._metadata_keys()):
+            return MemoryKind.WINDOWED
+        return MemoryKind.PLAIN
+
+    @functools.cached_property
+    def window(self) -> int:
+        """Tokens that layers with a sliding window look back; 0 where there are none."""
+        return int(self._llama.llama_model_n_swa(self.handle))
+
+    def _metadata_keys(self) -> set[str]:
+        """The file's metadata keys without the architecture's name."""
+        keys = set()
+        buffer = ctypes.create_string_buffer(256)
+        for place in range(self._llama.llama_model_meta_count(self.handle)):
+            self._llama.llama_model_meta_key_by_index(self.handle, place, buffer, len(buffer))
+            keys.add(buffer.value.decode("utf-8", errors="replace").partition(".")[2])
+        return keys
+
+    def context_bytes(self, settings: ContextSettings) -> dict[str, int]:
+        """What a context takes, by what it holds (``KV``, ``RS``, ``output``, ``compute``), from opening one."""
+        with self.open_context(settings) as context:
+            held: dict[str, int] = {}
+            for buffer in context.buffers:
+                held[buffer.holds] = held.get(buffer.holds, 0) + buffer.size_bytes
+            return held
 
     @property
     def adds_bos(self) -> bool:
@@ -165,6 +210,7 @@ class Context:
         params.type_k = CACHE_TYPES[settings.cache_type_k.upper()]
         params.type_v = CACHE_TYPES[settings.cache_type_v.upper()]
         params.kv_unified = settings.unified
+        params.swa_full = settings.swa_full
         params.no_perf = True
         with captured_log() as log:
             self.handle = self._llama.llama_init_from_model(model.handle, params)
@@ -234,26 +280,46 @@ class Context:
         return np.ctypeslib.as_array(pointer, shape=(self.model.vocab_size,))
 
     def cut(self, length: int) -> bool:
-        """Drop what comes after the first ``length`` positions; False where this kind of cache can't."""
+        """Drop what comes after the first ``length`` positions; False where this kind of memory can't."""
+        if self.model.memory is not MemoryKind.PLAIN:
+            return False  # a window's cells may have been used again, and a recurrent state has no past
         return bool(self._llama.llama_memory_seq_rm(self.memory, -1, length, -1))
 
     def clear(self) -> None:
         """Forget every sequence."""
         self._llama.llama_memory_clear(self.memory, True)
 
-    def copy_sequence(self, source: int, target: int, length: int) -> None:
-        """Let ``target`` share the first ``length`` cells of ``source``; no data is moved."""
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Let ``target`` share the first ``length`` cells of ``source``; no data is moved. Plain memory only."""
         self._llama.llama_memory_seq_cp(self.memory, source, target, 0, length)
+        self._check_held(target, length)
 
-    def copy_whole(self, source: int, target: int) -> None:
-        """Copy all cells of ``source`` to ``target``, which works where each sequence has cells of its own too."""
+    def copy_whole(self, source: int, target: int, length: int) -> None:
+        """Let ``target`` continue from where ``source`` stands, at ``length`` tokens. Any memory can do this."""
         self._llama.llama_memory_seq_cp(self.memory, source, target, -1, -1)
+        self._check_held(target, length)
 
-    def drop(self, sequence: int, start: int = 0) -> None:
-        """Drop the positions of ``sequence`` from ``start`` on; cells that no other sequence holds become free."""
-        self._llama.llama_memory_seq_rm(self.memory, sequence, start, -1)
+    def drop(self, sequence: int) -> None:
+        """Forget a sequence; cells that no other holds become free."""
+        self._remove(sequence, -1)
 
     def keep_only(self, sequence: int, length: int) -> None:
-        """Drop everything but the first ``length`` positions of ``sequence``."""
+        """Drop everything but the first ``length`` positions of ``sequence``. Plain memory only."""
         self._llama.llama_memory_seq_keep(self.memory, sequence)
-        self._llama.llama_memory_seq_rm(self.memory, sequence, length, -1)
+        self._remove(sequence, length)
+        self._check_held(sequence, length)
+
+    def _remove(self, sequence: int, start: int) -> None:
+        if not self._llama.llama_memory_seq_rm(self.memory, sequence, start, -1):
+            raise EngineError(f"llama.cpp can't drop positions from {start} on in this model's memory")
+
+    def _check_held(self, sequence: int, length: int) -> None:
+        """Raise `EngineError` unless the memory has what a token at position ``length`` of ``sequence`` looks at."""
+        first = self._llama.llama_memory_seq_pos_min(self.memory, sequence)
+        last = self._llama.llama_memory_seq_pos_max(self.memory, sequence)
+        # A recurrent state stands for all positions before it; a window needs its own length of them.
+        reach = {MemoryKind.PLAIN: 0, MemoryKind.WINDOWED: max(0, length - self.model.window)}
+        if last != length - 1 or (length and first > reach.get(self.model.memory, last)):
+            raise EngineError(
+                f"llama.cpp's memory holds positions {first} to {last} of a sequence where {length} were decoded"
+            )

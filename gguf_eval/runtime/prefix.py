@@ -1,13 +1,16 @@
 """Plans which tokens are decoded when, so that a prefix shared by many sequences is decoded once.
 
 Sequences are sorted, which makes them the leaves of a trie in depth-first order: what a sequence shares with the one
-before it is already decoded. Nodes are cut into batches of exactly ``batch_size`` tokens. Between two batches only the
-path that the next sequence continues (the trunk) stays in the key-value cache: sorted order guarantees that no later
-sequence needs more. This module is pure: it knows tokens, never a model.
+before it is already decoded. `plan_batches` cuts the nodes into batches of exactly ``batch_size`` tokens. Between two
+batches only the path that the next sequence continues (the trunk) stays in the key-value cache: sorted order guarantees
+that no later sequence needs more. That takes a plain cache of keys and values, where any prefix of a sequence can be
+shared and kept; for other memories see `gguf_eval.runtime.branches`. This module is pure: it knows tokens, never a
+model.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,28 +21,31 @@ Tokens = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class Branch:
-    """One sequence of a batch: the cache cells it starts from."""
+class Copy:
+    """A sequence that begins as a copy of another."""
 
-    sequence: int
-    shared_length: int
-    """Leading positions of the trunk that this sequence shares; they are in the cache before the batch."""
+    source: int
+    target: int
+    length: int
+    """Leading positions of ``source`` that it shares; they are in the cache before the batch."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One decode: ``n`` tokens of the trie in depth-first order."""
+    """One decode of ``n`` tokens of the trie."""
 
     tokens: Tokens
     positions: Tokens
     sequences: tuple[tuple[int, ...], ...]
     """For each token, the sequence ids that pass through it."""
-    first_node: int
-    """Trie node of the first token; node numbers run on through the batches."""
-    branches: tuple[Branch, ...]
-    """Sequences of this batch other than the trunk; each copies its shared cells from it first."""
-    keep: tuple[int, int]
-    """(sequence, length) that stays in the cache after the batch: the next batch's trunk."""
+    nodes: Tokens
+    """For each token its node of the trie, or -1 where it is decoded again, for another path through it."""
+    copies: tuple[Copy, ...]
+    """Made before the decode."""
+    keep: tuple[int, int] | None = None
+    """(sequence, length): all that stays in the cache after the decode, the next batch's trunk; None for ``drop``."""
+    drop: tuple[int, ...] = ()
+    """Sequences that are forgotten after the decode."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +112,14 @@ def plan_batches(trie: Trie, batch_size: int, max_sequences: int) -> Iterator[Ba
     The first leaf of a batch continues the trunk, which is ``keep`` of the batch before (sequence 0, empty, at first).
     """
     ends = trie.leaf_start + trie.leaf_length - trie.leaf_shared
-    node, leaf, trunk = 0, 0, (0, 0)
+    node, leaf = 0, 0
+    trunk: tuple[int, int] = (0, 0)
     while node < trie.size:
         last = min(int(np.searchsorted(ends, node + batch_size)), len(ends) - 1, leaf + max_sequences - 1)
         stop = min(node + batch_size, int(ends[last]))
         batch = _cut(trie, range(node, stop), range(leaf, last + 1), trunk, max_sequences)
         yield batch
-        node, trunk = stop, batch.keep
+        node, trunk = stop, batch.keep or trunk
         leaf = last + 1 if stop == ends[last] else last
 
 
@@ -122,7 +129,7 @@ def _cut(trie: Trie, nodes: range, leaves: range, trunk: tuple[int, int], max_se
     free = [i for i in range(max_sequences) if i != trunk_sequence]
     members: list[list[int]] = [[] for _ in nodes]
     path: list[int] = []  # the current leaf's nodes in this batch, the first at position base
-    branches: list[Branch] = []
+    copies: list[Copy] = []
     sequence = trunk_sequence
     length = 0
     for leaf in leaves:
@@ -132,7 +139,8 @@ def _cut(trie: Trie, nodes: range, leaves: range, trunk: tuple[int, int], max_se
             base = min(base, shared)
             path = path[: shared - base]
             sequence = free[leaf - leaves.start - 1]
-            branches.append(Branch(sequence, base))
+            if base:
+                copies.append(Copy(trunk_sequence, sequence, base))
         path += range(max(start, nodes.start), end)
         length = shared + end - start
         for node in path:
@@ -144,7 +152,30 @@ def _cut(trie: Trie, nodes: range, leaves: range, trunk: tuple[int, int], max_se
         tokens=trie.tokens[nodes.start : nodes.stop],
         positions=trie.positions[nodes.start : nodes.stop],
         sequences=tuple(tuple(ids) for ids in members),
-        first_node=nodes.start,
-        branches=tuple(branches),
+        nodes=np.arange(nodes.start, nodes.stop, dtype=np.int32),
+        copies=tuple(copies),
         keep=(sequence, length),
     )
+
+
+def held_prefixes(prompts: Sequence[Tokens], *, worth: int, most: int) -> list[tuple[int, ...]]:
+    """For each of sorted prompts the lengths of its prefixes that are held while it is decoded, shortest first.
+
+    Held is what later prompts continue: at most ``most`` prefixes of ``worth`` tokens more than the one before. What is
+    held is only ever dropped or copied, never cut. A prompt's last token is always its own: its logits are read.
+    """
+    shared = [min(shared_length(a, b), len(a) - 1, len(b) - 1) for a, b in itertools.pairwise(prompts)]
+    later: list[tuple[int, ...]] = []
+    falling: tuple[int, ...] = ()  # what this prompt shares with ever later ones, shortest first
+    for length in reversed([*shared, 0]):
+        falling = (*(shorter for shorter in falling if shorter < length), length)
+        later.append(falling)
+    plan: list[tuple[int, ...]] = []
+    held: tuple[int, ...] = ()
+    for before, wanted in zip([0, *shared], reversed(later), strict=True):
+        held = tuple(length for length in held if length <= before)
+        for length in wanted:
+            if len(held) < most and length - (held[-1] if held else 0) >= worth:
+                held = (*held, length)
+        plan.append(held)
+    return plan

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from gguf_eval.machine import physical_cores
-from gguf_eval.runtime.model import MAX_SEQUENCES, Context, ContextSettings, Model
-from gguf_eval.runtime.prefix import Batch, build_trie, plan_batches
-from gguf_eval.runtime.rows import Rows, row_statistics
+from gguf_eval.runtime.model import MAX_SEQUENCES, Context, Model
+from gguf_eval.runtime.prefix import Batch, build_trie
+from gguf_eval.runtime.probe import decodes_together
+from gguf_eval.runtime.reads import Encoded, Reads, RowTaker, Taken
 from gguf_eval.runtime.settings import EngineSettings
-
-_ROWS_TAKEN_AT_ONCE = 64
-"""Rows copied together for who takes them: 50 MB at a vocabulary of 200,000."""
+from gguf_eval.runtime.shared import batches, decode_batch, open_shared
 
 
 @dataclass(frozen=True)
@@ -54,18 +51,6 @@ class Score:
         return float(np.sum(self.token_logprobs))
 
 
-class RowTaker(Protocol):
-    """Is given the logits of the requests it wants, as they are decoded."""
-
-    def begin(self, request: int, inputs: npt.NDArray[np.int32], targets: npt.NDArray[np.int32]) -> bool:
-        """Whether the rows of this request, by its place among the requests, are wanted."""
-        ...
-
-    def take(self, requests: Sequence[int], places: Sequence[int], rows: Rows) -> None:
-        """Finite rows: row i predicts target ``places[i]`` of request ``requests[i]``. Valid until this returns."""
-        ...
-
-
 @dataclass
 class ScoringStats:
     """What a scoring run did, for progress and for benchmarks."""
@@ -95,17 +80,6 @@ def encode_pair(model: Model, context: str, continuation: str) -> tuple[list[int
     return whole[:split], whole[split:]
 
 
-@dataclass(frozen=True)
-class _Encoded:
-    """One request as it is decoded."""
-
-    inputs: npt.NDArray[np.int32]
-    """All tokens but the last, which is only predicted."""
-    targets: npt.NDArray[np.int32]
-    """The continuation's tokens; the last ``len(targets)`` inputs predict them."""
-    truncated: int
-
-
 class Scorer:
     """Scores requests with one model; a context is opened for the longest request of each call."""
 
@@ -124,8 +98,7 @@ class Scorer:
         self.model = model
         self.max_tokens = max_tokens or model.trained_context
         self.batch_size = batch_size
-        # llama.cpp reserves a row of logits for every sequence, and a batch can't hold more rows than tokens.
-        self.max_sequences = min(max_sequences, batch_size)
+        self.max_sequences = max_sequences
         self.threads = threads or physical_cores()
         self.stats = ScoringStats()
 
@@ -144,7 +117,7 @@ class Scorer:
         ``taker`` has been given all rows of a request that is yielded, unless it was refused.
         """
         began = time.perf_counter()
-        encoded: dict[int, _Encoded] = {}
+        encoded: dict[int, Encoded] = {}
         refused: dict[int, Score] = {}
         for index, request in enumerate(requests):
             prepared = self._encode(request)
@@ -160,7 +133,7 @@ class Scorer:
             yield from self._decode_all(encoded, taker)
         self.stats.total_seconds += time.perf_counter() - began
 
-    def _encode(self, request: Request | TokenRequest) -> _Encoded | Score:
+    def _encode(self, request: Request | TokenRequest) -> Encoded | Score:
         if isinstance(request, TokenRequest):
             context, continuation = list(request.context), list(request.continuation)
         else:
@@ -172,129 +145,40 @@ class Scorer:
             return Score((), False, unscored_reason=reason)
         whole = np.array(context + continuation, np.int32)
         truncated = max(0, len(whole) - 1 - self.max_tokens)
-        return _Encoded(whole[truncated:-1], np.array(continuation, np.int32), truncated)
+        return Encoded(whole[truncated:-1], np.array(continuation, np.int32), truncated)
 
-    def _decode_all(self, encoded: dict[int, _Encoded], taker: RowTaker | None) -> Iterator[dict[int, Score]]:
+    def _decode_all(self, encoded: dict[int, Encoded], taker: RowTaker | None) -> Iterator[dict[int, Score]]:
         indices, entries = list(encoded), list(encoded.values())
         trie, paths = build_trie([entry.inputs for entry in entries])
-        taken = _Taken(taker, encoded) if taker else None
-        reads = _Reads(paths, [entry.targets for entry in entries], self.threads, taken)
+        reads = Reads(
+            paths, [entry.targets for entry in entries], self.threads, Taken(taker, encoded) if taker else None
+        )
         self.stats.unique_tokens += trie.size
         self.stats.total_tokens += sum(len(entry.inputs) for entry in entries)
-        cells = max(len(entry.inputs) for entry in entries) + self.batch_size
-        settings = ContextSettings(
-            n_ctx=-(-cells // 256) * 256,
+        together = decodes_together(self.model, self.engine, self.threads)
+        with open_shared(
+            self.model,
+            trie,
             batch_size=self.batch_size,
-            ubatch_size=self.batch_size,
-            max_sequences=self.max_sequences,
+            max_sequences=self.max_sequences if together else 1,
             threads=self.threads,
-        ).with_engine(self.engine)
-        with self.model.open_context(settings) as context:
-            trunk = 0
-            for batch in plan_batches(trie, self.batch_size, self.max_sequences):
-                finished = self._decode(context, batch, trunk, reads)
-                trunk = batch.keep[0]
+            engine=self.engine,
+        ) as context:
+            for batch in batches(context, trie):
+                finished = self._decode(context, batch, reads)
                 if finished:
                     yield {
                         indices[place]: Score(*reads.result(place), truncated_tokens=entries[place].truncated)
                         for place in finished
                     }
 
-    def _decode(self, context: Context, batch: Batch, trunk: int, reads: _Reads) -> list[int]:
+    def _decode(self, context: Context, batch: Batch, reads: Reads) -> list[int]:
         """Decode one batch and read its rows; return the places of the requests it finished."""
-        for branch in batch.branches:
-            if branch.shared_length:
-                context.copy_sequence(trunk, branch.sequence, branch.shared_length)
         outputs = reads.outputs(batch)
         began = time.perf_counter()
-        context.decode(batch.tokens, batch.positions, batch.sequences, outputs)
+        decode_batch(context, batch, outputs)
         self.stats.decode_seconds += time.perf_counter() - began
         rows = int(outputs.sum())
-        finished = reads.store(batch, context.logits(rows)) if rows else []
-        context.keep_only(*batch.keep)
         self.stats.output_rows += rows
         self.stats.batches += 1
-        return finished
-
-
-class _Reads:
-    """Which logits of which trie node answer which request, and what was read so far."""
-
-    def __init__(
-        self,
-        paths: Sequence[npt.NDArray[np.int32]],
-        targets: Sequence[npt.NDArray[np.int32]],
-        threads: int,
-        taken: _Taken | None,
-    ) -> None:
-        """``paths``: the trie node of each input position of a request; the last ones predict its targets."""
-        counts = np.array([len(wanted) for wanted in targets])
-        nodes = np.concatenate([path[-len(t) :] for path, t in zip(paths, targets, strict=True)])
-        order = np.argsort(nodes, kind="stable")
-        self._threads = threads
-        self._taken = taken
-        self._ends = np.cumsum(counts)
-        self._begins = self._ends - counts
-        self._nodes = nodes[order]
-        self._targets = np.concatenate(targets)[order]
-        self._owners = np.repeat(np.arange(len(targets)), counts)[order]
-        self._slots = order
-        self._missing = counts
-        self._logprobs = np.empty(len(nodes), np.float32)
-        self._greedy = np.zeros(len(nodes), bool)
-
-    def _span(self, batch: Batch) -> slice:
-        low, high = np.searchsorted(self._nodes, [batch.first_node, batch.first_node + len(batch.tokens)])
-        return slice(int(low), int(high))
-
-    def outputs(self, batch: Batch) -> npt.NDArray[np.int8]:
-        """Mark the tokens of the batch whose logits are read."""
-        marks = np.zeros(len(batch.tokens), np.int8)
-        marks[self._nodes[self._span(batch)] - batch.first_node] = 1
-        return marks
-
-    def store(self, batch: Batch, logits: npt.NDArray[np.float32]) -> list[int]:
-        """Keep what ``logits`` (rows in batch order) says; return the places of requests that are now complete."""
-        span = self._span(batch)
-        _, rows = np.unique(self._nodes[span], return_inverse=True)
-        maximum, log_total = row_statistics(logits, self._threads)
-        chosen = logits[rows, self._targets[span]]
-        slots, owners = self._slots[span], self._owners[span]
-        self._logprobs[slots] = (chosen - maximum[rows]) - log_total[rows]
-        self._greedy[slots] = chosen >= maximum[rows]
-        if self._taken is not None:
-            finite = np.isfinite(self._logprobs[slots])
-            self._taken.give(owners, slots - self._begins[owners], logits, rows, self._targets[span], finite)
-        touched, counts = np.unique(owners, return_counts=True)
-        self._missing[touched] -= counts
-        return [int(place) for place in touched[self._missing[touched] == 0]]
-
-    def result(self, place: int) -> tuple[tuple[float, ...], bool]:
-        """Log-probabilities of a complete request's targets, and whether all were the most probable token."""
-        low, high = int(self._begins[place]), int(self._ends[place])
-        return tuple(self._logprobs[low:high].tolist()), bool(self._greedy[low:high].all())
-
-
-class _Taken:
-    """The requests whose rows somebody wants."""
-
-    def __init__(self, taker: RowTaker, encoded: Mapping[int, _Encoded]) -> None:
-        self._taker = taker
-        self._requests = list(encoded)
-        self._wanted = np.array([taker.begin(i, entry.inputs, entry.targets) for i, entry in encoded.items()])
-
-    def give(
-        self,
-        owners: npt.NDArray[np.int64],
-        places: npt.NDArray[np.int64],
-        logits: npt.NDArray[np.float32],
-        rows: npt.NDArray[np.int64],
-        targets: npt.NDArray[np.int32],
-        finite: npt.NDArray[np.bool_],
-    ) -> None:
-        """Hand over what is wanted: for each target read its request, its place there and its row of ``logits``."""
-        inside = np.flatnonzero(self._wanted[owners] & finite)
-        for start in range(0, len(inside), _ROWS_TAKEN_AT_ONCE):
-            part = inside[start : start + _ROWS_TAKEN_AT_ONCE]
-            requests = [self._requests[owner] for owner in owners[part]]
-            self._taker.take(requests, places[part].tolist(), Rows(0, logits[rows[part]], targets[part]))
+        return reads.store(batch, context.logits(rows)) if rows else []
