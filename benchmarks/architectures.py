@@ -121,7 +121,7 @@ def levels(path: Path, folder: Path) -> dict[str, Any]:
     text = folder / "text.txt"
     text.write_text(TEXT, encoding="utf-8")
     steps = {
-        "imatrix": ["imatrix", str(path), str(text), "-o", str(folder / "m.gguf"), "-c", "128", "--chunks", "2"],
+        "imatrix": ["imatrix", str(path), "--text", str(text), "-o", str(folder / "m.gguf"), "-c", "128", "--chunks", "2"],
         "quantize": ["quantize", str(path), "-q", "Q4_K_M", "--imatrix", str(folder / "m.gguf"), "-o", str(folder)],
         "bench": ["bench", str(path), "-p", "32", "-n", "8", "-r", "1", "--json"],
     }
@@ -145,8 +145,8 @@ def memory(path: Path, model: Model) -> dict[str, Any]:
     predicted = predict_footprint([read_header(path)], 2048)
     return {
         "context": held, "weights": weights, "sum": weights + sum(held.values()),
-        "predicted": predicted.weights_bytes + predicted.kv_bytes + predicted.compute_bytes,
-        "cache_predicted": predicted.kv_bytes,
+        "predicted": predicted.total_bytes,
+        "cache_predicted": predicted.kv_bytes + predicted.state_bytes,
     }  # fmt: skip
 
 

@@ -127,6 +127,13 @@ class Model:
         """Tokens that layers with a sliding window look back; 0 where there are none."""
         return int(self._llama.llama_model_n_swa(self.handle))
 
+    @functools.cached_property
+    def architecture(self) -> str:
+        """llama.cpp's name of the model family."""
+        buffer = ctypes.create_string_buffer(128)
+        self._llama.llama_model_meta_val_str(self.handle, b"general.architecture", buffer, len(buffer))
+        return buffer.value.decode("utf-8", errors="replace")
+
     def _metadata_keys(self) -> set[str]:
         """The file's metadata keys without the architecture's name."""
         keys = set()

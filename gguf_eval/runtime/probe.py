@@ -24,11 +24,17 @@ _LARGEST_CHANGE = 0.1
 """Of the logits, beside their usual distance between the sequences. Measured: 0.0001 to 0.03 for levels from Q2_K to
 F16 with caches from Q4_0 to F16; 0.5 and more where a state is another's."""
 
+_KNOWN_ALONE = ("plamo2",)
+"""Architectures whose graph of several sequences ends the process: the state of sequence k is written at k * n_seqs
+(llama.cpp 0c1e57098, src/models/plamo2.cpp)."""
+
 Logits = npt.NDArray[np.float64]
 
 
 def decodes_together(model: Model, engine: EngineSettings, threads: int) -> bool:
     """Whether sequences may share a decode; found out once for a loaded model."""
+    if model.decodes_together is None and model.architecture in _KNOWN_ALONE:
+        model.decodes_together = False
     if model.decodes_together is None:
         sequences = _sequences(model)
         alone = np.stack([_alone(model, tokens, engine, threads) for tokens in sequences])
