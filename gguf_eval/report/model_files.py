@@ -45,6 +45,7 @@ def inspection(headers: Sequence[Header], size_bytes: int, footprint: Footprint)
             "cache_type": footprint.cache_type,
             "weights_bytes": footprint.weights_bytes,
             "kv_bytes": footprint.kv_bytes,
+            "state_bytes": footprint.state_bytes,
             "compute_bytes": footprint.compute_bytes,
             "repacked_bytes": footprint.repacked_bytes,
             "total_bytes": footprint.total_bytes,
@@ -72,6 +73,7 @@ def inspection_text(found: Mapping[str, Any]) -> str:
         ("memory", f"{size(memory['total_bytes'])} predicted for {memory['context']:,} tokens, one sequence"),
         ("  weights", size(memory["weights_bytes"])),
         ("  KV cache", f"{size(memory['kv_bytes'])} at {memory['cache_type']}"),
+        *([("  states", f"{size(memory['state_bytes'])} of recurrent layers")] * bool(memory["state_bytes"])),
         ("  compute", f"{size(memory['compute_bytes'])} (estimate, for batches of 512)"),
         *(
             [("  repacked", f"{size(memory['repacked_bytes'])} copied for this processor")]

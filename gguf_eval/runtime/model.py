@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_eval.errors import EngineError
+from gguf_eval.files.engine_reasons import context_failure, decode_failure, load_failure
 from gguf_eval.machine import physical_cores
 from gguf_eval.runtime.bindings import library
 from gguf_eval.runtime.devices import offload_parameters
-from gguf_eval.runtime.log import buffers_in, captured_log, offloaded_layers
+from gguf_eval.runtime.log import buffers_in, captured_log, offloaded_layers, take_reason, watch_log
 from gguf_eval.runtime.settings import CACHE_TYPES, CPU_ONLY, EngineSettings, Offload
 
 MAX_SEQUENCES = 256
@@ -42,6 +43,9 @@ class ContextSettings:
     cache_type_v: str = "F16"
     unified: bool = True
     """One pool of cells that sequences share, or ``n_ctx / max_sequences`` cells of its own for each."""
+    swa_full: bool = False
+    """Whether layers with a sliding window keep cells for the whole context. The library's own default is True; its
+    tools (llama-cli, llama-server, llama-bench, llama-perplexity) say False, and so does what a user runs."""
 
     def with_engine(self, engine: EngineSettings) -> ContextSettings:
         """The same with the cache types and flash attention that a job was told."""
@@ -68,15 +72,31 @@ class Model:
         params.no_alloc = no_alloc
         if no_alloc:
             params.load_mode = self._llama.LLAMA_LOAD_MODE_NONE  # a mapped file can't be left unread
+        watch_log()
+        take_reason()
         with captured_log() as log:
             self.handle = self._llama.llama_model_load_from_file(os.fsencode(path), params)
         self.buffers = buffers_in(log)
         self.layers_on_devices, self.layer_count = offloaded_layers(log) or (0, 0)
         if not self.handle:
-            raise EngineError(f"{path}: llama.cpp can't load this model; its log names the reason")
+            raise EngineError(f"{path}: llama.cpp can't load this model: {load_failure(take_reason())}")
+        self._check_continues_text(path)
         self.vocab = self._llama.llama_model_get_vocab(self.handle)
         self.vocab_size: int = self._llama.llama_vocab_n_tokens(self.vocab)
         self.trained_context: int = self._llama.llama_model_n_ctx_train(self.handle)
+
+    def _check_continues_text(self, path: Path) -> None:
+        """Refuse what the header did not tell: llama.cpp would abort, or answer with numbers that mean nothing."""
+        llama = self._llama
+        kinds = {
+            "a diffusion model": llama.llama_model_is_diffusion(self.handle),
+            "a model with an encoder": llama.llama_model_has_encoder(self.handle),
+            "a model without a decoder": not llama.llama_model_has_decoder(self.handle),
+        }
+        found = next((kind for kind, is_it in kinds.items() if is_it), None)
+        if found is not None:
+            self.close()
+            raise EngineError(f"{path}: a language model that continues a text is needed, to llama.cpp this is {found}")
 
     def __enter__(self) -> Model:
         return self
@@ -165,14 +185,15 @@ class Context:
         params.type_k = CACHE_TYPES[settings.cache_type_k.upper()]
         params.type_v = CACHE_TYPES[settings.cache_type_v.upper()]
         params.kv_unified = settings.unified
+        params.swa_full = settings.swa_full
         params.no_perf = True
+        take_reason()
         with captured_log() as log:
             self.handle = self._llama.llama_init_from_model(model.handle, params)
         self.buffers = buffers_in(log)
         if not self.handle:
             raise EngineError(
-                f"llama.cpp can't open a context of {settings.n_ctx} tokens; "
-                "its log names the reason: try a smaller --ctx or batch"
+                f"llama.cpp can't open a context of {settings.n_ctx} tokens: {context_failure(take_reason())}"
             )
         self.memory = self._llama.llama_get_memory(self.handle)
 
@@ -216,7 +237,7 @@ class Context:
         batch.logits = outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
         status = self._llama.llama_decode(self.handle, batch)
         if status != 0:
-            raise EngineError(f"llama_decode failed with status {status}; llama.cpp's log names the reason")
+            raise EngineError(f"llama_decode failed with status {status}: {decode_failure(take_reason())}")
         self.synchronize()
 
     def synchronize(self) -> None:

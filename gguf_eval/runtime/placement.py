@@ -16,6 +16,7 @@ from gguf_eval.errors import EngineError
 from gguf_eval.files.cache import model_parts
 from gguf_eval.files.footprint import Footprint, cpu_features, layer_sizes, predict_footprint
 from gguf_eval.files.header import Header, read_header
+from gguf_eval.files.kinds import check_continues_text
 from gguf_eval.machine import memory_limit_bytes
 from gguf_eval.runtime.bindings import build_info
 from gguf_eval.runtime.devices import Device, check_layers_possible, chosen_devices
@@ -56,6 +57,7 @@ def open_placed(
     path: Path, engine: EngineSettings, context: ContextSettings, shortest: int | None = None
 ) -> tuple[Model, Placement]:
     """The same, and where the layers went. ``shortest``: tokens that the context may be reduced to."""
+    check_continues_text(path)
     context = context.with_engine(engine)
     devices = chosen_devices(engine.offload)
     check_layers_possible(engine.offload, devices)
@@ -107,9 +109,15 @@ def _needs(headers: Sequence[Header], context: ContextSettings, devices: int) ->
     @functools.cache
     def needs(tokens: int) -> Need:
         predicted = predict_footprint(
-            headers, tokens, cache_type=keys, cache_type_v=values, features=features, batch=context.ubatch_size
+            headers,
+            tokens,
+            cache_type=keys,
+            cache_type_v=values,
+            features=features,
+            batch=context.ubatch_size,
+            flash_attention=context.flash_attention != 0,
         )
-        sizes = layer_sizes(headers, tokens, cache_type=keys, cache_type_v=values)
+        sizes = layer_sizes(headers, tokens, cache_type=keys, cache_type_v=values, batch=context.ubatch_size)
         return Need(predicted, sizes, (predicted.compute_bytes,) * devices)
 
     return needs
