@@ -1,6 +1,6 @@
 """What each layer of a model keeps of the tokens it has seen, by the file's metadata: caches that grow and states.
 
-The rules are llama.cpp's own (``llama-hparams.cpp``, ``llama_model::create_memory`` and the ``load_arch_hparams`` of each
+The rules are llama.cpp's own (``llama-hparams.cpp``, ``llama_model::create_memory``, ``load_arch_hparams`` of each
 family); where its code ties a rule to a family's name, so do the tables here.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gguf_eval.files.header import ArraySummary, Header
+from gguf_eval.files.kinds import MEMORYLESS
 
 _CELLS_STEP = 256
 """llama.cpp pads caches that don't hold the whole context to a multiple of so many cells."""
@@ -86,7 +87,11 @@ def cache_layout(header: Header) -> tuple[LayerMemory, ...]:
     state = _state_bytes(facts) if any(recurrent) else 0
     layers = []
     for layer in range(facts.layers):
-        attends = layer < facts.trunk and not (recurrent[layer] and facts.family != "falcon-h1")
+        attends = (
+            layer < facts.trunk
+            and facts.family not in MEMORYLESS
+            and not (recurrent[layer] and facts.family != "falcon-h1")
+        )
         caches = _caches(facts, layer, windows[layer]) * loops if attends else ()
         layers.append(LayerMemory(caches, state if recurrent[layer] else 0))
     return tuple(layers)
@@ -229,10 +234,8 @@ def _windows(facts: Facts) -> list[int]:
         return none
     period = facts.number("attention.sliding_window_pattern", _WINDOW_PERIODS[facts.family])
     dense = 0 if facts.family in _DENSE_FIRST else period - 1
-    return [
-        window if layer < facts.trunk and (not period or layer % period != dense) else 0
-        for layer in range(facts.layers)
-    ]
+    windowed = [not period or layer % period != dense for layer in range(facts.trunk)]
+    return [window * number for number in windowed] + none[facts.trunk :]
 
 
 def _padded(cells: int) -> int:

@@ -53,6 +53,8 @@ class Footprint:
     """The second, reordered copy of matrices that the processor computes faster with."""
     state_bytes: int = 0
     """States of recurrent layers, whatever the context."""
+    source: str = "header"
+    """Of the figures for cache, states and compute buffer: ``header`` or ``llama.cpp``."""
     activation_bytes: int = 0
     """What of the compute buffer is used when only one row of logits is read, as in generating."""
     vocabulary_bytes: int = 0
@@ -99,7 +101,7 @@ def predict_footprint(
 
     Caches with a sliding window hold the window and a batch, as llama.cpp's tools have it, not the whole context.
     ``features``: the processor's instruction sets by llama.cpp's names (``AVX2``), which decide what is repacked;
-    ``batch``: tokens computed at once; ``flash_attention``: whether attention is computed without its matrix of weights.
+    ``batch``: tokens computed at once; ``flash_attention``: whether attention keeps no matrix of weights.
     """
     kinds = [_cache_type(cache_type), _cache_type(cache_type_v or cache_type)]
     header = headers[0]

@@ -228,9 +228,9 @@ def parse_header(data: bytes | mmap.mmap, *, long_arrays: bool = False) -> Heade
 
 def _unknown_version(version: int) -> str:
     if version == 1:
-        return "GGUF version 1, of August 2023, which llama.cpp reads no more; versions 2 and 3 are known"
+        return "GGUF version 1, of August 2023, which llama.cpp reads no more (versions 2 and 3 are known)"
     if version & 0xFFFF == 0:
-        return "a big-endian GGUF; the little-endian one is needed"
+        return "it is big-endian, a little-endian one is needed"
     return f"GGUF version {version}; versions 2 and 3 are known"
 
 

@@ -15,13 +15,13 @@ from gguf_eval.errors import ModelFileError
 from gguf_eval.files.cache import model_parts
 from gguf_eval.files.header import Header, read_header
 
-_DIFFUSION = frozenset(("dream", "llada", "llada-moe", "rnd1"))
-_ENCODERS = frozenset(
-    ("bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2", "jina-bert-v3", "eurobert", "modern-bert",
-     "gemma-embedding", "llama-embed", "t5encoder")
+_ENCODER = (
+    "bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2", "jina-bert-v3", "eurobert", "modern-bert",
+    "gemma-embedding", "llama-embed", "t5encoder",
 )  # fmt: skip
-_DRAFTS = frozenset(("eagle3", "dflash", "gemma4-assistant"))
-_SOUND = frozenset(("wavtokenizer-dec", "qwen3tts", "pockettts"))
+_DIFFUSION = ("dream", "llada", "llada-moe", "rnd1")
+_DRAFT = ("eagle3", "dflash", "gemma4-assistant")
+_SOUND = ("wavtokenizer-dec", "qwen3tts", "pockettts")
 _RANKING = 4
 """llama.cpp's number of the pooling that gives a score instead of a vector."""
 _LORA = re.compile(r"\.lora_[ab]$")
@@ -43,12 +43,40 @@ class Kind:
         return f"this is {self.name}; {self.advice}"
 
 
+DIFFUSION = Kind(
+    "a diffusion model, which fills in a text in any order",
+    "the likelihood of its next token has no meaning: take a model that writes in order",
+)
+EMBEDDING = Kind("an embedding or encoder model, which sees a whole text at once", "take a model that continues a text")
+CLASSIFIER = Kind("a model that classifies or ranks texts", "take a model that continues a text")
+ENCODER_DECODER = Kind(
+    "an encoder-decoder model, which reads one text and writes another", "only models that continue a text can be asked"
+)
+SOUND = Kind("a model of sound", "take a language model")
+DRAFT = Kind("a draft model, which guesses for another", "name the model that it guesses for", is_model=False)
+_FAMILIES = {
+    **dict.fromkeys(_ENCODER, EMBEDDING),
+    **dict.fromkeys(_DIFFUSION, DIFFUSION),
+    **dict.fromkeys(_DRAFT, DRAFT),
+    **dict.fromkeys(_SOUND, SOUND),
+    "t5": ENCODER_DECODER,
+}
+"""By ``general.architecture``, as llama.cpp names it."""
+MEMORYLESS = frozenset((*_ENCODER, *_DIFFUSION)) - {"llama-embed"}
+"""Families of which llama.cpp remembers nothing from one batch to the next."""
+
+
 def check_continues_text(path: Path) -> None:
     """Raise `ModelFileError` unless the model file at ``path`` can be asked how a text goes on."""
     first = read_header(path)
     kind = other_kind([first] if "split.no" in first.metadata else [read_header(part) for part in model_parts(path)])
     if kind is not None:
-        raise ModelFileError(f"{path}: a language model that continues a text is needed, {kind.text}")
+        raise ModelFileError(refusal(path, kind))
+
+
+def refusal(path: Path, kind: Kind) -> str:
+    """The message that refuses to ask a file of this kind."""
+    return f"{path}: a language model that continues a text is needed, {kind.text}"
 
 
 def check_is_model(path: Path) -> None:
@@ -101,24 +129,13 @@ def _no_weights(headers: Sequence[Header]) -> Kind | None:
 
 
 def _other_model(header: Header) -> Kind | None:
-    """Whole models that are asked in another way."""
+    """Whole models that are asked in another way: by the family's name, or by what the metadata say of any family."""
     family = header.architecture
+    if family in _FAMILIES:
+        return _FAMILIES[family]
     pooling = header.metadata.get(f"{family}.pooling_type", 0)
-    if family in _DIFFUSION or any(key.startswith("diffusion.") for key in header.metadata):
-        name = f"a diffusion model ({family}), which fills in a text in any order"
-        return Kind(name, "the likelihood of its next token has no meaning: take a model that writes in order")
-    if family == "t5":
-        name = f"an encoder-decoder model ({family}), which reads a text and writes another"
-        return Kind(name, "only models that continue a text are supported")
-    if family in _DRAFTS:
-        name = f"a draft model ({family}), which guesses for another model"
-        return Kind(name, "name the model that it guesses for", is_model=False)
-    if family in _SOUND:
-        return Kind(f"a model of sound ({family})", "take a language model")
+    if any(key.startswith("diffusion.") for key in header.metadata):
+        return DIFFUSION
     if f"{family}.classifier.output_labels" in header.metadata or pooling == _RANKING:
-        return Kind(f"a model that classifies or ranks texts ({family})", "take one that continues a text")
-    causal = header.metadata.get(f"{family}.attention.causal", True)
-    if family in _ENCODERS or not causal or pooling:
-        name = f"an embedding or encoder model ({family}), which turns a whole text into a vector"
-        return Kind(name, "take a model that continues a text")
-    return None
+        return CLASSIFIER
+    return EMBEDDING if pooling or not header.metadata.get(f"{family}.attention.causal", True) else None

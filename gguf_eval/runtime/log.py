@@ -17,15 +17,16 @@ from gguf_eval.runtime.bindings import library
 _DEBUG, _WARNING, _ERROR, _CONTINUED = 1, 3, 4, 5
 """ggml's log levels; a continued line has the level of the one before."""
 _BUFFER = re.compile(r"(?:^|: )\s*(\S+)\s+(model|KV|RS|output|compute) buffer size\s*=\s*([0-9.]+) MiB")
+_CACHE = re.compile(r"^llama_kv_cache: size =\s*([0-9.]+) MiB")
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers")
 _KEPT_LINES = 200
 
 _HARMLESS = re.compile(
     r"full-size SWA cache|n_ctx_(per_)?seq|n_ctx is not divisible|control-looking token|attribute to USER_DEFINED|"
     r"from EOG list|add_bos_token' to 'true' for Gemma|special_pad_id instead|unused tensor|mmap|madvise|fadvise|mlock|"
-    r"munlock|VirtualLock|WorkingSetSize|[Bb]uffered IO?|Prefetch|munmap|Unmap|CloseHandle|graph reuse|yarn_attn_factor|"
-    r"does not match expectation|is assigned to device|pipeline parallelism|sharing with layer|padding V cache|"
-    r"find a memory slot|removing memory module entries"
+    r"munlock|VirtualLock|WorkingSetSize|[Bb]uffered IO?|Prefetch|munmap|Unmap|CloseHandle|graph reuse|"
+    r"yarn_attn_factor|does not match expectation|is assigned to device|pipeline parallelism|sharing with layer|"
+    r"padding V cache|find a memory slot|removing memory module entries"
 )
 """Warnings that say nothing of answers: how files are read, how memory is laid out, what llama.cpp has put right."""
 
@@ -72,7 +73,7 @@ def _keep_notices(level: int, lines: Sequence[str]) -> None:
 
 
 def take_warnings() -> list[str]:
-    """What llama.cpp has warned of since it was last asked, but for the harmless; a function's lines are one warning."""
+    """What llama.cpp has warned of since it was last asked, but for the harmless; one for each function."""
     by_function: dict[str, list[str]] = {}
     while _watch.warnings:
         function, text = split_function(line := _watch.warnings.popleft())
@@ -127,14 +128,23 @@ def _listener(listen: Callable[[int, list[str]], None]) -> Any:
 
 
 def buffers_in(lines: Sequence[str]) -> tuple[Buffer, ...]:
-    """The buffers that log lines name, in their order; those of no size are left out."""
+    """The buffers that log lines name, in their order; those of no size are left out.
+
+    A load that allocates nothing gives the size of a cache in another line: it is all put where its first buffer is.
+    """
     found = []
+    unallocated = ""
     for line in lines:
-        match = _BUFFER.search(line)
+        match, cache = _BUFFER.search(line), _CACHE.search(line)
         if match:
             size = round(float(match[3]) * 2**20)
             if size:
                 found.append(Buffer(match[1], match[2], size))
+            elif match[2] == "KV":
+                unallocated = unallocated or match[1]
+        elif cache and unallocated:
+            found.append(Buffer(unallocated, "KV", round(float(cache[1]) * 2**20)))
+            unallocated = ""
     return tuple(found)
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gguf_eval.errors import EngineError
+from gguf_eval.errors import EngineError, ModelFileError
 from gguf_eval.files.engine_reasons import context_failure, decode_failure, load_failure
+from gguf_eval.files.kinds import DIFFUSION, EMBEDDING, ENCODER_DECODER, refusal
 from gguf_eval.machine import physical_cores
 from gguf_eval.runtime.bindings import library
 from gguf_eval.runtime.devices import offload_parameters
@@ -64,7 +65,7 @@ class Model:
         """Load ``path`` with the layers where ``offload`` says; ``no_alloc`` only works out what memory it would take.
 
         Without a number of layers all are offloaded: `runtime.placement.open_model` chooses one. Raises `EngineError`
-        when llama.cpp refuses, `UsageError` for a device that is not there.
+        when llama.cpp refuses, `ModelFileError` for another kind of model, `UsageError` for a device that is not there.
         """
         self._llama = library()
         params = self._llama.llama_model_default_params()
@@ -88,15 +89,16 @@ class Model:
     def _check_continues_text(self, path: Path) -> None:
         """Refuse what the header did not tell: llama.cpp would abort, or answer with numbers that mean nothing."""
         llama = self._llama
-        kinds = {
-            "a diffusion model": llama.llama_model_is_diffusion(self.handle),
-            "a model with an encoder": llama.llama_model_has_encoder(self.handle),
-            "a model without a decoder": not llama.llama_model_has_decoder(self.handle),
-        }
-        found = next((kind for kind, is_it in kinds.items() if is_it), None)
-        if found is not None:
+        kind = None
+        if llama.llama_model_is_diffusion(self.handle):
+            kind = DIFFUSION
+        elif not llama.llama_model_has_decoder(self.handle):
+            kind = EMBEDDING
+        elif llama.llama_model_has_encoder(self.handle):
+            kind = ENCODER_DECODER
+        if kind is not None:
             self.close()
-            raise EngineError(f"{path}: a language model that continues a text is needed, to llama.cpp this is {found}")
+            raise ModelFileError(refusal(path, kind))
 
     def __enter__(self) -> Model:
         return self

@@ -78,8 +78,8 @@ def run_text(
     """Run one model; with ``reference`` also compare it, with ``store`` keep it as a reference for others.
 
     ``on_rows`` is told tokens scored and tokens in all, ``on_memory`` the bytes that the worker takes, ``on_warning``
-    what llama.cpp warns of. A stored reference must be there before a model is compared with it, unless the request is exact. Raises `EngineError` where
-    the worker fails.
+    what llama.cpp warns of. A stored reference must be there before a model is compared with it, unless the request is
+    exact. Raises `EngineError` where the worker fails.
     """
     job = TextJob(
         model=str(model.path),
