@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from gguf_eval.errors import EngineError, ModelFileError, UsageError
 from gguf_eval.files.cache import model_sha256
-from gguf_eval.files.engine_reasons import context_failure, load_failure, reason_in
+from gguf_eval.files.engine_reasons import context_failure, decode_failure, load_failure, reason_in
 from gguf_eval.files.imatrix_collect import Collector
 from gguf_eval.files.imatrix_file import Imatrix, read_imatrix, write_imatrix
 from gguf_eval.files.kinds import check_is_model
@@ -181,16 +181,16 @@ def _run_chunk(context: Any, chunk: NDArray[np.int32], collector: Collector) -> 
             batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
             # All outputs are asked for, or the last layer would only see the rows that are.
             batch.logits[i] = 1
-        status = llama_cpp.llama_decode(context, batch)
+        with engine_log(forward=True) as log:
+            status = llama_cpp.llama_decode(context, batch)
         llama_cpp.llama_synchronize(context)
     finally:
         llama_cpp.llama_batch_free(batch)
     if collector.failure is not None:
         raise collector.failure
     if status:
-        raise EngineError(
-            f"llama.cpp could not decode a chunk of {len(chunk)} tokens (status {status}); its log says why"
-        )
+        reason = decode_failure(_reason(log))
+        raise EngineError(f"llama.cpp could not decode a chunk of {len(chunk)} tokens (status {status}): {reason}")
     collector.next_batch()
     collector.check_finite()
 
