@@ -138,7 +138,7 @@ def test_a_run_tells_once_what_llama_cpp_warns_of(tmp_path: Path, monkeypatch: p
     assert "llama.cpp warns: missing pre-tokenizer type" in report.stdout + report.stderr
 
 
-def test_perplexity_tells_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_perplexity_and_previews_tell_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GGUF_EVAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     write_model(tmp_path / "tiny.gguf", tokenizer=without_pre_tokenizer)
@@ -146,3 +146,7 @@ def test_perplexity_tells_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     done = gguf_eval_here("perplexity", "tiny.gguf", "--text", "text.txt", "-c", "64", "--threads", "1")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("llama.cpp warns: missing pre-tokenizer type") == 1
+    write_task(tmp_path, 3)
+    shown = gguf_eval_here("tasks", "show", "count.toml", "--model", "tiny.gguf")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stderr.count("llama.cpp warns: missing pre-tokenizer type") == 1

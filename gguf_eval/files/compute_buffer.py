@@ -16,8 +16,8 @@ from gguf_eval.files.header import Header
 _F32_BYTES, _F16_BYTES = 4, 2
 _NO_FLASH_ATTENTION = frozenset(("grok",))
 """Families for which llama.cpp switches it off."""
-_PER_LAYER_COPIES = 4
-"""Of the embeddings that some models add in each layer."""
+_PER_LAYER_MADE, _PER_LAYER_KEPT = 4, 2
+"""Copies of the embeddings that some models add in each layer, when they are made and while layers are computed."""
 _RWKV_HIDDEN_STATES = 18
 
 
@@ -30,6 +30,8 @@ class Batch:
     rows: int
     """Tokens of the batch."""
     flash_attention: bool
+    copied: tuple[bool, bool] = (False, False)
+    """Whether keys, and values, are kept in F32: flash attention copies those of a layer to F16."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +50,18 @@ def compute_bytes(headers: Sequence[Header], layout: Sequence[LayerMemory], batc
     """Return the estimate for a model with these headers (one for each part) and caches."""
     facts = Facts(headers[0])
     vocabulary = vocabulary_size(headers)
-    per_layer = _per_layer_width(headers)
+    added = _per_layer_width(headers)
     flash = batch.flash_attention and facts.family not in _NO_FLASH_ATTENTION
     weights = 0 if flash else facts.heads * batch.context * any(layer.caches for layer in layout)
-    widest = max(
-        _attention_width(facts) + weights, _feed_forward_width(facts, headers), _recurrent_width(facts, layout)
-    )
-    activations = _F32_BYTES * (widest + _PER_LAYER_COPIES * per_layer + _index_width(facts, batch))
+    copies = _copied_numbers(facts, layout, batch) * _F16_BYTES if flash else 0
+    around = _PER_LAYER_KEPT * added + _index_width(facts, batch)
+    attention = batch.rows * _F32_BYTES * (_attention_width(facts) + weights + around) + copies
+    others = max(_feed_forward_width(facts, headers), _recurrent_width(facts, layout)) + around
     mask = _mask_bytes(layout, batch, _F16_BYTES if flash else _F32_BYTES)
+    activations = max(attention, batch.rows * _F32_BYTES * max(others, _PER_LAYER_MADE * added))
     return ComputeBytes(
         logits_bytes=batch.rows * _F32_BYTES * (vocabulary + 2 * facts.width),
-        activation_bytes=batch.rows * (activations + mask),
+        activation_bytes=activations + batch.rows * mask,
         output_bytes=_F32_BYTES * vocabulary,
     )
 
@@ -76,6 +79,20 @@ def _mask_bytes(layout: Sequence[LayerMemory], batch: Batch, number_bytes: int) 
     """For each row: a mask over the whole context, and another over the cells of sliding windows."""
     lengths = {cache.window: cache.cells(batch.context, batch.rows) for layer in layout for cache in layer.caches[:1]}
     return number_bytes * sum(lengths.values())
+
+
+def _copied_numbers(facts: Facts, layout: Sequence[LayerMemory], batch: Batch) -> int:
+    """Keys and values of the layer that has most; compressed values are a part of the keys, and copied too."""
+    keys, values = batch.copied
+    within = facts.value_length
+    return max(
+        (
+            cache.cells(batch.context, batch.rows) * (keys * cache.keys + values * (cache.values or within))
+            for layer in layout
+            for cache in layer.caches[:1]
+        ),
+        default=0,
+    )
 
 
 def _attention_width(facts: Facts) -> int:

@@ -11,9 +11,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from gguf_eval.errors import UsageError, nearest
-from gguf_eval.files.cache_layout import LayerMemory, cache_layout
+from gguf_eval.files.cache_layout import SPARSE, LayerMemory, cache_layout
 from gguf_eval.files.compute_buffer import Batch, compute_bytes, vocabulary_size
-from gguf_eval.files.header import Header
+from gguf_eval.files.header import ArraySummary, Header
 from gguf_eval.files.plan import stored_bytes
 
 _CONTEXT_STEP = 256
@@ -23,14 +23,15 @@ _BATCH = 512
 CACHE_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL")
 
 
-_VOCABULARY_BYTES = 340
-"""What llama.cpp's tokenizer keeps for an entry of the vocabulary: text, score, hash tables, merges (measured)."""
+_TOKEN_BYTES, _MERGE_BYTES = 165, 185
+"""What llama.cpp's tokenizer keeps for a token (text, score, hash tables), and for a merge (measured)."""
 _LIBRARY_BYTES = 3 << 20
 """Code and tables of llama.cpp that loading a model brings in (measured)."""
 _REPACKED = {"Q4_0": "AVX2", "Q4_K": "AVX2", "IQ4_NL": "AVX2", "MXFP4": "AVX2", "Q2_K": "AVX512"}
 _REPACKED_ARM = frozenset(("Q4_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "MXFP4", "Q8_0"))
 """Types whose matrices the processor gets a second, reordered copy of, by the instructions that it takes
 (ggml-cpu/repack.cpp); on ARM it takes DOTPROD or MATMUL_INT8."""
+_SPARSE_NOTE = "sparse attention: the compute buffer is a rough estimate"
 _REPACK_ROWS = 8
 """Only matrices with a multiple of so many rows."""
 
@@ -108,7 +109,9 @@ def predict_footprint(
     tokens = _rounded_context(header, context)
     rows = min(batch, tokens)
     layout = cache_layout(header)
-    computed = compute_bytes(headers, layout, Batch(tokens, rows, flash_attention))
+    computed = compute_bytes(
+        headers, layout, Batch(tokens, rows, flash_attention, (kinds[0] == "F32", kinds[1] == "F32"))
+    )
     return Footprint(
         context=tokens,
         cache_type=kinds[0] if kinds[0] == kinds[1] else f"{kinds[0]}/{kinds[1]}",
@@ -118,7 +121,8 @@ def predict_footprint(
         repacked_bytes=_repacked(headers, features),
         state_bytes=sum(layer.state_bytes for layer in layout),
         activation_bytes=computed.activation_bytes,
-        vocabulary_bytes=_VOCABULARY_BYTES * vocabulary_size(headers),
+        notes=(_SPARSE_NOTE,) * (header.architecture in SPARSE),
+        vocabulary_bytes=_TOKEN_BYTES * vocabulary_size(headers) + _MERGE_BYTES * _merges(header),
     )
 
 
@@ -175,6 +179,11 @@ def _kv_bytes(layer: LayerMemory, tokens: int, rows: int, kinds: Sequence[str]) 
         for width, kind in zip((cache.keys, cache.values), kinds, strict=True)
         if width
     )
+
+
+def _merges(header: Header) -> int:
+    found = header.metadata.get("tokenizer.ggml.merges", [])
+    return found.count if isinstance(found, ArraySummary) else len(found)
 
 
 def _repacked(headers: Sequence[Header], features: Collection[str]) -> int:

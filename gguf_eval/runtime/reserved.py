@@ -28,4 +28,5 @@ def reserved_footprint(path: Path, context: ContextSettings, predicted: Footprin
         compute_bytes=held.get("compute", 0) + held.get("output", 0),
         activation_bytes=min(predicted.activation_bytes, held.get("compute", 0)),
         source="llama.cpp",
+        notes=(),
     )
