@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sqlite3
 from pathlib import Path
@@ -91,6 +92,27 @@ def test_warnings_are_kept_until_asked_for(tmp_path: Path) -> None:
         model.open_context(ContextSettings(n_ctx=512, swa_full=True)).close()
     assert take_warnings() == []
     assert take_reason() == ""
+
+
+def test_a_flood_of_warnings_hides_none_and_is_told_once() -> None:
+    from gguf_eval.runtime.bindings import library
+
+    watch_log()
+    take_warnings()
+    callback = library().llama_log_callback()
+    library().llama_log_get(ctypes.byref(callback), ctypes.byref(ctypes.c_void_p()))
+    callback(3, b"load: missing pre-tokenizer type, using: 'default'\n", None)
+    for token in range(300):
+        callback(3, b"load: control-looking token: %6d '<x>' was not control-type\n" % token, None)
+    for position in range(300):
+        callback(3, b"find_slot: non-consecutive token position %d after 0 for sequence 3\n" % position, None)
+        if position == 150:
+            first = take_warnings()
+    assert first == [
+        "missing pre-tokenizer type, using: 'default'",
+        "non-consecutive token position 0 after 0 for sequence 3",
+    ]
+    assert take_warnings() == ["non-consecutive token position 151 after 0 for sequence 3"]
 
 
 def test_the_log_is_watched_whoever_else_listens() -> None:

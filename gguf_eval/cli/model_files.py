@@ -174,7 +174,7 @@ def inspect(
     ] = None,
     json_output: Json = False,
 ) -> None:
-    """Show what a model file says of itself, and the memory it will need. Only its header is read."""
+    """Show what a model file says of itself, and the memory it will need. No weights are read."""
     from dataclasses import replace
 
     from gguf_eval.files.footprint import predict_footprint

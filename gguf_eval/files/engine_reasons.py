@@ -20,6 +20,11 @@ def split_function(line: str) -> tuple[str, str]:
     return (match[1], line[match.end() :].strip()) if match else ("", line.strip())
 
 
+def without_numbers(line: str) -> str:
+    """What lines have in common that say the same of one token, layer or tensor and another."""
+    return re.sub(r"\d+", "", line)
+
+
 def reason_in(lines: Iterable[str], *, errors_only: bool = True) -> str:
     """The reason that lines of llama.cpp's log give, in one line; empty where they give none.
 

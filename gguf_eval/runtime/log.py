@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from gguf_eval.files.engine_reasons import reason_in, split_function
+from gguf_eval.files.engine_reasons import reason_in, split_function, without_numbers
 from gguf_eval.runtime.bindings import library
 
 _DEBUG, _WARNING, _ERROR, _CONTINUED = 1, 3, 4, 5
@@ -68,19 +68,23 @@ def watch_log() -> None:
 
 
 def _keep_notices(level: int, lines: Sequence[str]) -> None:
-    if level in (_WARNING, _ERROR):
-        (_watch.warnings if level == _WARNING else _watch.errors).extend(lines)
+    if level == _ERROR:
+        _watch.errors.extend(lines)
+    elif level == _WARNING:  # a model can have more harmless ones than are kept
+        _watch.warnings.extend(line for line in lines if not _HARMLESS.search(line))
 
 
 def take_warnings() -> list[str]:
-    """What llama.cpp has warned of since it was last asked, but for the harmless; one for each function."""
-    by_function: dict[str, list[str]] = {}
+    """What llama.cpp has warned of since it was last asked, but for the harmless; one for each function.
+
+    Lines that differ in numbers only are told once.
+    """
+    by_function: dict[str, dict[str, str]] = {}
     while _watch.warnings:
-        function, text = split_function(line := _watch.warnings.popleft())
-        said = by_function.setdefault(function, [])
-        if re.search(r"\w", text) and not _HARMLESS.search(line) and text not in said:
-            said.append(text)
-    return ["; ".join(said) for said in by_function.values() if said]
+        function, text = split_function(_watch.warnings.popleft())
+        if re.search(r"\w", text):
+            by_function.setdefault(function, {}).setdefault(without_numbers(text), text)
+    return ["; ".join(said.values()) for said in by_function.values()]
 
 
 def take_reason() -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gguf_eval.files.engine_reasons import without_numbers
 from gguf_eval.runtime.settings import EngineSettings
 from gguf_eval.study.events import MemoryTaken, Observer, stage
 from gguf_eval.study.jobs import TextJob
@@ -158,8 +159,8 @@ def run_observed(
     told: set[str] = set()
 
     def note(text: str) -> None:
-        if text not in told:
-            told.add(text)
+        if without_numbers(text) not in told:
+            told.add(without_numbers(text))
             observer.note(f"{point}: llama.cpp warns: {text}")
 
     with stage(observer, point, "text", request.text.name) as advance:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gguf_eval.files.engine_reasons import without_numbers
 from gguf_eval.files.model_file import ModelFile
 from gguf_eval.study.events import MemoryTaken, Observer
 from gguf_eval.study.jobs import Job
@@ -67,7 +68,7 @@ def run_job(
 def warn(state: RunState, point: PlannedPoint, text: str) -> None:
     """Tell of llama.cpp's warning about a point, once in a run, and keep it in the run's environment."""
     told = state.environment.setdefault("warnings", {}).setdefault(point.name, [])
-    if text not in told:
+    if all(without_numbers(text) != without_numbers(other) for other in told):
         told.append(text)
         state.observer.note(f"{point.name}: llama.cpp warns: {text}")
         state.study.save_environment(state.run, state.environment)
