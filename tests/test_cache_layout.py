@@ -231,7 +231,8 @@ def test_llama_cpp_reserves_what_is_predicted(tmp_path: Path, experts: int, flas
         )
         reserved = reserved_footprint(path, settings, predicted)
         assert (predicted.source, reserved.source) == ("header", "llama.cpp")
-        assert (reserved.kv_bytes, reserved.state_bytes) == (predicted.kv_bytes, 0)
+        assert reserved.kv_bytes == pytest.approx(predicted.kv_bytes, abs=0.006 * MIB), "the log has two decimals"
+        assert reserved.state_bytes == predicted.state_bytes == 0
         # Quantized caches are rotated, which takes some hidden states more.
         assert predicted.compute_bytes == pytest.approx(reserved.compute_bytes, rel=0.25, abs=MIB // 2)
 
