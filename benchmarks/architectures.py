@@ -121,7 +121,18 @@ def levels(path: Path, folder: Path) -> dict[str, Any]:
     text = folder / "text.txt"
     text.write_text(TEXT, encoding="utf-8")
     steps = {
-        "imatrix": ["imatrix", str(path), "--text", str(text), "-o", str(folder / "m.gguf"), "-c", "128", "--chunks", "2"],
+        "imatrix": [
+            "imatrix",
+            str(path),
+            "--text",
+            str(text),
+            "-o",
+            str(folder / "m.gguf"),
+            "-c",
+            "128",
+            "--chunks",
+            "2",
+        ],
         "quantize": ["quantize", str(path), "-q", "Q4_K_M", "--imatrix", str(folder / "m.gguf"), "-o", str(folder)],
         "bench": ["bench", str(path), "-p", "32", "-n", "8", "-r", "1", "--json"],
     }

@@ -49,8 +49,8 @@ def write_values(path: Path) -> Path:
         else:
             kind = {str: kinds.STRING, float: kinds.FLOAT32, bool: kinds.BOOL}[type(value)]
             writer.add_key_value(key, value, kind)
-    writer.add_array("long", list(range(65)))
-    writer.add_array("long words", [f"w{i}" for i in range(65)])
+    writer.add_array("long", list(range(513)))
+    writer.add_array("long words", [f"w{i}" for i in range(513)])
     writer.add_tensor("a", np.ones((3, 32), np.float32))
     writer.add_tensor("b", np.ones((2, 5), np.float16))
     writer.add_tensor("c", np.zeros((4, 34), np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q8_0)
@@ -92,13 +92,13 @@ def test_every_type_of_metadata(small: Path) -> None:
     for key, value in VALUES.items():
         assert header.metadata[key] == value, key
     assert header.metadata["yes"] is True
-    assert header.metadata["long"] == list(range(65))
-    assert header.metadata["long words"] == [f"w{i}" for i in range(65)]
+    assert header.metadata["long"] == list(range(513))
+    assert header.metadata["long words"] == [f"w{i}" for i in range(513)]
 
 
 def test_long_arrays_are_summed_up(small: Path) -> None:
     header = read_header(small)
-    assert header.metadata["long"] == header.metadata["long words"] == ArraySummary(65)
+    assert header.metadata["long"] == header.metadata["long words"] == ArraySummary(513)
     assert header.metadata["words"] == VALUES["words"]
 
 
@@ -237,10 +237,18 @@ def test_deeply_nested_arrays_are_refused(scratch: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "begins with b''"),
-        (b"PK\x03\x04zip", r"begins with b'PK\\x03\\x04'; name a .gguf file, or convert a checkpoint first"),
-        (b"GGUF" + struct.pack("<I", 1), "GGUF version 1; versions 2 and 3 are known"),
-        (b"GGUF" + struct.pack(">I", 3), "GGUF version 50331648"),  # a big-endian file
+        (b"", "a GGUF file is needed, this one is empty; get it again"),
+        (b"what?", "begins with b'what'; name a .gguf file, or convert a checkpoint first"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "this is a git-lfs pointer, .* with 'git lfs pull'"),
+        (b"\n<!DOCTYPE html>\n<html>", "this is a web page, not the file itself; get the file from its download link"),
+        (b"<HTML>", "this is a web page"),
+        (b"PK\x03\x04zip", "this is a PyTorch checkpoint or ZIP archive"),
+        (b"\x1f\x8b\x08", "this is a gzip archive; unpack it first"),
+        (b"tjgg\x03\0\0\0", "this is a model in a format before GGUF"),
+        (struct.pack("<Q", 7) + b'{"a":1}', "this is a safetensors file; convert the checkpoint"),
+        (b"GGUF" + struct.pack("<I", 1), "GGUF version 1, of August 2023, which llama.cpp reads no more"),
+        (b"GGUF" + struct.pack("<I", 9), "GGUF version 9; versions 2 and 3 are known"),
+        (b"GGUF" + struct.pack(">I", 3), "it is big-endian, a little-endian one is needed"),
         (b"GGUF" + struct.pack("<IQQ", 3, 2**60, 2**60), "goes on past the end of the file"),
     ],
 )

@@ -29,10 +29,19 @@ def job(model: Path, limit: int, n_ctx: int = 256) -> SpeedJob:
 def test_a_model_that_can_not_fit_is_refused_before_it_is_loaded(tiny_f32: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with pytest.raises(
-        EngineError, match=r"needs about \d+ MB of memory at a context of 100096.*--max-memory allows 90 MiB"
+        EngineError, match=r"needs about \d+ MB of memory at a context of 300032.*--max-memory allows 90 MiB"
     ):
-        run_in_worker(job(tiny_f32, 90 * MIB, n_ctx=100_000), log, lambda event: None)
+        run_in_worker(job(tiny_f32, 90 * MIB, n_ctx=300_000), log, lambda event: None)
     assert "load_tensors" not in log.read_text(encoding="utf-8")
+
+
+def test_where_it_nearly_fits_llama_cpp_is_asked_first(tiny_f32: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with pytest.raises(EngineError, match=r"needs about \d+ MB of memory at a context of 100096.*KV cache 102 MB"):
+        run_in_worker(job(tiny_f32, 110 * MIB, n_ctx=100_000), log, lambda event: None)
+    said = log.read_text(encoding="utf-8")
+    assert "load_mode = none" in said
+    assert "CPU KV buffer size =     0.00 MiB" in said
 
 
 def test_a_worker_that_takes_more_than_it_may_is_ended(tiny_f32: Path, tmp_path: Path) -> None:

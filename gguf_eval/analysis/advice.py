@@ -290,6 +290,7 @@ def predict_memory(point: PointRecord, context: int, features: frozenset[str]) -
             cache_type=point.settings.get("cache_type_k", "F16"),
             cache_type_v=point.settings.get("cache_type_v", "F16"),
             features=features,
+            flash_attention=point.settings.get("flash_attention", -1) != 0,
         )
     except (GgufEvalError, OSError):
         return None

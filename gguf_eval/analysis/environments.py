@@ -1,4 +1,4 @@
-"""Whether points that are compared were measured alike."""
+"""Whether points that are compared were measured alike, and what llama.cpp said of them."""
 
 from __future__ import annotations
 
@@ -38,6 +38,18 @@ def environment_warnings(points: Sequence[PointRecord]) -> list[str]:
             what = "studies" if any(point.study for point in points) else "points"
             warnings.append(f"these {what} were not measured alike ({title}): {parts}")
     return warnings
+
+
+def library_warnings(points: Sequence[PointRecord]) -> list[str]:
+    """What llama.cpp warned of when it ran these points, one line for each warning."""
+    named: dict[str, list[str]] = {}
+    for point in points:
+        for environment in point.environments:
+            for text in environment.get("warnings", {}).get(point.name, ()):
+                names = named.setdefault(text, [])
+                if point.name not in names:
+                    names.append(point.name)
+    return [f"{', '.join(names)}: llama.cpp warns: {text}" for text, names in named.items()]
 
 
 def _value(environment: Mapping[str, Any], group: str, key: str) -> Any:

@@ -10,7 +10,7 @@ from gguf_eval.analysis.averages import Average, averages, pairs_on
 from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare
 from gguf_eval.analysis.costs import Placing, context_warnings, noise_warnings, placing
 from gguf_eval.analysis.divergence import TextSummary, summarise_text
-from gguf_eval.analysis.environments import environment_warnings
+from gguf_eval.analysis.environments import environment_warnings, library_warnings
 from gguf_eval.analysis.sanity import ScoreWarning, find_warnings
 from gguf_eval.analysis.statistics import Estimate, mean_and_deviation, wilson
 from gguf_eval.analysis.task_divergence import TaskDivergence, task_divergence
@@ -139,6 +139,7 @@ def summarise(study: StudyRecord, *, margin: float = MARGIN) -> StudySummary:
         margin,
         tuple(find_warnings(study.points, study.tasks, references)),
         (
+            *library_warnings(study.points),
             *environment_warnings(study.points),
             *context_warnings(study.points),
             *noise_warnings(study.points),

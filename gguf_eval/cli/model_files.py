@@ -174,18 +174,30 @@ def inspect(
     ] = None,
     json_output: Json = False,
 ) -> None:
-    """Show what a model file says of itself, and the memory it will need. Only its header is read."""
+    """Show what a model file says of itself, and the memory it will need. No weights are read."""
+    from dataclasses import replace
+
     from gguf_eval.files.footprint import predict_footprint
+    from gguf_eval.files.kinds import other_kind
     from gguf_eval.files.remote import inspect_headers
     from gguf_eval.report.model_files import inspection, inspection_text
+    from gguf_eval.runtime.settings import CPU_ONLY, EngineSettings
     from gguf_eval.study.doctor import build_features
+    from gguf_eval.study.footprint import local_footprint
 
     headers, size_bytes = inspect_headers(file)
     # Checked before a process is started for the features of this build.
-    predict_footprint(headers, ctx, cache_type=cache_type, cache_type_v=cache_type_v)
-    footprint = predict_footprint(
-        headers, ctx, cache_type=cache_type, cache_type_v=cache_type_v, features=build_features()
-    )
+    footprint = predict_footprint(headers, ctx, cache_type=cache_type, cache_type_v=cache_type_v)
+    kind = other_kind(headers)
+    if kind is not None:
+        footprint = replace(footprint, notes=(*footprint.notes, f"can't be asked how a text goes on: {kind.text}"))
+    elif Path(file).exists():
+        types = (cache_type.upper(), (cache_type_v or cache_type).upper())
+        footprint = local_footprint(Path(file), ctx, EngineSettings(CPU_ONLY, *types), footprint)
+    else:
+        footprint = predict_footprint(
+            headers, ctx, cache_type=cache_type, cache_type_v=cache_type_v, features=build_features()
+        )
     found = inspection(headers, size_bytes, footprint)
     if json_output:
         print_json(found)

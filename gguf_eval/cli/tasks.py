@@ -17,6 +17,7 @@ from gguf_eval.cli.options import (
     model_source_path,
     split_names,
     stdout,
+    warn,
 )
 from gguf_eval.errors import UsageError
 
@@ -79,7 +80,9 @@ def show(
         task = given if fewshot is None else with_shots(given, fewshot)
         found = load_items(task, fetch=_fetch(mirror), limit=None if ids else limit, seed=seed, ids=ids)
         if model:
-            asked = preview(task, found, model_source_path(model, None), settings)
+            warnings: list[str] = []
+            asked = preview(task, found, model_source_path(model, None), settings, warnings.append)
+            warn(tuple(f"llama.cpp warns: {text}" for text in dict.fromkeys(warnings)))
             typer.echo(items_text([asked_item_text(*pair) for pair in zip(found, asked, strict=True)]))
         else:
             typer.echo(items_text([item_text(item) for item in found]))

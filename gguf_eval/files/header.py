@@ -17,13 +17,24 @@ from gguf_eval.errors import ModelFileError
 from gguf_eval.files.ggml_types import block_shape, file_type_name, type_name
 
 MAGIC = b"GGUF"
-LONG_ARRAY = 64
-"""Arrays longer than this are read as an `ArraySummary` unless the caller asks for them."""
+LONG_ARRAY = 512
+"""Arrays longer than this, the most layers that llama.cpp takes, are read as an `ArraySummary` unless asked for."""
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MAX_DIMENSIONS = 4
 _LENGTH = struct.Struct("<Q")
+_TELLING_BYTES = 256
+_OLD = "a model in a format before GGUF, which llama.cpp reads no more; get it as GGUF"
+_FOREIGN = {
+    b"version https://git-lfs": "a git-lfs pointer, not the file it stands for; get the file with 'git lfs pull'",
+    b"<!doctype html": "a web page, not the file itself; get the file from its download link (on the hub: /resolve/)",
+    b"<html": "a web page, not the file itself; get the file from its download link (on the hub: /resolve/)",
+    b"PK\x03\x04": "a PyTorch checkpoint or ZIP archive; unpack it, or convert the checkpoint from its safetensors",
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"tjgg": _OLD, b"fmgg": _OLD, b"lmgg": _OLD,
+}  # fmt: skip
+"""By the bytes that such files begin with; text in lower case."""
 _MIN_BYTES_PER_KEY = 8 + 4 + 1  # length of the name, value type, and a value of one byte
 _MIN_BYTES_PER_TENSOR = 8 + 4 + 8 + 4 + 8
 
@@ -198,7 +209,7 @@ def parse_header(data: bytes | mmap.mmap, *, long_arrays: bool = False) -> Heade
         raise ValueError("the file does not begin with 'GGUF'")
     version = cursor.scalar("I")
     if version not in (2, 3):
-        raise ValueError(f"GGUF version {version}; versions 2 and 3 are known")
+        raise ValueError(_unknown_version(version))
     tensor_count, key_count = cursor.scalar("Q"), cursor.scalar("Q")
     if key_count * _MIN_BYTES_PER_KEY + tensor_count * _MIN_BYTES_PER_TENSOR > cursor.size:
         raise Truncated
@@ -213,6 +224,14 @@ def parse_header(data: bytes | mmap.mmap, *, long_arrays: bool = False) -> Heade
         raise ValueError(f"general.alignment is {alignment!r}; it must be a positive number of bytes")
     data_offset = -(-cursor.position // alignment) * alignment
     return Header(version, metadata, tensors, data_offset)
+
+
+def _unknown_version(version: int) -> str:
+    if version == 1:
+        return "GGUF version 1, of August 2023, which llama.cpp reads no more (versions 2 and 3 are known)"
+    if version & 0xFFFF == 0:
+        return "it is big-endian, a little-endian one is needed"
+    return f"GGUF version {version}; versions 2 and 3 are known"
 
 
 def _check_numbers(metadata: Mapping[str, Any]) -> None:
@@ -244,6 +263,19 @@ def _tensors(cursor: _Cursor, count: int) -> Iterator[TensorInfo]:
         yield TensorInfo(name, shape, storage, offset, elements // block * block_bytes)
 
 
+def foreign_file(start: bytes) -> str:
+    """Say what a file that begins with these bytes is, and what to do: the end of a sentence on what was needed."""
+    if not start:
+        return "this one is empty; get it again"
+    text = start.lstrip()[:64].lower()
+    for mark, found in _FOREIGN.items():
+        if (text if mark.isascii() and mark.islower() else start).startswith(mark):
+            return f"this is {found}"
+    if start[8:9] == b"{":  # behind the length of its header
+        return "this is a safetensors file; convert the checkpoint that it belongs to"
+    return f"this one begins with {start[:4]!r}; name a .gguf file, or convert a checkpoint first"
+
+
 def read_header(path: Path, *, long_arrays: bool = False) -> Header:
     """Read and check the header of the GGUF at ``path``; the weights are not read, their extent is checked."""
     try:
@@ -251,12 +283,9 @@ def read_header(path: Path, *, long_arrays: bool = False) -> Header:
         if path.is_dir():
             raise ModelFileError(f"{path}: a GGUF file is needed, this is a folder; name the .gguf file in it")
         with path.open("rb") as file:
-            start = file.read(4)
-            if start != MAGIC:
-                raise ModelFileError(
-                    f"{path}: a GGUF file is needed, this one begins with {start!r}; "
-                    "name a .gguf file, or convert a checkpoint first"
-                )
+            start = file.read(_TELLING_BYTES)
+            if not start.startswith(MAGIC):
+                raise ModelFileError(f"{path}: a GGUF file is needed, {foreign_file(start)}")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 header = parse_header(data, long_arrays=long_arrays)
     except FileNotFoundError:

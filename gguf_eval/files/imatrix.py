@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from gguf_eval.errors import EngineError, ModelFileError, UsageError
 from gguf_eval.files.cache import model_sha256
-from gguf_eval.files.header import read_header
+from gguf_eval.files.engine_reasons import context_failure, decode_failure, load_failure, reason_in
 from gguf_eval.files.imatrix_collect import Collector
 from gguf_eval.files.imatrix_file import Imatrix, read_imatrix, write_imatrix
+from gguf_eval.files.kinds import check_is_model
 from gguf_eval.files.provenance import PREFIX, package_version
-from gguf_eval.files.quantize_call import native_path
+from gguf_eval.files.quantize_call import engine_log, native_path
 from gguf_eval.machine import physical_cores
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def make_imatrix(request: ImatrixRequest, on_progress: Callable[[tuple[int, int]
     model, text and settings. ``on_progress`` is told chunks done and chunks in all. Raises `UsageError`,
     `ModelFileError` or `EngineError`.
     """
-    read_header(request.model)
+    check_is_model(request.model)
     sha256 = model_sha256(request.model)
     collector = Collector(with_output=request.with_output)
     partial = request.output.with_name(request.output.name + ".partial")
@@ -124,9 +125,10 @@ def _open(stack: ExitStack, request: ImatrixRequest, collector: Collector) -> tu
     llama_cpp.llama_backend_init()
     model_params = llama_cpp.llama_model_default_params()
     model_params.n_gpu_layers = request.gpu_layers
-    loaded = llama_cpp.llama_model_load_from_file(native_path(request.model), model_params)
+    with engine_log(forward=True) as log:
+        loaded = llama_cpp.llama_model_load_from_file(native_path(request.model), model_params)
     if not loaded:
-        raise EngineError(f"{request.model}: llama.cpp could not load it; its log says why")
+        raise EngineError(f"{request.model}: llama.cpp can't load this model: {load_failure(_reason(log))}")
     stack.callback(llama_cpp.llama_model_free, loaded)
     vocabulary = llama_cpp.llama_model_get_vocab(loaded)
     tokens = _tokenize(vocabulary, request.text)
@@ -136,14 +138,20 @@ def _open(stack: ExitStack, request: ImatrixRequest, collector: Collector) -> tu
     params.n_seq_max = 1
     params.n_threads = params.n_threads_batch = request.threads or physical_cores()
     params.cb_eval = collector.callback
-    context = llama_cpp.llama_init_from_model(loaded, params)
+    with engine_log(forward=True) as log:
+        context = llama_cpp.llama_init_from_model(loaded, params)
     if not context:
         raise EngineError(
-            f"{request.model}: llama.cpp could not make a context of {request.chunk_tokens} tokens; its log says why"
+            f"{request.model}: llama.cpp can't open a context of {request.chunk_tokens} tokens: "
+            + context_failure(_reason(log))
         )
     stack.callback(llama_cpp.llama_free, context)
     bos = llama_cpp.llama_vocab_bos(vocabulary) if llama_cpp.llama_vocab_get_add_bos(vocabulary) else None
     return context, tokens, bos
+
+
+def _reason(log: list[str]) -> str:
+    return reason_in("".join(log).splitlines(), errors_only=False)
 
 
 def _tokenize(vocabulary: Any, text: str) -> NDArray[np.int32]:
@@ -173,16 +181,16 @@ def _run_chunk(context: Any, chunk: NDArray[np.int32], collector: Collector) -> 
             batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
             # All outputs are asked for, or the last layer would only see the rows that are.
             batch.logits[i] = 1
-        status = llama_cpp.llama_decode(context, batch)
+        with engine_log(forward=True) as log:
+            status = llama_cpp.llama_decode(context, batch)
         llama_cpp.llama_synchronize(context)
     finally:
         llama_cpp.llama_batch_free(batch)
     if collector.failure is not None:
         raise collector.failure
     if status:
-        raise EngineError(
-            f"llama.cpp could not decode a chunk of {len(chunk)} tokens (status {status}); its log says why"
-        )
+        reason = decode_failure(_reason(log))
+        raise EngineError(f"llama.cpp could not decode a chunk of {len(chunk)} tokens (status {status}): {reason}")
     collector.next_batch()
     collector.check_finite()
 

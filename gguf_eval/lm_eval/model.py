@@ -21,6 +21,7 @@ from gguf_eval.lm_eval.generation import parse_generation
 from gguf_eval.runtime.bindings import keep_log
 from gguf_eval.runtime.chat import ChatTemplates
 from gguf_eval.runtime.generation import GenerationRequest, Generator
+from gguf_eval.runtime.log import take_warnings
 from gguf_eval.runtime.model import ContextSettings
 from gguf_eval.runtime.placement import DEFAULT_CONTEXT, open_model
 from gguf_eval.runtime.scoring import Score, Scorer, TokenRequest
@@ -50,6 +51,8 @@ class GgufEvalLM(TemplateLM):  # type: ignore[misc]
         engine = self.arguments.engine
         wanted = ContextSettings(n_ctx=self.arguments.n_ctx or DEFAULT_CONTEXT, batch_size=self.arguments.batch_size)
         self.model = open_model(self.path, engine, wanted)
+        for warning in take_warnings():
+            _log.warning("llama.cpp: %s", warning)
         self.chat = ChatTemplates(read_header(model_parts(self.path)[0]).metadata, self.model)
         self._template: str | None = None
         self.scorer = Scorer(

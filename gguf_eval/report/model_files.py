@@ -45,10 +45,12 @@ def inspection(headers: Sequence[Header], size_bytes: int, footprint: Footprint)
             "cache_type": footprint.cache_type,
             "weights_bytes": footprint.weights_bytes,
             "kv_bytes": footprint.kv_bytes,
+            "state_bytes": footprint.state_bytes,
             "compute_bytes": footprint.compute_bytes,
             "repacked_bytes": footprint.repacked_bytes,
             "total_bytes": footprint.total_bytes,
             "resident_bytes": footprint.resident_bytes,
+            "source": footprint.source,
             "notes": list(footprint.notes),
         },
     }
@@ -72,7 +74,8 @@ def inspection_text(found: Mapping[str, Any]) -> str:
         ("memory", f"{size(memory['total_bytes'])} predicted for {memory['context']:,} tokens, one sequence"),
         ("  weights", size(memory["weights_bytes"])),
         ("  KV cache", f"{size(memory['kv_bytes'])} at {memory['cache_type']}"),
-        ("  compute", f"{size(memory['compute_bytes'])} (estimate, for batches of 512)"),
+        *([("  states", f"{size(memory['state_bytes'])} of recurrent layers")] * bool(memory["state_bytes"])),
+        ("  compute", f"{size(memory['compute_bytes'])} ({_by(memory['source'])}, for batches of 512)"),
         *(
             [("  repacked", f"{size(memory['repacked_bytes'])} copied for this processor")]
             * bool(memory["repacked_bytes"])
@@ -81,6 +84,10 @@ def inspection_text(found: Mapping[str, Any]) -> str:
         *[("  note", note) for note in memory["notes"]],
     ]
     return "\n".join(f"{label:<16} {value}" for label, value in rows)
+
+
+def _by(source: str) -> str:
+    return "llama.cpp's own figure" if source == "llama.cpp" else "estimate"
 
 
 def steps_json(steps: Iterable[Step]) -> list[dict[str, Any]]:

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gguf_eval.errors import EngineError
+from gguf_eval.errors import EngineError, ModelFileError
+from gguf_eval.files.engine_reasons import context_failure, decode_failure, load_failure
+from gguf_eval.files.kinds import DIFFUSION, EMBEDDING, ENCODER_DECODER, refusal
 from gguf_eval.machine import physical_cores
 from gguf_eval.runtime.bindings import library
 from gguf_eval.runtime.devices import offload_parameters
-from gguf_eval.runtime.log import buffers_in, captured_log, offloaded_layers
+from gguf_eval.runtime.log import buffers_in, captured_log, offloaded_layers, take_reason, watch_log
 from gguf_eval.runtime.settings import CACHE_TYPES, CPU_ONLY, EngineSettings, Offload
 
 MAX_SEQUENCES = 256
@@ -78,7 +80,7 @@ class Model:
         """Load ``path`` with the layers where ``offload`` says; ``no_alloc`` only works out what memory it would take.
 
         Without a number of layers all are offloaded: `runtime.placement.open_model` chooses one. Raises `EngineError`
-        when llama.cpp refuses, `UsageError` for a device that is not there.
+        when llama.cpp refuses, `ModelFileError` for another kind of model, `UsageError` for a device that is not there.
         """
         self._llama = library()
         params = self._llama.llama_model_default_params()
@@ -86,17 +88,34 @@ class Model:
         params.no_alloc = no_alloc
         if no_alloc:
             params.load_mode = self._llama.LLAMA_LOAD_MODE_NONE  # a mapped file can't be left unread
+        watch_log()
+        take_reason()
         with captured_log() as log:
             self.handle = self._llama.llama_model_load_from_file(os.fsencode(path), params)
         self.buffers = buffers_in(log)
         self.layers_on_devices, self.layer_count = offloaded_layers(log) or (0, 0)
         if not self.handle:
-            raise EngineError(f"{path}: llama.cpp can't load this model; its log names the reason")
+            raise EngineError(f"{path}: llama.cpp can't load this model: {load_failure(take_reason())}")
+        self._check_continues_text(path)
         self.decodes_together: bool | None = None
         """Whether sequences may share a decode; None until `gguf_eval.runtime.probe` has seen."""
         self.vocab = self._llama.llama_model_get_vocab(self.handle)
         self.vocab_size: int = self._llama.llama_vocab_n_tokens(self.vocab)
         self.trained_context: int = self._llama.llama_model_n_ctx_train(self.handle)
+
+    def _check_continues_text(self, path: Path) -> None:
+        """Refuse what the header did not tell: llama.cpp would abort, or answer with numbers that mean nothing."""
+        llama = self._llama
+        kind = None
+        if llama.llama_model_is_diffusion(self.handle):
+            kind = DIFFUSION
+        elif not llama.llama_model_has_decoder(self.handle):
+            kind = EMBEDDING
+        elif llama.llama_model_has_encoder(self.handle):
+            kind = ENCODER_DECODER
+        if kind is not None:
+            self.close()
+            raise ModelFileError(refusal(path, kind))
 
     def __enter__(self) -> Model:
         return self
@@ -219,13 +238,13 @@ class Context:
         params.kv_unified = settings.unified
         params.swa_full = settings.swa_full
         params.no_perf = True
+        take_reason()
         with captured_log() as log:
             self.handle = self._llama.llama_init_from_model(model.handle, params)
         self.buffers = buffers_in(log)
         if not self.handle:
             raise EngineError(
-                f"llama.cpp can't open a context of {settings.n_ctx} tokens; "
-                "its log names the reason: try a smaller --ctx or batch"
+                f"llama.cpp can't open a context of {settings.n_ctx} tokens: {context_failure(take_reason())}"
             )
         self.memory = self._llama.llama_get_memory(self.handle)
 
@@ -269,7 +288,7 @@ class Context:
         batch.logits = outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
         status = self._llama.llama_decode(self.handle, batch)
         if status != 0:
-            raise EngineError(f"llama_decode failed with status {status}; llama.cpp's log names the reason")
+            raise EngineError(f"llama_decode failed with status {status}: {decode_failure(take_reason())}")
         self.synchronize()
 
     def synchronize(self) -> None:

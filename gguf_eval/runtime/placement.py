@@ -1,7 +1,7 @@
 """Opens a model where it fits: refuses what can't, and chooses the number of layers on devices where left free to.
 
-The choice is made from the header (weights and KV cache by layer are exact), corrected by a load that allocates nothing
-and names llama.cpp's own compute buffers; when an allocation fails all the same, fewer layers are tried. Where the
+The choice is made from the header (weights, KV cache and states by layer are exact), corrected by a load that allocates
+nothing and names llama.cpp's own compute buffers; when an allocation fails all the same, fewer are tried. Where the
 context may be reduced, it is, as far as that lets more layers fit, or the model fit at all.
 """
 
@@ -16,15 +16,19 @@ from gguf_eval.errors import EngineError
 from gguf_eval.files.cache import model_parts
 from gguf_eval.files.footprint import Footprint, cpu_features, layer_sizes, predict_footprint
 from gguf_eval.files.header import Header, read_header
+from gguf_eval.files.kinds import check_continues_text
 from gguf_eval.machine import memory_limit_bytes
 from gguf_eval.runtime.bindings import build_info
 from gguf_eval.runtime.devices import Device, check_layers_possible, chosen_devices
 from gguf_eval.runtime.fitting import Need, Room, bytes_on_devices, choose, memory_outside
 from gguf_eval.runtime.memory import resident
 from gguf_eval.runtime.model import ContextSettings, Model
+from gguf_eval.runtime.reserved import LONGEST_CONTEXT, reserved_footprint
 from gguf_eval.runtime.settings import EngineSettings, Offload
 from gguf_eval.sizes import limit_text, size_text
 
+_NEAR = 1.5
+"""A need of up to so many times the memory there is may be overestimated for a model of an unknown family."""
 DEFAULT_CONTEXT = 4096
 """Context that layers are fitted for where a job names none."""
 
@@ -56,6 +60,7 @@ def open_placed(
     path: Path, engine: EngineSettings, context: ContextSettings, shortest: int | None = None
 ) -> tuple[Model, Placement]:
     """The same, and where the layers went. ``shortest``: tokens that the context may be reduced to."""
+    check_continues_text(path)
     context = context.with_engine(engine)
     devices = chosen_devices(engine.offload)
     check_layers_possible(engine.offload, devices)
@@ -107,9 +112,15 @@ def _needs(headers: Sequence[Header], context: ContextSettings, devices: int) ->
     @functools.cache
     def needs(tokens: int) -> Need:
         predicted = predict_footprint(
-            headers, tokens, cache_type=keys, cache_type_v=values, features=features, batch=context.ubatch_size
+            headers,
+            tokens,
+            cache_type=keys,
+            cache_type_v=values,
+            features=features,
+            batch=context.ubatch_size,
+            flash_attention=context.flash_attention != 0,
         )
-        sizes = layer_sizes(headers, tokens, cache_type=keys, cache_type_v=values)
+        sizes = layer_sizes(headers, tokens, cache_type=keys, cache_type_v=values, batch=context.ubatch_size)
         return Need(predicted, sizes, (predicted.compute_bytes,) * devices)
 
     return needs
@@ -131,7 +142,7 @@ def _load(
 ) -> tuple[Model, int]:
     """Load the model with so many layers on devices; with ``reasons``, which are added to, fewer where that fails."""
     while True:
-        check_fits(path, engine, need, layers)
+        _check_fits(path, engine, context, need, layers)
         offload = replace(engine.offload, gpu_layers=layers)
         if reasons is None:
             return Model(path, offload=offload), layers
@@ -145,10 +156,16 @@ def _load(
             layers = fewer
 
 
-def check_fits(path: Path, engine: EngineSettings, need: Need, layers: int) -> None:
-    """Refuse a model whose part outside of devices needs more memory than there is or was allowed."""
+def _check_fits(path: Path, engine: EngineSettings, context: ContextSettings, need: Need, layers: int) -> None:
+    """Refuse a model whose part outside of devices needs more memory than there is or was allowed.
+
+    Where that is near and there are no devices, llama.cpp's own figures decide.
+    """
     needed = memory_outside(need, layers)
     limit = _limit(engine)
+    if limit < needed < _NEAR * limit and not layers and context.n_ctx <= LONGEST_CONTEXT:
+        need = replace(need, predicted=reserved_footprint(path, context, need.predicted))
+        needed = memory_outside(need, layers)
     if needed > limit:
         have = "--max-memory allows" if engine.max_memory_bytes else "this machine has"
         predicted = need.predicted

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from gguf_eval.errors import EngineError
+from gguf_eval.files.engine_reasons import decode_failure
 from gguf_eval.runtime.bindings import library
 from gguf_eval.runtime.energy import EnergyMeter, spent
+from gguf_eval.runtime.log import take_reason
 from gguf_eval.runtime.model import Context
 from gguf_eval.runtime.settings import ANCHOR
 
@@ -138,7 +140,7 @@ class _Bench:
         for _, batch in batches:
             status = decode(handle, batch)
             if status != 0:
-                raise EngineError(f"llama_decode failed with status {status}; llama.cpp's log names the reason")
+                raise EngineError(f"llama_decode failed with status {status}: {decode_failure(take_reason())}")
             if wait_for_each:
                 wait(handle)
         wait(handle)

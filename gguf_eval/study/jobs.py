@@ -211,7 +211,17 @@ class BuildJob:
     kind: Literal["build"] = "build"
 
 
-Job = ScoreJob | GenerateJob | ShowJob | TextJob | SpeedJob | QuantizeJob | CalibrateJob | BuildJob
+@dataclass(frozen=True)
+class FootprintJob:
+    """Say what llama.cpp would reserve for a model. Events: ``footprint``, by the header, then by llama.cpp."""
+
+    model: str
+    n_ctx: int | None
+    engine: EngineSettings
+    kind: Literal["footprint"] = "footprint"
+
+
+Job = ScoreJob | GenerateJob | ShowJob | TextJob | SpeedJob | QuantizeJob | CalibrateJob | BuildJob | FootprintJob
 
 
 def to_document(job: Job) -> dict[str, Any]:
@@ -230,6 +240,7 @@ def from_document(document: dict[str, Any]) -> Job:
         "quantize": QuantizeJob,
         "calibrate": CalibrateJob,
         "build": BuildJob,
+        "footprint": FootprintJob,
     }
     fields = dict(document)
     if "engine" in fields:

@@ -10,6 +10,7 @@ from typing import Any
 from gguf_eval.errors import UsageError
 from gguf_eval.files.cache import cache_dir, model_parts
 from gguf_eval.files.header import Header, read_header
+from gguf_eval.files.kinds import check_continues_text
 from gguf_eval.files.levels import canonical_level
 from gguf_eval.files.model_file import ModelFile, describe, model_name
 from gguf_eval.files.quantize import is_quantized, level_path, needs_making
@@ -100,6 +101,8 @@ def plan_points(request: RunRequest) -> list[PlannedPoint]:
         raise UsageError(f"--min-ctx needs a number up to that of --ctx, {request.ctx}; found {request.min_ctx}")
     levels = list(dict.fromkeys(canonical_level(level) for level in request.levels))
     cache = cache_dir(request.cache)
+    for path in request.models:
+        check_continues_text(path)
     headers = [(path, read_header(model_parts(path)[0])) for path in request.models]
     for path, header in headers:
         _check_requantize(path, header, levels, request.allow_requantize)

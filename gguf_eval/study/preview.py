@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,22 @@ class AskedItem:
     """Why the item can't be asked."""
 
 
-def preview(task: Task, items: Sequence[Item], model: Path, chat: ChatSettings) -> list[AskedItem]:
-    """Have a worker put ``items`` to ``model`` without computing anything; raises as `run_in_worker` does."""
+def preview(
+    task: Task,
+    items: Sequence[Item],
+    model: Path,
+    chat: ChatSettings,
+    on_warning: Callable[[str], None] = lambda text: None,
+) -> list[AskedItem]:
+    """Have a worker put ``items`` to ``model`` without computing anything; raises as `run_in_worker` does.
+
+    ``on_warning`` is told what llama.cpp warns of.
+    """
     work = task_work(TaskItems(task, {item.hash: item for item in items}))
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         job = ShowJob(str(model), work, task.kind, chat)
-        run_in_worker(job, Path(folder) / "show.log", lambda event: rows.extend(event["rows"]))
+        run_in_worker(job, Path(folder) / "show.log", lambda event: rows.extend(event["rows"]), None, on_warning)
     return [
         AskedItem(
             tuple(Shown(**prompt) for prompt in row["prompts"]),

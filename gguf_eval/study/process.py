@@ -20,7 +20,7 @@ from gguf_eval.study.memory_watch import MemoryWatch
 
 _LOG_TAIL_BYTES = 1 << 18
 """Enough to reach over the stack trace that follows a failed assertion."""
-_TELLING = ("Remote RPC server", "GGML_ASSERT", "what():", "Error:", "error:", "failed")
+_TELLING = ("Remote RPC server", "GGML_ASSERT", "what():", "error loading model", "Error:", "error:", "failed")
 """Marks of a line that tells why, the most telling first."""
 
 
@@ -29,10 +29,12 @@ def run_in_worker(
     log_path: Path,
     on_event: Callable[[dict[str, Any]], None],
     on_memory: Callable[[int], None] | None = None,
+    on_warning: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Run ``job`` to its end; ``on_event`` gets every event but the last.
+    """Run ``job`` to its end; ``on_event`` gets every event but warnings and the last.
 
-    ``on_memory`` is told the bytes the worker takes, now and then, from another thread.
+    ``on_memory`` is told the bytes the worker takes, now and then, from another thread; ``on_warning`` what llama.cpp
+    warns of, which may be told again by the next job.
 
     llama.cpp's log is appended to ``log_path``. Raises `EngineError` with the reason when the worker fails, crashes or
     is killed, `UsageError` when it was asked for what can't be had. An exception in ``on_event``, KeyboardInterrupt
@@ -44,7 +46,7 @@ def run_in_worker(
         worker = _start(log)
         try:
             with MemoryWatch(worker.pid, _memory_limit(job), worker.kill, on_memory) as watch:
-                finished = _converse(worker, job, on_event)
+                finished = _converse(worker, job, on_event, on_warning)
                 status = worker.wait()
         except BaseException:
             worker.kill()
@@ -61,7 +63,12 @@ def run_in_worker(
         raise EngineError(_reason(status, log_path, size_before))
 
 
-def _converse(worker: subprocess.Popen[bytes], job: Job, on_event: Callable[[dict[str, Any]], None]) -> bool:
+def _converse(
+    worker: subprocess.Popen[bytes],
+    job: Job,
+    on_event: Callable[[dict[str, Any]], None],
+    on_warning: Callable[[str], None],
+) -> bool:
     """Send the job and pass its events on; return whether the worker said that it is done. Raises what it reports."""
     assert worker.stdin is not None and worker.stdout is not None
     with contextlib.suppress(BrokenPipeError):  # it died at once: its exit status says more
@@ -77,6 +84,8 @@ def _converse(worker: subprocess.Popen[bytes], job: Job, on_event: Callable[[dic
             failure = (UsageError if event.get("usage") else EngineError)(event["message"])
         elif event["event"] == "done":
             finished = True
+        elif event["event"] == "warning":
+            on_warning(event["text"])
         else:
             on_event(event)
     if failure:

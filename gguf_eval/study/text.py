@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gguf_eval.files.engine_reasons import without_numbers
 from gguf_eval.runtime.settings import EngineSettings
 from gguf_eval.study.events import MemoryTaken, Observer, stage
 from gguf_eval.study.jobs import TextJob
@@ -73,12 +74,13 @@ def run_text(
     store: bool = False,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
     on_memory: Callable[[int], None] | None = None,
+    on_warning: Callable[[str], None] = lambda text: None,
 ) -> TextRecord:
     """Run one model; with ``reference`` also compare it, with ``store`` keep it as a reference for others.
 
-    ``on_rows`` is told tokens scored and tokens in all, ``on_memory`` the bytes that the worker takes. A stored
-    reference must be there before a model is compared with it, unless the request is exact. Raises `EngineError` where
-    the worker fails.
+    ``on_rows`` is told tokens scored and tokens in all, ``on_memory`` the bytes that the worker takes, ``on_warning``
+    what llama.cpp warns of. A stored reference must be there before a model is compared with it, unless the request is
+    exact. Raises `EngineError` where the worker fails.
     """
     job = TextJob(
         model=str(model.path),
@@ -112,7 +114,7 @@ def run_text(
         elif event["event"] in ("plan", "peak"):
             plan.update(event)
 
-    run_in_worker(job, log, on_event, on_memory)
+    run_in_worker(job, log, on_event, on_memory, on_warning)
     return TextRecord(
         conditions=text_conditions(request, reference),
         windows=plan["windows"],
@@ -147,9 +149,20 @@ def run_observed(
     observer: Observer,
     log: Path,
     name: str = "",
+    on_warning: Callable[[str], None] | None = None,
 ) -> TextRecord:
-    """`run_text`, telling the observer, to whom the model is ``name`` where that is given."""
+    """`run_text`, telling the observer, to whom the model is ``name`` where that is given.
+
+    llama.cpp's warnings are noted unless ``on_warning`` takes them.
+    """
     point = name or model.name
+    told: set[str] = set()
+
+    def note(text: str) -> None:
+        if without_numbers(text) not in told:
+            told.add(without_numbers(text))
+            observer.note(f"{point}: llama.cpp warns: {text}")
+
     with stage(observer, point, "text", request.text.name) as advance:
         seen = 0
 
@@ -161,7 +174,16 @@ def run_observed(
         def on_memory(used: int) -> None:
             observer.tell(MemoryTaken(point, used))
 
-        return run_text(model, request, log, reference=reference, store=store, on_rows=on_rows, on_memory=on_memory)
+        return run_text(
+            model,
+            request,
+            log,
+            reference=reference,
+            store=store,
+            on_rows=on_rows,
+            on_memory=on_memory,
+            on_warning=on_warning or note,
+        )
 
 
 def _unpacked(columns: dict[str, list[str]]) -> dict[str, npt.NDArray[Any]]:

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any, TextIO
 
 from gguf_eval.errors import GgufEvalError, UsageError
+from gguf_eval.runtime.log import take_warnings
 from gguf_eval.study.jobs import Job, from_document
 from gguf_eval.study.workers.emit import Emit
 
@@ -40,8 +41,17 @@ def main() -> None:
 
 
 def run_job(job: Job, emit: Emit) -> None:
-    """Do one job in this process: the module of `gguf_eval.study.workers` named after its kind runs it."""
-    import_module(f"gguf_eval.study.workers.{job.kind}").run(job, emit)
+    """Do one job in this process: the module of `gguf_eval.study.workers` named after its kind runs it.
+
+    What llama.cpp has warned of meanwhile goes before each of its events, as a ``warning``.
+    """
+
+    def emit_with_warnings(event: dict[str, Any]) -> None:
+        for text in take_warnings():
+            emit({"event": "warning", "text": text})
+        emit(event)
+
+    import_module(f"gguf_eval.study.workers.{job.kind}").run(job, emit_with_warnings)
 
 
 def _take_stdout() -> TextIO:

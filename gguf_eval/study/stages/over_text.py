@@ -12,7 +12,7 @@ from gguf_eval.files.cache import cache_dir
 from gguf_eval.study.events import PointFailed
 from gguf_eval.study.plan import RunRequest
 from gguf_eval.study.stages.reference import highest
-from gguf_eval.study.stages.state import ReadyPoint, RunState
+from gguf_eval.study.stages.state import ReadyPoint, RunState, warn
 from gguf_eval.study.text import TextModel, TextRequest, run_observed, text_conditions
 from gguf_eval.tasks.catalog import suite_texts
 from gguf_eval.tasks.datasets import Fetch
@@ -70,7 +70,14 @@ def _run(state: RunState, point: ReadyPoint, request: TextRequest, base: TextMod
     try:
         name = point.planned.name
         record = run_observed(
-            text_model(point), request, base, name=name, store=store, observer=state.observer, log=point.log
+            text_model(point),
+            request,
+            base,
+            name=name,
+            store=store,
+            observer=state.observer,
+            log=point.log,
+            on_warning=lambda text: warn(state, point.planned, text),
         )
     except (EngineError, UsageError) as error:
         state.study.set_failure(point.id, str(error), point.log)

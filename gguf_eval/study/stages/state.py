@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gguf_eval.files.engine_reasons import without_numbers
 from gguf_eval.files.model_file import ModelFile
 from gguf_eval.study.events import MemoryTaken, Observer
 from gguf_eval.study.jobs import Job
@@ -54,8 +55,23 @@ class ReadyPoint:
 def run_job(
     state: RunState, point: PlannedPoint, job: Job, log: Path, on_event: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Run a job of a point in a worker, telling the observer what memory it takes."""
-    run_in_worker(job, log, on_event, lambda used: state.observer.tell(MemoryTaken(point.name, used)))
+    """Run a job of a point in a worker, telling the observer what memory it takes and what llama.cpp warns of."""
+    run_in_worker(
+        job,
+        log,
+        on_event,
+        lambda used: state.observer.tell(MemoryTaken(point.name, used)),
+        lambda text: warn(state, point, text),
+    )
+
+
+def warn(state: RunState, point: PlannedPoint, text: str) -> None:
+    """Tell of llama.cpp's warning about a point, once in a run, and keep it in the run's environment."""
+    told = state.environment.setdefault("warnings", {}).setdefault(point.name, [])
+    if all(without_numbers(text) != without_numbers(other) for other in told):
+        told.append(text)
+        state.observer.note(f"{point.name}: llama.cpp warns: {text}")
+        state.study.save_environment(state.run, state.environment)
 
 
 def save_build(state: RunState, event: Mapping[str, Any], point_id: int | None = None) -> None:
