@@ -110,11 +110,11 @@ def perplexity(
 
 
 def _text_model(reference: str, cache: Path | None, engine: EngineSettings) -> TextModel:
-    from gguf_eval.files.cache import cache_dir, file_sha256
+    from gguf_eval.files.cache import cache_dir, model_sha256
     from gguf_eval.study.text import TextModel
 
     path = model_source_path(reference, cache)
-    return TextModel(path.stem, path, file_sha256(path, cache=cache_dir(cache)), engine)
+    return TextModel(path.stem, path, model_sha256(path, cache=cache_dir(cache)), engine)
 
 
 @app.command()

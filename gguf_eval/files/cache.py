@@ -59,6 +59,11 @@ def model_parts(path: Path) -> tuple[Path, ...]:
     return parts or (path,)
 
 
+def model_bytes(path: Path) -> int:
+    """Return the size of the model that ``path`` belongs to, all parts together."""
+    return sum(part.stat().st_size for part in model_parts(path))
+
+
 def file_sha256(path: Path, *, cache: Path | None = None) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal, read as a stream.
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gguf_eval.files.cache import model_parts, model_sha256
+from gguf_eval.files.cache import model_bytes, model_parts, model_sha256
 from gguf_eval.files.header import read_header
 from gguf_eval.files.levels import ALIASES, LEVELS
 
@@ -37,7 +37,7 @@ def describe(path: Path, *, cache: Path | None = None) -> ModelFile:
         sha256=model_sha256(path, cache=cache),
         architecture=headers[0].architecture,
         parameters=parameters,
-        size_bytes=sum(part.stat().st_size for part in model_parts(path)),
+        size_bytes=model_bytes(path),
         level=headers[0].level,
         bits_per_weight=8.0 * tensor_bytes / max(1, parameters),
         context_length=headers[0].context_length,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gguf_eval.errors import EngineError
-from gguf_eval.files.cache import cache_dir
+from gguf_eval.files.cache import cache_dir, model_bytes
 from gguf_eval.files.hub import RemoteFile, cache_folder
 from gguf_eval.files.isolated import run_isolated
 from gguf_eval.files.model_file import ModelFile, model_name
@@ -136,8 +136,8 @@ def _calibrated(points: Sequence[PlannedPoint], work: Sequence[TaskItems], reque
     there = [point for point in points if is_there(point) and point.source.sha256]
     if not there:
         return ()
-    smallest = min(there, key=lambda point: point.path.stat().st_size)
-    size = smallest.path.stat().st_size
+    smallest = min(there, key=lambda point: model_bytes(point.path))
+    size = model_bytes(smallest.path)
     file = smallest.source if not smallest.made else replace(smallest.source, path=smallest.path, size_bytes=size)
     with tempfile.TemporaryDirectory() as folder:
         try:
