@@ -29,6 +29,7 @@ app = typer.Typer(
 MACHINE, ASKING, OVER_TEXT = "How models run", "How items are asked", "Over a text"
 """Headings of options in --help."""
 
+MODELS_HELP = "GGUF files, checkpoint folders, or on the hub owner/name, owner/name:LEVEL or owner/name/file.gguf."
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the report.")]
 Levels = Annotated[
     str, typer.Option("--levels", "-q", help="Levels to make and compare, for instance Q2_K,Q4_K_M,F16.")
@@ -221,7 +222,7 @@ def chat_settings(mode: str, system: str, fewshot_as_turns: bool) -> ChatSetting
 
 
 def model_source_path(reference: str, cache: Path | None) -> Path:
-    """The GGUF that a file, checkpoint folder or hub name stands for; a checkpoint is converted once."""
+    """The GGUF that a file, a checkpoint folder or a hub name stands for; fetched or converted where it is not here."""
     from gguf_eval.files.cache import cache_dir
     from gguf_eval.files.source import model_source
     from gguf_eval.report.conversion import byte_progress

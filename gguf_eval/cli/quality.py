@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gguf_eval.cli.options import (
+    MODELS_HELP,
     CacheTypeK,
     CacheTypeV,
     Device,
@@ -42,7 +43,7 @@ StudyFile = Annotated[Path, typer.Argument(help="A study file.", show_default=Fa
 
 @app.command()
 def perplexity(
-    models: Annotated[list[str], typer.Argument(help="GGUF files, checkpoints or hub names.", show_default=False)],
+    models: Annotated[list[str], typer.Argument(help=MODELS_HELP, show_default=False)],
     text: Annotated[str, typer.Option("--text", "-f", help="A text file, or wikitext2.")] = "wikitext2",
     ctx: Annotated[int, typer.Option("--ctx", "-c", min=8, help="Tokens of a window.")] = 512,
     chunks: Annotated[int | None, typer.Option("--chunks", min=1, help="Windows at most.")] = None,

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from gguf_eval.errors import EngineError
 from gguf_eval.files.cache import cache_dir, model_bytes
-from gguf_eval.files.hub import RemoteFile, cache_folder
+from gguf_eval.files.hub import RemoteFile
+from gguf_eval.files.hub_cache import cache_folder
 from gguf_eval.files.isolated import run_isolated
 from gguf_eval.files.model_file import ModelFile, model_name
 from gguf_eval.files.quantize import planned_sizes
-from gguf_eval.files.source import Unconverted, locate_source
+from gguf_eval.files.source import Unfetched, locate_source
 from gguf_eval.machine import processor_name
 from gguf_eval.study.cost import CHARACTERS_PER_TOKEN, Rates, calibrated_rates, study_rates
 from gguf_eval.study.database import open_lookup
@@ -50,7 +51,7 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
     began = time.monotonic()
     folder = cache_dir(request.cache)
     located = [locate_source(reference, cache=folder) for reference in references]
-    pending = [source for source in located if isinstance(source, Unconverted)]
+    pending = [source for source in located if isinstance(source, Unfetched)]
     here = tuple(source for source in located if isinstance(source, Path))
     if request.study == Path():
         first = located[0] if isinstance(located[0], Path) else located[0].path
@@ -58,7 +59,7 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
     request = replace(request, models=here)
     tasks = requested_tasks(request)
     points = plan_points(request) if request.models else []
-    points += foreseen_points([_unconverted_file(source) for source in pending], request)
+    points += foreseen_points([_unfetched_file(source) for source in pending], request)
     points = asked_alike(points, tasks, request)
     missing, work, unread = tasks_here(tasks, request)
     text, text_missing = text_here(request)
@@ -73,7 +74,7 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
             known = _calibrated(points, work, request)
             planned = outline(replace(what, known=known), points, lookup)
     fetched = [*(file for source in pending for file in source.downloads), *missing, *text_missing]
-    conversions = tuple(NewFile(s.reference, s.level, s.size_bytes, True) for s in pending)
+    conversions = tuple(NewFile(s.reference, s.level, s.size_bytes, True) for s in pending if s.header is None)
     return Forecast(
         study=request.study,
         downloads=_by_repository(fetched),
@@ -89,7 +90,7 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
     )
 
 
-def _unconverted_file(source: Unconverted) -> ModelFile:
+def _unfetched_file(source: Unfetched) -> ModelFile:
     bits = 8.0 * source.size_bytes / max(1, source.parameters)
     return ModelFile(source.path, "", "", source.parameters, source.size_bytes, source.level, bits, None)
 
