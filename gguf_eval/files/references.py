@@ -85,7 +85,12 @@ def resolve(reference: str) -> Path | HubModel | None:
     if match is None or local or (is_file and not match["path"]):
         what = "" if is_file else "; give a GGUF file, a checkpoint folder or owner/name on the hub"
         raise ModelFileError(f"{path}: no such file{what or '; give the path of a GGUF model file'}")
-    files = hub.repository_files(match["repo"], match["revision"])
+    try:
+        files = hub.repository_files(match["repo"], match["revision"])
+    except ModelFileError as error:
+        if not match["path"] or reference.startswith(_SCHEME):
+            raise
+        raise ModelFileError(f"{reference}: no such file here; {error}") from None
     models = _models(files)
     if match["path"]:
         return _by_path(match["repo"], match["path"], models, files)

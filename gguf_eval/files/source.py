@@ -1,4 +1,4 @@
-"""Brings what the user calls a model onto this machine: a GGUF, here or on the hub, or a checkpoint that is converted."""
+"""Brings what the user calls a model onto this machine: a GGUF as it is, a checkpoint converted."""
 
 from __future__ import annotations
 
