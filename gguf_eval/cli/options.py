@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,10 @@ MACHINE, ASKING, OVER_TEXT = "How models run", "How items are asked", "Over a te
 """Headings of options in --help."""
 
 MODELS_HELP = "GGUF files, checkpoint folders, or on the hub owner/name, owner/name:LEVEL or owner/name/file.gguf."
+NAMED_MODELS_HELP = (
+    f"{MODELS_HELP} Levels of one model are compared with each other: what the files hold says which are. "
+    "NAME=FILE says it by hand: files of one NAME are one model."
+)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the report.")]
 Levels = Annotated[
     str, typer.Option("--levels", "-q", help="Levels to make and compare, for instance Q2_K,Q4_K_M,F16.")
@@ -230,6 +235,15 @@ def model_source_path(reference: str, cache: Path | None) -> Path:
     path, warnings = model_source(reference, cache=cache_dir(cache), show=byte_progress)
     warn(warnings)
     return path
+
+
+def named_model_paths(references: Sequence[str], cache: Path | None) -> tuple[tuple[Path, ...], dict[Path, str]]:
+    """The GGUFs that references stand for, and the names that ``NAME=REFERENCE`` gives some of their models."""
+    from gguf_eval.files.references import split_name
+
+    named = [split_name(reference) for reference in references]
+    paths = tuple(model_source_path(reference, cache) for _, reference in named)
+    return paths, {path: name for path, (name, _) in zip(paths, named, strict=True) if name}
 
 
 def warn(warnings: tuple[str, ...]) -> None:

@@ -16,15 +16,17 @@ from gguf_eval.files.hub_cache import cache_folder
 from gguf_eval.files.isolated import run_isolated
 from gguf_eval.files.model_file import ModelFile, model_name
 from gguf_eval.files.quantize import planned_sizes
+from gguf_eval.files.references import split_name
 from gguf_eval.files.source import Unfetched, locate_source
 from gguf_eval.machine import processor_name
 from gguf_eval.study.cost import CHARACTERS_PER_TOKEN, Rates, calibrated_rates, study_rates
 from gguf_eval.study.database import open_lookup
 from gguf_eval.study.events import PointPlan, StageKind
 from gguf_eval.study.forecast import DiskNeed, Download, Forecast, NewFile, TaskCount
+from gguf_eval.study.grouping import group_points
 from gguf_eval.study.local_data import tasks_here, text_here
 from gguf_eval.study.outline import OutlineRequest, is_there, outline, rough_size
-from gguf_eval.study.plan import PlannedPoint, RunRequest, foreseen_points, plan_points
+from gguf_eval.study.plan import PlannedPoint, RunRequest, asked_levels, check_requantize, foreseen_points, plan_points
 from gguf_eval.study.run import asked_alike, requested_tasks
 from gguf_eval.study.stages.state import TaskItems
 from gguf_eval.tasks.texts import WIKITEXT2
@@ -50,17 +52,24 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
     """
     began = time.monotonic()
     folder = cache_dir(request.cache)
-    located = [locate_source(reference, cache=folder) for reference in references]
+    named = [split_name(reference) for reference in references]
+    located = [locate_source(reference, cache=folder) for _, reference in named]
     pending = [source for source in located if isinstance(source, Unfetched)]
     here = tuple(source for source in located if isinstance(source, Path))
     if request.study == Path():
         first = located[0] if isinstance(located[0], Path) else located[0].path
-        request = replace(request, study=Path(f"{model_name(first)}.study.sqlite"))
-    request = replace(request, models=here)
+        request = replace(request, study=Path(f"{named[0][0] or model_name(first)}.study.sqlite"))
+    paths = [source if isinstance(source, Path) else source.path for source in located]
+    names = {path: name for path, (name, _) in zip(paths, named, strict=True) if name}
+    request = replace(request, models=here, names=names)
     tasks = requested_tasks(request)
-    points = plan_points(request) if request.models else []
-    points += foreseen_points([_unfetched_file(source) for source in pending], request)
-    points = asked_alike(points, tasks, request)
+    for source in pending:
+        if source.header is not None:
+            check_requantize(source.reference, source.header, asked_levels(request), request.allow_requantize)
+    planned_here = plan_points(request) if request.models else []
+    planned_here += foreseen_points([_unfetched_file(source) for source in pending], request)
+    with open_lookup(request.study) as lookup:
+        points, remarks = group_points(asked_alike(planned_here, tasks, request), lookup.stored_models())
     missing, work, unread = tasks_here(tasks, request)
     text, text_missing = text_here(request)
     sizes, problems = _exact_sizes(points, request) if thorough else ({}, {})
@@ -87,6 +96,7 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
         basis=known[0].basis if known else "guessed",
         rates=tuple(known),
         planning_seconds=time.monotonic() - began,
+        remarks=remarks,
     )
 
 
