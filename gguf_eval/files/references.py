@@ -17,7 +17,7 @@ from gguf_eval.files import hub
 from gguf_eval.files.cache import PART, model_parts
 from gguf_eval.files.hub import RemoteFile
 from gguf_eval.files.hub_cache import cached_file
-from gguf_eval.files.names import named_level, split_stem
+from gguf_eval.files.names import named_level, split_stem, variant_name
 
 _SCHEME = "hf://"
 _HUB = re.compile(
@@ -126,12 +126,18 @@ def _by_path(repo: str, path: str, models: Sequence[HubModel], files: Sequence[R
 
 
 def _by_level(repo: str, level: str, models: Sequence[HubModel]) -> HubModel:
-    wanted = level.casefold()
     suffixes = [_suffix(model) for model in models]
-    fitting = [m for m, suffix in zip(models, suffixes, strict=True) if suffix.casefold() == wanted]
-    if not fitting:
-        own = named_level(level)
-        fitting = [m for m, suffix in zip(models, suffixes, strict=True) if own and named_level(suffix) == own]
+    own = named_level(level)
+    plain = bool(own) and not variant_name(Path(f"x-{level}.gguf"), own)
+    fitting: list[HubModel] = []
+    for fits in (
+        lambda suffix: suffix.casefold() == level.casefold(),
+        lambda suffix: plain and named_level(suffix) == own and not variant_name(Path(f"x-{suffix}.gguf"), own),
+        lambda suffix: (
+            plain and named_level(suffix) == own
+        ),  # i1-Q4_K_M, where no other is Q4_K_M
+    ):
+        fitting = fitting or [model for model, suffix in zip(models, suffixes, strict=True) if fits(suffix)]
     if len(fitting) == 1:
         return _whole(fitting[0])
     if not models:

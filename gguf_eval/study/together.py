@@ -35,7 +35,7 @@ def merge_studies(studies: Sequence[StudyRecord]) -> StudyRecord:
     if len({Path(study.path).resolve() for study in studies}) < len(studies):
         raise UsageError("a report needs different studies; found the same file twice: name each once")
     names = study_names([study.path for study in studies])
-    studies = _alike_called(studies)
+    studies = _alike_called(studies, names)
     models = _models(studies, names)
     points: list[PointRecord] = []
     for name, study in zip(names, studies, strict=True):
@@ -94,16 +94,18 @@ def _kinds(study: StudyRecord) -> dict[str, _Kind]:
     return found
 
 
-def _alike_called(studies: Sequence[StudyRecord]) -> list[StudyRecord]:
+def _alike_called(studies: Sequence[StudyRecord], names: Sequence[str]) -> list[StudyRecord]:
     """The studies, each model called as in the first of them that has it."""
     known: list[tuple[str, _Kind]] = []
     renamed = []
-    for study in studies:
-        kinds = _kinds(study)
-        called = {
-            model: next((name for name, kind in known if kind.is_same(own)), model) for model, own in kinds.items()
-        }
-        known += [(called[model], kind) for model, kind in kinds.items()]
+    for study, study_name in zip(studies, names, strict=True):
+        called = {}
+        for model, own in _kinds(study).items():
+            same = next((name for name, kind in known if kind.is_same(own)), None)
+            called[model] = same or model
+        taken = {name for model, name in called.items() if name != model}
+        called |= {model: f"{model} @{study_name}" for model, name in called.items() if name == model and name in taken}
+        known += [(called[model], kind) for model, kind in _kinds(study).items()]
         renamed.append(replace(study, points=tuple(replace(p, model=called[p.model]) for p in study.points)))
     return renamed
 
