@@ -128,16 +128,13 @@ def _by_path(repo: str, path: str, models: Sequence[HubModel], files: Sequence[R
 def _by_level(repo: str, level: str, models: Sequence[HubModel]) -> HubModel:
     suffixes = [_suffix(model) for model in models]
     own = named_level(level)
-    plain = bool(own) and not variant_name(Path(f"x-{level}.gguf"), own)
-    fitting: list[HubModel] = []
-    for fits in (
-        lambda suffix: suffix.casefold() == level.casefold(),
-        lambda suffix: plain and named_level(suffix) == own and not variant_name(Path(f"x-{suffix}.gguf"), own),
-        lambda suffix: (
-            plain and named_level(suffix) == own
-        ),  # i1-Q4_K_M, where no other is Q4_K_M
-    ):
-        fitting = fitting or [model for model, suffix in zip(models, suffixes, strict=True) if fits(suffix)]
+    plain = bool(own) and not _addition(level, own)
+    by_suffix = list(zip(models, suffixes, strict=True))
+    fitting = [model for model, suffix in by_suffix if suffix.casefold() == level.casefold()]
+    if not fitting and plain:
+        named = [(model, suffix) for model, suffix in by_suffix if named_level(suffix) == own]
+        # i1-Q4_K_M is meant by Q4_K_M where no other file is one
+        fitting = [model for model, suffix in named if not _addition(suffix, own)] or [model for model, _ in named]
     if len(fitting) == 1:
         return _whole(fitting[0])
     if not models:
@@ -162,6 +159,10 @@ def _choices(repo: str, models: Sequence[HubModel]) -> str:
     if all(suffixes) and len(set(suffixes)) == len(suffixes):
         return f"name one as {repo}:{suffixes[0]}; it has {', '.join(suffixes)}"
     return f"name one of {', '.join(model.name for model in models)}"
+
+
+def _addition(suffix: str, level: str) -> str:
+    return variant_name(Path(f"x-{suffix}.gguf"), level)
 
 
 def _suffix(model: HubModel) -> str:
