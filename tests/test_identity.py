@@ -131,6 +131,8 @@ def test_levels_of_one_model_are_compared(levels: Path) -> None:
     assert "taken for" not in said
     later, _ = ran("tiny.i1-F16.gguf", "--study", "s.sqlite")  # alone it would be called tiny
     assert models(later) == models(points)
+    compared = gguf_eval_here("compare", "s.sqlite", "f32 (ud-q4_k_xl)", "F16 (i1)")
+    assert compared.returncode == 0, compared.stderr
     shown = gguf_eval_here("report", "s.sqlite").stdout
     assert "F32 (UD-Q4_K_XL)" in shown
     assert "against" in shown

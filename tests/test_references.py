@@ -153,6 +153,18 @@ def test_a_plan_for_a_model_on_the_hub_downloads_nothing(server: HubServer, plac
     assert not list((place / "hub-cache").rglob("*.gguf"))
 
 
+def test_files_of_one_name_in_two_repositories_are_two(server: HubServer, place: Path) -> None:
+    folder = place / "files" / "models" / "other" / "Tiny-GGUF"
+    folder.mkdir(parents=True)
+    write_model(folder / "Tiny-F16.gguf", **SMALL, seed=4)
+    references = ("someone/Tiny-GGUF:F16", "other/Tiny-GGUF:F16")
+    planned = json.loads(gguf_eval_here("run", *references, *FAST, "--plan", "--json").stdout)
+    assert [one["repo"] for one in planned["downloads"]] == ["someone/Tiny-GGUF", "other/Tiny-GGUF"]
+    assert len({point["name"] for point in planned["points"]}) == 2
+    done = json.loads(gguf_eval_here("run", *references, *FAST, "-n", "5", "--json").stdout)
+    assert {point["model"] for point in done["points"]} == {"someone/Tiny-GGUF/Tiny", "other/Tiny-GGUF/Tiny"}
+
+
 def test_names_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert split_name("qwen=a.gguf") == ("qwen", "a.gguf")

@@ -174,4 +174,6 @@ def _has_weights(files: Sequence[RemoteFile]) -> bool:
 
 
 def _place(file: RemoteFile) -> Path | None:
-    return cached_file(file.kind, file.repo, file.revision, file.path)
+    """Where the file lies in the cache; None also where the hub has another of another size by now."""
+    path = cached_file(file.kind, file.repo, file.revision, file.path)
+    return path if path is not None and path.stat().st_size == file.size_bytes else None

@@ -27,7 +27,7 @@ class Unfetched:
 
     reference: str
     path: Path
-    """Where the model file will be; only its name, where something is to be downloaded first."""
+    """Where the model file will be; where something is to be downloaded first, a name after its place on the hub."""
     level: str
     parameters: int
     size_bytes: int
@@ -78,7 +78,7 @@ def locate_source(reference: str, *, cache: Path) -> Path | Unfetched:
     source = describe(reference).source
     missing = weights_to_fetch(source) if source is not None else []
     plan = plan_conversion(reference, headers_only=bool(missing))
-    output = Path(output_path(plan, None)) if missing else _place(plan, cache)
+    output = Path(reference) / output_path(plan, None) if missing else _place(plan, cache)
     if output.is_file() and not missing:
         return output
     return Unfetched(reference, output, plan.out_type, plan.parameters, plan.size_bytes, tuple(missing))
@@ -90,7 +90,7 @@ def _on_the_hub(reference: str, model: HubModel) -> Unfetched:
     headers = remote_headers(model)
     return Unfetched(
         reference,
-        Path(Path(model.name).name),
+        Path(model.name),
         headers[0].level,
         sum(header.parameters for header in headers),
         sum(file.size_bytes for file in model.files),

@@ -7,7 +7,7 @@ before files were identified are grouped by that name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -167,9 +167,9 @@ def _told_from(point: PlannedPoint, paths: Sequence[Path]) -> PlannedPoint:
     """The point, with what tells its file from the others of ``paths``."""
     if len(paths) == 1:
         return point
-    places = {place_of(path) for path in paths}
-    own = place_of(point.source.path) if len(places) == len(paths) else point.source.path.stem
-    variant = ", ".join(filter(None, (point.variant, own)))
+    ways: tuple[Callable[[Path], str], ...] = (place_of, lambda path: path.stem, lambda path: path.as_posix())
+    told = next(way for way in ways if len({way(path) for path in paths}) == len(paths))
+    variant = ", ".join(filter(None, (point.variant, told(point.source.path))))
     return replace(point, origin={**point.origin, "variant": variant})
 
 
