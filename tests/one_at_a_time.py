@@ -5,7 +5,6 @@ Nothing is shared, copied or rewound, and nothing of the package's own decoding 
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

@@ -47,7 +47,7 @@ def written_layouts(seed: int = 5) -> dict[str, list[Tokens]]:
 
     a, b, c, d, e = draw(100), (20, *draw(200)), (20, *draw(300)), (30, *draw(150)), (31, *draw(60))
     return {
-        "two levels": [a[:40] + b[:40] + draw(5), a[:40] + b[:40] + draw(5), a[:40] + (35, *draw(30)), draw(50)],
+        "two levels": [a[:40] + b[:40] + draw(5), a[:40] + b[:40] + draw(5), (*a[:40], 35, *draw(30)), draw(50)],
         "three levels": [
             a + b + c + draw(5), a + b + c + draw(5), a + b + d + draw(5), a + b + d + draw(5), a + e + draw(5),
             a + e + draw(5), a + draw(3),

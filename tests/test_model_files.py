@@ -185,7 +185,7 @@ def test_headers_are_read_from_the_hub_by_range(tiny: Path, tmp_path: Path, monk
         assert inspect_headers("hf://someone/tiny/model.gguf")[1] == size
         for reference, words in (
             ("someone/tiny/absent.gguf", "has no such file"),
-            ("someone/absent/model.gguf", "no repository someone/absent"),
+            ("someone/absent/model.gguf", "no such file here; model 'someone/absent': no such repository"),
             ("someone/tiny/broken.gguf", "does not end within 5 bytes"),
         ):
             with pytest.raises(ModelFileError, match=words):

@@ -25,7 +25,7 @@ from gguf_eval.analysis.sanity import find_warnings, warning_lines
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import choose_reference
 from gguf_eval.errors import GgufEvalError, StudyError
-from gguf_eval.files.cache import model_parts
+from gguf_eval.files.cache import model_bytes, model_parts
 from gguf_eval.files.footprint import predict_footprint
 from gguf_eval.files.header import read_header
 from gguf_eval.study.outcomes import scores
@@ -303,7 +303,7 @@ def _why_not(point: PointRecord) -> str:
         return "layers were on devices"
     path = Path(point.path)
     try:
-        size_bytes = sum(part.stat().st_size for part in model_parts(path))
+        size_bytes = model_bytes(path)
     except (GgufEvalError, OSError):
         return "the file is not there"
     return "" if size_bytes == point.size_bytes else "another file is in its place"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gguf_eval.analysis.environments import TITLES
-from gguf_eval.study.records import PointRecord, StudyRecord, TaskRecord
+from gguf_eval.study.records import PointRecord, StudyRecord, TaskRecord, way_of
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def _by_name(point: PointRecord) -> tuple[str, ...]:
 
 
 def _by_content(point: PointRecord) -> tuple[str, ...]:
-    return ("content", point.sha256 or f"{point.model} unmade", point.way)
+    # what names add to a level is no matter where the content is the same
+    return ("content", point.sha256 or f"{point.model} unmade", way_of(point.level, point.settings, {}))
 
 
 def _newest(study: StudyRecord) -> list[PointRecord]:

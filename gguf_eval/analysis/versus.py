@@ -96,13 +96,15 @@ def _answered(point: PointRecord, tasks: Sequence[TaskRecord]) -> str:
 
 
 def find_point(study: StudyRecord, name: str) -> PointRecord:
-    """The point a user names: by its whole name, or by its level where only one model has it; any case.
+    """The point a user names: by its whole name, or by its level or label where only one point has it; any case.
 
     Raises `UsageError` when none or several fit.
     """
     wanted = name.casefold()
     exact = [point for point in study.points if point.name.casefold() == wanted]
-    fitting = exact or [point for point in study.points if wanted in (point.level.casefold(), point.model.casefold())]
+    fitting = exact or [
+        point for point in study.points if wanted in map(str.casefold, (point.level, point.way, point.model))
+    ]
     if len(fitting) == 1:
         return fitting[0]
     names = [point.name for point in study.points]

@@ -15,9 +15,7 @@ from gguf_eval.cli.options import Study, app, model_source_path
 @app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lm_eval(
     context: typer.Context,
-    model: Annotated[
-        str, typer.Option("--model", help="GGUF file, checkpoint folder, or owner/name on the hub.", show_default=False)
-    ],
+    model: Annotated[str, typer.Option("--model", help="A GGUF file, or what else 'run' takes.", show_default=False)],
     model_args: Annotated[
         str, typer.Option("--model_args", help="How it is run: n_ctx=4096,threads=8,gpu_layers=all,batch_size=512,...")
     ] = "",

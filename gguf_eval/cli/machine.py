@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from gguf_eval.cli.options import (
+    NAMED_MODELS_HELP,
     CacheTypeK,
     CacheTypeV,
     Device,
@@ -26,7 +27,7 @@ from gguf_eval.cli.options import (
     cache_type_pairs,
     flash_attention_number,
     memory_bytes,
-    model_source_path,
+    named_model_paths,
     offload_settings,
     print_json,
     split_names,
@@ -37,7 +38,7 @@ from gguf_eval.errors import UsageError
 
 @app.command()
 def bench(
-    models: Annotated[list[str], typer.Argument(help="GGUF files, or what 'run' takes.", show_default=False)],
+    models: Annotated[list[str], typer.Argument(help=NAMED_MODELS_HELP, show_default=False)],
     prompt: Annotated[str, typer.Option("--n-prompt", "-p", help="Tokens of prompts, for instance 512,2048.")] = "512",
     generated: Annotated[str, typer.Option("--n-gen", "-n", help="Tokens to generate.")] = "128",
     depth: Annotated[str, typer.Option("--n-depth", "-d", help="Tokens in the cache before each test.")] = "0",
@@ -69,8 +70,10 @@ def bench(
     from gguf_eval.study.bench import bench as run_bench
     from gguf_eval.study.plan import RunRequest
 
+    files, names = named_model_paths(models, None)
     request = RunRequest(
-        models=tuple(model_source_path(model, None) for model in models),
+        models=files,
+        names=names,
         study=study or Path(),
         tasks=(),
         repetitions=repetitions,

@@ -70,9 +70,7 @@ def convert(
 
 @app.command()
 def quantize(
-    source: Annotated[
-        str, typer.Argument(help="A GGUF in F32, F16 or BF16, a checkpoint folder, or owner/name on the hub.")
-    ],
+    source: Annotated[str, typer.Argument(help="A model in F32, F16 or BF16: what 'run' takes.")],
     levels: Levels = "",
     recipe: Annotated[
         list[str] | None, typer.Option("--recipe", help="A recipe's name or TOML file; may be repeated.")
@@ -121,7 +119,9 @@ def quantize(
 
 @app.command()
 def imatrix(
-    model: Annotated[Path, typer.Argument(help="A GGUF, of the highest precision there is.", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(help="A model of the highest precision there is: what 'run' takes.", show_default=False)
+    ],
     text: Annotated[
         str,
         typer.Option("--text", help="A text file, or owner/name:config/split:column on the hub (default: shipped)."),
@@ -140,10 +140,11 @@ def imatrix(
     from gguf_eval.report.model_files import ChunkLine, imatrix_json, imatrix_text
 
     dataset, content = _calibration(text)
-    target = output or Path(f"{model_name(model)}.imatrix.gguf")
+    path = model_source_path(model, None)
+    target = output or Path(f"{model_name(path)}.imatrix.gguf")
     layers = gpu_layer_count(gpu_layers)
     request = ImatrixRequest(
-        model=model,
+        model=path,
         text=content,
         dataset=dataset,
         output=target,
@@ -162,7 +163,12 @@ def imatrix(
 
 @app.command()
 def inspect(
-    file: Annotated[str, typer.Argument(help="A GGUF, here or owner/name/file.gguf on the hub.", show_default=False)],
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="A GGUF, here or on the hub: owner/name:LEVEL or owner/name/file.gguf.", show_default=False
+        ),
+    ],
     ctx: Annotated[
         int | None, typer.Option("--ctx", "-c", min=1, help="Context for the memory predicted (default: the model's).")
     ] = None,

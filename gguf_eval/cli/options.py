@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,11 @@ app = typer.Typer(
 MACHINE, ASKING, OVER_TEXT = "How models run", "How items are asked", "Over a text"
 """Headings of options in --help."""
 
+MODELS_HELP = "GGUF files, checkpoint folders, or on the hub owner/name, owner/name:LEVEL or owner/name/file.gguf."
+NAMED_MODELS_HELP = (
+    f"{MODELS_HELP} Levels of one model are compared with each other: what the files hold says which are. "
+    "NAME=FILE says it by hand: files of one NAME are one model."
+)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the report.")]
 Levels = Annotated[
     str, typer.Option("--levels", "-q", help="Levels to make and compare, for instance Q2_K,Q4_K_M,F16.")
@@ -221,7 +227,7 @@ def chat_settings(mode: str, system: str, fewshot_as_turns: bool) -> ChatSetting
 
 
 def model_source_path(reference: str, cache: Path | None) -> Path:
-    """The GGUF that a file, checkpoint folder or hub name stands for; a checkpoint is converted once."""
+    """The GGUF that a file, a checkpoint folder or a hub name stands for; fetched or converted where it is not here."""
     from gguf_eval.files.cache import cache_dir
     from gguf_eval.files.source import model_source
     from gguf_eval.report.conversion import byte_progress
@@ -229,6 +235,15 @@ def model_source_path(reference: str, cache: Path | None) -> Path:
     path, warnings = model_source(reference, cache=cache_dir(cache), show=byte_progress)
     warn(warnings)
     return path
+
+
+def named_model_paths(references: Sequence[str], cache: Path | None) -> tuple[tuple[Path, ...], dict[Path, str]]:
+    """The GGUFs that references stand for, and the names that ``NAME=REFERENCE`` gives some of their models."""
+    from gguf_eval.files.references import split_name
+
+    named = [split_name(reference) for reference in references]
+    paths = tuple(model_source_path(reference, cache) for _, reference in named)
+    return paths, {path: name for path, (name, _) in zip(paths, named, strict=True) if name}
 
 
 def warn(warnings: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gguf_eval.cli.options import (
+    MODELS_HELP,
     CacheTypeK,
     CacheTypeV,
     Device,
@@ -42,7 +43,7 @@ StudyFile = Annotated[Path, typer.Argument(help="A study file.", show_default=Fa
 
 @app.command()
 def perplexity(
-    models: Annotated[list[str], typer.Argument(help="GGUF files, checkpoints or hub names.", show_default=False)],
+    models: Annotated[list[str], typer.Argument(help=MODELS_HELP, show_default=False)],
     text: Annotated[str, typer.Option("--text", "-f", help="A text file, or wikitext2.")] = "wikitext2",
     ctx: Annotated[int, typer.Option("--ctx", "-c", min=8, help="Tokens of a window.")] = 512,
     chunks: Annotated[int | None, typer.Option("--chunks", min=1, help="Windows at most.")] = None,
@@ -110,13 +111,13 @@ def perplexity(
 
 
 def _text_model(reference: str, cache: Path | None, engine: EngineSettings) -> TextModel:
-    from gguf_eval.files.cache import cache_dir, file_sha256
+    from gguf_eval.files.cache import cache_dir, model_sha256
     from gguf_eval.files.kinds import check_continues_text
     from gguf_eval.study.text import TextModel
 
     path = model_source_path(reference, cache)
     check_continues_text(path)
-    return TextModel(path.stem, path, file_sha256(path, cache=cache_dir(cache)), engine)
+    return TextModel(path.stem, path, model_sha256(path, cache=cache_dir(cache)), engine)
 
 
 @app.command()

@@ -13,6 +13,7 @@ import typer
 
 from gguf_eval.cli.options import (
     MACHINE,
+    NAMED_MODELS_HELP,
     OVER_TEXT,
     CacheTypeK,
     CacheTypeV,
@@ -41,7 +42,7 @@ from gguf_eval.cli.options import (
     chat_settings,
     flash_attention_number,
     memory_bytes,
-    model_source_path,
+    named_model_paths,
     offload_settings,
     print_json,
     print_summary,
@@ -55,9 +56,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def run(
-    models: Annotated[
-        list[str], typer.Argument(help="GGUF files, checkpoint folders, or owner/name on the hub.", show_default=False)
-    ],
+    models: Annotated[list[str], typer.Argument(help=NAMED_MODELS_HELP, show_default=False)],
     levels: Levels = "",
     tasks: Tasks = "offline",
     limit: Limit = None,
@@ -191,8 +190,8 @@ def _plan_and_run(request: RunRequest, models: list[str], *, plan: bool, yes: bo
     if may_ask and found.heavy and not typer.confirm("Go on?", default=True, err=True):
         typer.echo("gguf-eval: nothing was done; 'run --plan' says more", err=True)
         raise typer.Exit(1)
-    files = tuple(model_source_path(model, request.cache) for model in models)
-    _run(replace(request, models=files, study=found.study), found.rates, json_output)
+    files, names = named_model_paths(models, request.cache)
+    _run(replace(request, models=files, names=names, study=found.study), found.rates, json_output)
 
 
 def _run(request: RunRequest, known: Sequence[Rates], json_output: bool) -> None:

@@ -18,7 +18,8 @@ _BLOCK_BYTES = 1 << 20
 _SETTLED_SECONDS = 2.0
 """A file changed more recently than this can change again under the same time stamp (FAT counts in 2 s)."""
 _UNFINISHED = ".part"
-_PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
+PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
+"""A part of a split model, by llama.cpp's naming."""
 
 
 def cache_dir(override: Path | None = None) -> Path:
@@ -48,7 +49,7 @@ def model_parts(path: Path) -> tuple[Path, ...]:
 
     Split models follow llama.cpp's naming, ``name-00001-of-00003.gguf``. Raises `ModelFileError` when one is missing.
     """
-    match = _PART.match(path.name)
+    match = PART.match(path.name)
     if match is None:
         return (path,)
     count = int(match["count"])
@@ -57,6 +58,11 @@ def model_parts(path: Path) -> tuple[Path, ...]:
         if not part.is_file():
             raise ModelFileError(f"{part}: no such file; all {count} parts of the split model must be in one folder")
     return parts or (path,)
+
+
+def model_bytes(path: Path) -> int:
+    """Return the size of the model that ``path`` belongs to, all parts together."""
+    return sum(part.stat().st_size for part in model_parts(path))
 
 
 def file_sha256(path: Path, *, cache: Path | None = None) -> str:

@@ -37,6 +37,7 @@ def describe(reference: str) -> Description:
 
     Raises `UsageError` when the reference is neither, `ModelFileError` when there is no usable config.json.
     """
+    reference = reference.removeprefix("hf://")
     folder, source = Path(reference), None
     if folder.is_file():
         raise UsageError(f"{folder}: a checkpoint folder is needed, this is a file; name the folder it is in")

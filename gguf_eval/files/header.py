@@ -6,10 +6,11 @@ bytes that are there, so that a damaged file is refused here and not by an asser
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class ArraySummary:
     """Stands for a metadata array that was skipped because it is long (tokens, scores, merges)."""
 
     count: int
+    digest: str = field(default="", compare=False)
+    """Of an array of texts: hexadecimal, equal for equal texts."""
 
 
 @dataclass(frozen=True)
@@ -183,8 +186,9 @@ class _Cursor:
             if count > self.size:
                 raise Truncated
             return [self.string() for _ in range(count)]
+        start = self.position
         self.skip_strings(count)
-        return ArraySummary(count)
+        return ArraySummary(count, hashlib.sha256(self.data[start : self.position]).hexdigest()[:32])
 
     def skip_strings(self, count: int) -> None:
         """Pass over ``count`` strings: a vocabulary has hundreds of thousands, so without a call for each."""

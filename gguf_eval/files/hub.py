@@ -10,10 +10,12 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_eval.errors import GgufEvalError, ModelFileError, TaskError, nearest
+from gguf_eval.files.hub_cache import cache_folder, cached_file, cached_snapshot, is_broken_off
 from gguf_eval.files.safetensors import StoredTensor
 
 PARQUET_REVISION = "refs/convert/parquet"
@@ -120,11 +122,10 @@ def cached_split(repo: str, config: str, split: str, *, revision: str = PARQUET_
 
     None of a repository of which a download was broken off: whether the split is whole is not known then.
     """
-    place = cache_folder() / f"datasets--{repo.replace('/', '--')}"
-    reference = place / "refs" / revision
-    if not reference.is_file() or any((place / "blobs").glob("*.incomplete")):
+    folder = cached_snapshot("dataset", repo, revision)
+    if folder is None or is_broken_off("dataset", repo):
         return []
-    return sorted((place / "snapshots" / reference.read_text().strip() / config / split).glob("*.parquet"))
+    return sorted((folder / config / split).glob("*.parquet"))
 
 
 def split_to_fetch(repo: str, config: str, split: str, *, revision: str = PARQUET_REVISION) -> list[RemoteFile]:
@@ -139,13 +140,48 @@ def weights_to_fetch(source: HubSource) -> list[RemoteFile]:
     return _to_fetch(_Wanted(source.repo, "model", source.commit, ModelFileError), None, WEIGHT_PATTERNS)
 
 
-def _to_fetch(wanted: _Wanted, folder: str | None, patterns: tuple[str, ...]) -> list[RemoteFile]:
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.hf_api import RepoFile
+def repository_files(repo: str, revision: str | None) -> list[RemoteFile]:
+    """Return all files of a model repository; those in the cache where the hub can't be asked.
 
+    Raises `ModelFileError`.
+    """
+    wanted = _Wanted(repo, "model", revision, ModelFileError)
+    folder = cached_snapshot("model", repo, revision)
+    if folder is None or not (is_offline() or _silence(wanted)):
+        return _listed(wanted, None)
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [
+        RemoteFile(repo, "model", revision or "main", path.relative_to(folder).as_posix(), path.stat().st_size)
+        for path in found
+    ]
+
+
+def fetch_model_files(files: Sequence[RemoteFile]) -> Path:
+    """Download what the cache lacks of files of one model repository; return its folder. Raises `ModelFileError`."""
+    wanted = _Wanted(files[0].repo, "model", files[0].revision, ModelFileError)
+    return _snapshot(wanted, [glob.escape(file.path) for file in files])
+
+
+def _to_fetch(wanted: _Wanted, folder: str | None, patterns: tuple[str, ...]) -> list[RemoteFile]:
+    """Files directly in ``folder`` that the cache lacks: one of such a name further down is another's."""
     if is_offline():
         return []
-    if silence := _silence(wanted):
+    inside = f"{folder}/" if folder else ""
+    return [
+        file
+        for file in _listed(wanted, folder)
+        if any(fnmatch.fnmatch(file.path.removeprefix(inside), pattern) for pattern in patterns)
+        and "/" not in file.path.removeprefix(inside)
+        and cached_file(file.kind, file.repo, file.revision, file.path) is None
+    ]
+
+
+def _listed(wanted: _Wanted, folder: str | None) -> list[RemoteFile]:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+    silence = None if is_offline() else _silence(wanted)
+    if is_offline() or silence:
         raise wanted.error(f"{wanted.label}: {_explain_cache_miss(silence)}")
     try:
         entries = list(
@@ -159,21 +195,7 @@ def _to_fetch(wanted: _Wanted, folder: str | None, patterns: tuple[str, ...]) ->
         RemoteFile(wanted.repo, wanted.kind, wanted.revision or "main", entry.path, entry.size)
         for entry in entries
         if isinstance(entry, RepoFile)
-        and any(fnmatch.fnmatch(entry.path.rpartition("/")[2], pattern) for pattern in patterns)
-        and not isinstance(
-            try_to_load_from_cache(
-                wanted.repo, entry.path, cache_dir=cache_folder(), revision=wanted.revision, repo_type=wanted.kind
-            ),
-            str,
-        )
     ]
-
-
-def cache_folder() -> Path:
-    """Return where the client keeps what it downloads."""
-    from huggingface_hub import constants
-
-    return Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE)
 
 
 def checkpoint_folder(repo: str, *, revision: str | None = None, weights: bool = True) -> tuple[Path, HubSource]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gguf_eval.files.cache import model_parts, model_sha256
+from gguf_eval.files.cache import model_bytes, model_parts, model_sha256
 from gguf_eval.files.header import read_header
-from gguf_eval.files.levels import ALIASES, LEVELS
+from gguf_eval.files.names import model_name
+
+__all__ = ["ModelFile", "describe", "model_name"]
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,8 @@ def describe(path: Path, *, cache: Path | None = None) -> ModelFile:
         sha256=model_sha256(path, cache=cache),
         architecture=headers[0].architecture,
         parameters=parameters,
-        size_bytes=sum(part.stat().st_size for part in model_parts(path)),
+        size_bytes=model_bytes(path),
         level=headers[0].level,
         bits_per_weight=8.0 * tensor_bytes / max(1, parameters),
         context_length=headers[0].context_length,
     )
-
-
-def model_name(path: Path) -> str:
-    """The model's name for people: the file's without its part number and level.
-
-    Only a label: what level a file has is read from the file itself.
-    """
-    stem = re.sub(r"-\d{5}-of-\d{5}$", "", path.stem)
-    levels = "|".join(sorted((*LEVELS, *ALIASES), key=len, reverse=True))
-    return re.sub(rf"[-._]({levels})$", "", stem, flags=re.IGNORECASE) or stem

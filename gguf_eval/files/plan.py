@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gguf_eval.errors import EngineError
+from gguf_eval.errors import EngineError, ModelFileError
 from gguf_eval.files.cache import model_parts
 from gguf_eval.files.ggml_types import block_shape
 from gguf_eval.files.header import Header, TensorInfo, read_header
@@ -115,8 +115,14 @@ def stored_bytes(shape: tuple[int, ...], type_name: str) -> int:
 
 
 def read_headers(path: Path) -> tuple[Header, ...]:
-    """Read the headers of all parts of the model that ``path`` belongs to."""
-    return tuple(read_header(part) for part in model_parts(path))
+    """Read the headers of all parts of the model that ``path`` belongs to. Raises `ModelFileError`."""
+    headers = tuple(read_header(part) for part in model_parts(path))
+    if headers[0].split_count != len(headers):
+        raise ModelFileError(
+            f"{path}: the header says it is one of {headers[0].split_count} parts, its name makes it one of "
+            f"{len(headers)}; name the parts NAME-00001-of-{headers[0].split_count:05d}.gguf and so on, in one folder"
+        )
+    return headers
 
 
 def is_quantized(header: Header) -> bool:

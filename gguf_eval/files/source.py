@@ -1,4 +1,4 @@
-"""Resolves what the user calls a model: a GGUF on this machine, or a checkpoint that is converted into the cache."""
+"""Brings what the user calls a model onto this machine: a GGUF as it is, a checkpoint converted."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gguf_eval.errors import ModelFileError
+from gguf_eval.files.references import HubModel, fetch, resolve
 
 if TYPE_CHECKING:
     from gguf_eval.files.convert.plan import ConversionPlan
     from gguf_eval.files.convert.write import Progress
+    from gguf_eval.files.header import Header
     from gguf_eval.files.hub import RemoteFile
 
     Show = Callable[[str], AbstractContextManager[Progress | None]]
@@ -21,29 +22,31 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Unconverted:
-    """A checkpoint that has not been converted yet."""
+class Unfetched:
+    """A model file that is not on this machine yet: a checkpoint to convert, or a GGUF on the hub."""
 
     reference: str
     path: Path
-    """Where the model file will be; only its name, where weights are to be downloaded first."""
+    """Where the model file will be; where something is to be downloaded first, a name after its place on the hub."""
     level: str
     parameters: int
     size_bytes: int
     """Of the model file."""
     downloads: tuple[RemoteFile, ...]
+    header: Header | None = None
+    """Of a GGUF; None for a checkpoint, which is converted."""
 
 
 def model_source(reference: str, *, cache: Path, show: Show) -> tuple[Path, tuple[str, ...]]:
     """Return the model file that ``reference`` stands for, and warnings of a conversion made now.
 
-    A path is returned as it is. A checkpoint folder, or ``owner/name`` on the hub where no such path exists, is
-    converted in its own 16-bit type, once: the same checkpoint is found in the cache again. Raises `ModelFileError`
-    or `UsageError`.
+    What a reference may be, `gguf_eval.files.references` says. Of a split model it is the first part. A GGUF on the hub
+    is downloaded with all its parts. A checkpoint is converted in its own 16-bit type, once: the same checkpoint is
+    found in the cache again. Raises `ModelFileError` or `UsageError`.
     """
-    path = Path(reference)
-    if _is_model_file(path, reference):
-        return path, ()
+    found = resolve(reference)
+    if found is not None:
+        return (fetch(found) if isinstance(found, HubModel) else found), ()
     from gguf_eval.files.convert.plan import plan_conversion
     from gguf_eval.files.convert.write import write
 
@@ -57,14 +60,16 @@ def model_source(reference: str, *, cache: Path, show: Show) -> tuple[Path, tupl
     return made.path, made.warnings
 
 
-def locate_source(reference: str, *, cache: Path) -> Path | Unconverted:
+def locate_source(reference: str, *, cache: Path) -> Path | Unfetched:
     """Return what `model_source` would return at once, or what it would have to convert, and to download before.
 
-    Of a repository on the hub only its small files are fetched. Raises as `model_source` does.
+    Of a repository on the hub only small files, and the headers of a GGUF, are fetched. Raises as `model_source` does.
     """
-    path = Path(reference)
-    if _is_model_file(path, reference):
-        return path
+    found = resolve(reference)
+    if isinstance(found, Path):
+        return found
+    if found is not None:
+        return found.here() or _on_the_hub(reference, found)
     from gguf_eval.files.checkpoint import describe
     from gguf_eval.files.convert.plan import plan_conversion
     from gguf_eval.files.convert.write import output_path
@@ -73,19 +78,25 @@ def locate_source(reference: str, *, cache: Path) -> Path | Unconverted:
     source = describe(reference).source
     missing = weights_to_fetch(source) if source is not None else []
     plan = plan_conversion(reference, headers_only=bool(missing))
-    output = Path(output_path(plan, None)) if missing else _place(plan, cache)
+    output = Path(reference) / output_path(plan, None) if missing else _place(plan, cache)
     if output.is_file() and not missing:
         return output
-    return Unconverted(reference, output, plan.out_type, plan.parameters, plan.size_bytes, tuple(missing))
+    return Unfetched(reference, output, plan.out_type, plan.parameters, plan.size_bytes, tuple(missing))
 
 
-def _is_model_file(path: Path, reference: str) -> bool:
-    """Whether it is no checkpoint. Raises `ModelFileError` where it is neither."""
-    if path.is_file() or path.suffix == ".gguf":
-        return True
-    if not path.is_dir() and reference.count("/") != 1:
-        raise ModelFileError(f"{path}: no such file; give a GGUF file, a checkpoint folder or owner/name on the hub")
-    return False
+def _on_the_hub(reference: str, model: HubModel) -> Unfetched:
+    from gguf_eval.files.remote import remote_headers
+
+    headers = remote_headers(model)
+    return Unfetched(
+        reference,
+        Path(model.name),
+        headers[0].level,
+        sum(header.parameters for header in headers),
+        sum(file.size_bytes for file in model.files),
+        model.missing,
+        headers[0],
+    )
 
 
 def _place(plan: ConversionPlan, cache: Path) -> Path:

@@ -14,6 +14,7 @@ from gguf_eval.lm_eval.caching import answer_identity
 from gguf_eval.lm_eval.harness import check_installed, run_harness
 from gguf_eval.lm_eval.results import HarnessTask, read_results
 from gguf_eval.machine import describe_machine
+from gguf_eval.study.grouping import group_points
 from gguf_eval.study.plan import PlannedPoint, RunRequest, plan_points
 from gguf_eval.study.store import StudyWriter
 
@@ -68,6 +69,7 @@ def store(
     packages = {name: version(name) for name in ("gguf-eval", "llama-cpp-python", "numpy", "gguf", "lm-eval")}
     environment = {"machine": describe_machine(), "packages": packages, "llama_cpp": build_info()}
     with StudyWriter(request.study) as study:
+        [point], _ = group_points([point], study.stored_models())
         run = study.begin_run(request.command, environment)
         point_id = study.save_point(point.name, point.model, arguments.answer_settings, point.source, point.origin)
         study.save_point_run(point_id, run)

@@ -33,6 +33,8 @@ def forecast_text(found: Forecast) -> str:
     needs = [f"{size(n.needed_bytes)} needed, {size(n.free_bytes)} free at {n.folder}" for n in found.disk]
     sections.append(_section("disk", "\n".join(map(plain, needs)) or "nothing to speak of"))
     sections.append(_section("time", "\n".join(_time(found))))
+    if found.remarks:
+        sections.append(_section("note", "\n".join(map(plain, found.remarks))))
     return "\n".join(sections)
 
 
@@ -85,6 +87,7 @@ def forecast_document(found: Forecast) -> dict[str, Any]:
         "basis": found.basis,
         "rates": [vars(rates) for rates in found.rates],
         "planning_seconds": found.planning_seconds,
+        "notes": list(found.remarks),
     }
 
 

@@ -11,7 +11,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_eval.errors import ModelFileError
+from gguf_eval.files.provenance import library_version
 from gguf_eval.runtime.divergence import reference_dtype
 
 TOP, DRAWS = 128, 32
@@ -38,6 +39,8 @@ class AnswerKey:
     task_hash: str
     top: int = TOP
     draws: int = DRAWS
+    library: str = field(default_factory=library_version)
+    """The build of llama.cpp that answered: under another nothing is kept yet, and the reference is asked again."""
 
     def dtype(self, vocabulary: int) -> np.dtype[np.void]:
         """Of one stored token."""

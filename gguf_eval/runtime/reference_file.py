@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_eval.errors import ModelFileError
+from gguf_eval.files.provenance import library_version
 from gguf_eval.runtime.divergence import DRAWS, TOP, reference_dtype
 
 _MAGIC = b"ggufeval-reference-1\n"
@@ -39,6 +40,8 @@ class ReferenceKey:
     top: int = TOP
     draws: int = DRAWS
     seed: int = 0
+    library: str = field(default_factory=library_version)
+    """The build of llama.cpp that made it: another computes otherwise, and its reference is made anew."""
 
     @property
     def rows(self) -> int:

@@ -75,6 +75,15 @@ class MeasuredSpeed:
     generation: float
 
 
+@dataclass(frozen=True)
+class StoredModel:
+    """A point of a study, as far as it says which model it is of."""
+
+    model: str
+    sha256: str
+    origin: Mapping[str, Any]
+
+
 class StudyLookup:
     """Looks up what an open study file holds already."""
 
@@ -108,15 +117,24 @@ class StudyLookup:
             )
             return {row[0] for row in rows}
 
-    def answered_points(self, model: str) -> list[tuple[int, str, dict[str, Any], str, float]]:
-        """(id, sha256, settings, level, bits per weight) of the model's points that have any outcome."""
+    def stored_models(self) -> list[StoredModel]:
+        """Of every point whose model file is known, the oldest first."""
         with sqlite_errors(self.path):
             rows = self._connection.execute(
-                "SELECT id, sha256, settings, level, bits_per_weight FROM point JOIN model_file USING (sha256) "
+                "SELECT model, sha256, origin FROM point JOIN model_file USING (sha256) WHERE architecture != '' "
+                "ORDER BY id"
+            ).fetchall()
+        return [StoredModel(row[0], row[1], json.loads(row[2])) for row in rows]
+
+    def answered_points(self, model: str) -> list[tuple[int, str, dict[str, Any], str, float, dict[str, Any]]]:
+        """(id, sha256, settings, level, bits per weight, origin) of the model's points that have any outcome."""
+        with sqlite_errors(self.path):
+            rows = self._connection.execute(
+                "SELECT id, sha256, settings, level, bits_per_weight, origin FROM point JOIN model_file USING (sha256) "
                 "WHERE model = ? AND EXISTS (SELECT 1 FROM outcome WHERE point_id = point.id) ORDER BY id",
                 (model,),
             )
-            return [(row[0], row[1], json.loads(row[2]), row[3], row[4]) for row in rows]
+            return [(row[0], row[1], json.loads(row[2]), row[3], row[4], json.loads(row[5])) for row in rows]
 
     def divergent(self, point: int, reference: int, task_hash: str) -> set[str]:
         """Hashes of the items whose divergence from the reference is known, or known not to be had."""

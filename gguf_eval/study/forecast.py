@@ -80,6 +80,8 @@ class Forecast:
     rates: tuple[Rates, ...]
     """What the seconds rest on; empty for a guess."""
     planning_seconds: float
+    remarks: tuple[str, ...] = ()
+    """Where models were told apart, or put together, otherwise than the user may expect."""
 
     @property
     def total_seconds(self) -> float:

@@ -10,20 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from gguf_eval.errors import EngineError
-from gguf_eval.files.cache import cache_dir
-from gguf_eval.files.hub import RemoteFile, cache_folder
+from gguf_eval.files.cache import cache_dir, model_bytes
+from gguf_eval.files.hub import RemoteFile
+from gguf_eval.files.hub_cache import cache_folder
 from gguf_eval.files.isolated import run_isolated
 from gguf_eval.files.model_file import ModelFile, model_name
 from gguf_eval.files.quantize import planned_sizes
-from gguf_eval.files.source import Unconverted, locate_source
+from gguf_eval.files.references import split_name
+from gguf_eval.files.source import Unfetched, locate_source
 from gguf_eval.machine import processor_name
 from gguf_eval.study.cost import CHARACTERS_PER_TOKEN, Rates, calibrated_rates, study_rates
 from gguf_eval.study.database import open_lookup
 from gguf_eval.study.events import PointPlan, StageKind
 from gguf_eval.study.forecast import DiskNeed, Download, Forecast, NewFile, TaskCount
+from gguf_eval.study.grouping import group_points
 from gguf_eval.study.local_data import tasks_here, text_here
 from gguf_eval.study.outline import OutlineRequest, is_there, outline, rough_size
-from gguf_eval.study.plan import PlannedPoint, RunRequest, foreseen_points, plan_points
+from gguf_eval.study.plan import PlannedPoint, RunRequest, asked_levels, check_requantize, foreseen_points, plan_points
 from gguf_eval.study.run import asked_alike, requested_tasks
 from gguf_eval.study.stages.state import TaskItems
 from gguf_eval.tasks.texts import WIKITEXT2
@@ -49,17 +52,24 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
     """
     began = time.monotonic()
     folder = cache_dir(request.cache)
-    located = [locate_source(reference, cache=folder) for reference in references]
-    pending = [source for source in located if isinstance(source, Unconverted)]
+    named = [split_name(reference) for reference in references]
+    located = [locate_source(reference, cache=folder) for _, reference in named]
+    pending = [source for source in located if isinstance(source, Unfetched)]
     here = tuple(source for source in located if isinstance(source, Path))
     if request.study == Path():
         first = located[0] if isinstance(located[0], Path) else located[0].path
-        request = replace(request, study=Path(f"{model_name(first)}.study.sqlite"))
-    request = replace(request, models=here)
+        request = replace(request, study=Path(f"{named[0][0] or model_name(first)}.study.sqlite"))
+    paths = [source if isinstance(source, Path) else source.path for source in located]
+    names = {path: name for path, (name, _) in zip(paths, named, strict=True) if name}
+    request = replace(request, models=here, names=names)
     tasks = requested_tasks(request)
-    points = plan_points(request) if request.models else []
-    points += foreseen_points([_unconverted_file(source) for source in pending], request)
-    points = asked_alike(points, tasks, request)
+    for source in pending:
+        if source.header is not None:
+            check_requantize(source.reference, source.header, asked_levels(request), request.allow_requantize)
+    planned_here = plan_points(request) if request.models else []
+    planned_here += foreseen_points([_unfetched_file(source) for source in pending], request)
+    with open_lookup(request.study) as lookup:
+        points, remarks = group_points(asked_alike(planned_here, tasks, request), lookup.stored_models())
     missing, work, unread = tasks_here(tasks, request)
     text, text_missing = text_here(request)
     sizes, problems = _exact_sizes(points, request) if thorough else ({}, {})
@@ -73,7 +83,7 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
             known = _calibrated(points, work, request)
             planned = outline(replace(what, known=known), points, lookup)
     fetched = [*(file for source in pending for file in source.downloads), *missing, *text_missing]
-    conversions = tuple(NewFile(s.reference, s.level, s.size_bytes, True) for s in pending)
+    conversions = tuple(NewFile(s.reference, s.level, s.size_bytes, True) for s in pending if s.header is None)
     return Forecast(
         study=request.study,
         downloads=_by_repository(fetched),
@@ -86,10 +96,11 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
         basis=known[0].basis if known else "guessed",
         rates=tuple(known),
         planning_seconds=time.monotonic() - began,
+        remarks=remarks,
     )
 
 
-def _unconverted_file(source: Unconverted) -> ModelFile:
+def _unfetched_file(source: Unfetched) -> ModelFile:
     bits = 8.0 * source.size_bytes / max(1, source.parameters)
     return ModelFile(source.path, "", "", source.parameters, source.size_bytes, source.level, bits, None)
 
@@ -136,8 +147,8 @@ def _calibrated(points: Sequence[PlannedPoint], work: Sequence[TaskItems], reque
     there = [point for point in points if is_there(point) and point.source.sha256]
     if not there:
         return ()
-    smallest = min(there, key=lambda point: point.path.stat().st_size)
-    size = smallest.path.stat().st_size
+    smallest = min(there, key=lambda point: model_bytes(point.path))
+    size = model_bytes(smallest.path)
     file = smallest.source if not smallest.made else replace(smallest.source, path=smallest.path, size_bytes=size)
     with tempfile.TemporaryDirectory() as folder:
         try:

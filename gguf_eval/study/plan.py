@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,14 @@ from typing import Any
 from gguf_eval.errors import UsageError
 from gguf_eval.files.cache import cache_dir, model_parts
 from gguf_eval.files.header import Header, read_header
+from gguf_eval.files.identity import identify, identity_document
 from gguf_eval.files.kinds import check_continues_text
 from gguf_eval.files.levels import canonical_level
 from gguf_eval.files.model_file import ModelFile, describe, model_name
+from gguf_eval.files.names import variant_name
+from gguf_eval.files.provenance import PREFIX
 from gguf_eval.files.quantize import is_quantized, level_path, needs_making
-from gguf_eval.runtime.settings import ChatSettings, EngineSettings, Offload, chat_name
+from gguf_eval.runtime.settings import ChatSettings, EngineSettings, Offload, chat_name, point_label
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class RunRequest:
     """Everything `run` was asked for."""
 
     models: tuple[Path, ...]
+    """Files of GGUFs; of a split one its first part."""
     study: Path
     levels: tuple[str, ...] = ()
     """Levels to make of every model; none means each model as it is."""
@@ -66,6 +70,9 @@ class RunRequest:
     """Tokens of a window of the text."""
     chunks: int | None = None
     """Windows of the text at most."""
+    names: Mapping[Path, str] = field(default_factory=dict)
+    """What the user calls the model of a file: files of one name are levels of one model. What they hold says it for
+    all others."""
 
 
 @dataclass(frozen=True)
@@ -91,41 +98,51 @@ class PlannedPoint:
     @property
     def label(self) -> str:
         """What tells points of one model apart: the level, a cache that is not F16, and how it is asked."""
-        cache = self.engine.cache_name
-        return (f"{self.level} KV {cache}" if cache else self.level) + chat_name(self.chat)
+        return point_label(self.level, self.variant, self.engine.cache_name, chat_name(self.chat))
+
+    @property
+    def variant(self) -> str:
+        """What the file's name adds to its level, or tells it from another of the level; empty where nothing."""
+        return str(self.origin.get("variant", ""))
 
 
 def plan_points(request: RunRequest) -> list[PlannedPoint]:
     """Check every model and level; raises before anything is made or measured."""
     if request.ctx and request.min_ctx and request.min_ctx > request.ctx:
         raise UsageError(f"--min-ctx needs a number up to that of --ctx, {request.ctx}; found {request.min_ctx}")
-    levels = list(dict.fromkeys(canonical_level(level) for level in request.levels))
+    levels = asked_levels(request)
     cache = cache_dir(request.cache)
     for path in request.models:
         check_continues_text(path)
     headers = [(path, read_header(model_parts(path)[0])) for path in request.models]
     for path, header in headers:
-        _check_requantize(path, header, levels, request.allow_requantize)
+        check_requantize(path, header, levels, request.allow_requantize)
     points: list[PlannedPoint] = []
     for path, header in headers:
         source = describe(path, cache=cache)
-        points.extend(_levels_of(source, header, levels, cache))
-    seen: set[Path] = set()
-    unique = [point for point in points if not (point.path in seen or seen.add(point.path))]  # type: ignore[func-returns-value]
-    return _with_engines(_distinct_names(unique), request)
+        points.extend(_levels_of(source, header, levels, cache, request.names.get(path, "")))
+    unique: dict[Path, PlannedPoint] = {}
+    for point in points:
+        unique.setdefault(point.path, point)
+    return _with_engines(list(unique.values()), request)
+
+
+def asked_levels(request: RunRequest) -> list[str]:
+    """The levels to make, by llama.cpp's spelling, each once. Raises `UsageError`."""
+    return list(dict.fromkeys(canonical_level(level) for level in request.levels))
 
 
 def foreseen_points(sources: Sequence[ModelFile], request: RunRequest) -> list[PlannedPoint]:
     """The points of model files that are not there yet, for a forecast; no path but the sources' own is real."""
-    levels = list(dict.fromkeys(canonical_level(level) for level in request.levels))
+    levels = asked_levels(request)
     points = [
         PlannedPoint(
-            model=model_name(source.path),
+            model=request.names.get(source.path) or model_name(source.path),
             level=level,
             path=source.path if level == source.level else Path(f"{source.path}-{level}"),
             source=source,
             made=level != source.level,
-            origin={},
+            origin={"named": True} if source.path in request.names else {},
         )
         for source in sources
         for level in levels or [source.level]
@@ -142,7 +159,8 @@ def _with_engines(points: Sequence[PlannedPoint], request: RunRequest) -> list[P
     return [replace(point, engine=engine) for point in points for engine in engines]
 
 
-def _check_requantize(path: Path, header: Header, levels: Sequence[str], allowed: bool) -> None:
+def check_requantize(path: Path | str, header: Header, levels: Sequence[str], allowed: bool) -> None:
+    """Raise `UsageError` where a level is to be made of weights that are quantized, and that is not ``allowed``."""
     wanted = [level for level in levels if needs_making(header, level)]
     if wanted and is_quantized(header) and not allowed:
         raise UsageError(
@@ -151,31 +169,23 @@ def _check_requantize(path: Path, header: Header, levels: Sequence[str], allowed
         )
 
 
-def _levels_of(source: ModelFile, header: Header, levels: Sequence[str], cache: Path) -> list[PlannedPoint]:
-    model = model_name(source.path)
+def _levels_of(source: ModelFile, header: Header, levels: Sequence[str], cache: Path, name: str) -> list[PlannedPoint]:
+    label = model_name(source.path)
+    identity = identify(source.path)
+    recipe = str(header.metadata.get(f"{PREFIX}recipe", ""))
     points = []
     for level in levels or [source.level]:
         made = needs_making(header, level)
-        path = level_path(source.sha256, level, model, cache=cache) if made else source.path
-        origin = {
+        path = level_path(source.sha256, level, label, cache=cache) if made else source.path
+        origin: dict[str, Any] = {
             "source_path": str(source.path),
             "source_sha256": source.sha256,
             "source_level": source.level,
             "requantized": made and is_quantized(header),
         }
-        points.append(PlannedPoint(model, level, path, source, made, origin))
+        variant = "" if made else variant_name(source.path, source.level, recipe)
+        origin |= {"identity": identity_document(identity)}
+        origin |= {"variant": variant} if variant else {}
+        origin |= {"named": True} if name else {}
+        points.append(PlannedPoint(name or label, level, path, source, made, origin))
     return points
-
-
-def _distinct_names(points: list[PlannedPoint]) -> list[PlannedPoint]:
-    """Tell models of the same file name apart by the folder they are in."""
-    sources: dict[str, set[Path]] = {}
-    for point in points:
-        if point.made or len(points) > 1:
-            sources.setdefault(point.name, set()).add(point.source.path.resolve())
-    return [
-        replace(point, model=f"{point.source.path.resolve().parent.name}/{point.model}")
-        if len(sources.get(point.name, ())) > 1
-        else point
-        for point in points
-    ]

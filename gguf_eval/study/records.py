@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from gguf_eval.runtime.settings import EngineSettings, chat_name
+from gguf_eval.runtime.settings import EngineSettings, chat_name, point_label
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -184,7 +184,8 @@ class PointRecord:
     size_bytes: int
     bits_per_weight: float
     origin: dict[str, Any]
-    """Where the file came from: source hash and level, whether its source was quantized already."""
+    """Where the file came from: source hash and level, whether its source was quantized already; which model it is
+    (`gguf_eval.files.identity`), whether the user named that, and what its name adds to the level."""
     settings: dict[str, Any]
     status: Status
     error: str | None
@@ -218,15 +219,15 @@ class PointRecord:
 
     @property
     def way(self) -> str:
-        """How the model is run: the level, a KV cache that is not F16, and how it is asked."""
-        return way(self.level, self.settings)
+        """How the model is run: `way_of`."""
+        return way_of(self.level, self.settings, self.origin)
 
 
-def way(level: str, settings: Mapping[str, Any]) -> str:
-    """How a model is run: the level, a KV cache that is not F16, and how it is asked; ``settings`` as a point's."""
+def way_of(level: str, settings: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
+    """How a model is run: its level and variant, a KV cache that is not F16, how it is asked; as a point is stored."""
     keys, values = settings.get("cache_type_k", "F16"), settings.get("cache_type_v", "F16")
     cache = EngineSettings(cache_type_k=keys, cache_type_v=values).cache_name
-    return (f"{level} KV {cache}" if cache else level) + chat_name(settings)
+    return point_label(level, str(origin.get("variant", "")), cache, chat_name(settings))
 
 
 @dataclass(frozen=True)

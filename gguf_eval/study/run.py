@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +13,7 @@ from gguf_eval.machine import describe_machine
 from gguf_eval.study.cost import Rates, study_rates
 from gguf_eval.study.doctor import check_offload
 from gguf_eval.study.events import Observer, Planned, PointFailed
+from gguf_eval.study.grouping import group_points
 from gguf_eval.study.outline import OutlineRequest, outline, point_settings
 from gguf_eval.study.plan import PlannedPoint, RunRequest, plan_points
 from gguf_eval.study.stages.generate import generate
@@ -38,10 +39,13 @@ def run_study(request: RunRequest, observer: Observer, known: Sequence[Rates] = 
     """
     fetch = mirror(request.mirror) if request.mirror else dataset_files
     tasks = requested_tasks(request)
-    points = asked_alike(plan_points(request), tasks, request)
+    asked = asked_alike(plan_points(request), tasks, request)
     check_offload(request.offload)
     text = text_request(request, fetch)
     with StudyWriter(request.study) as study:
+        points, remarks = group_points(asked, study.stored_models())
+        for remark in remarks:
+            observer.note(remark)
         work = []
         for task in tasks:
             items = load_items(task, fetch=fetch, limit=request.limit, seed=request.seed, ids=request.items)
@@ -56,10 +60,10 @@ def run_study(request: RunRequest, observer: Observer, known: Sequence[Rates] = 
         known = known or study_rates(study.measured_speeds(), environment["machine"]["processor"])
         planned = outline(OutlineRequest(request, work, known, text), points, study)
         observer.tell(Planned(planned, rough=not known))
-        ready = [point for point in (prepare_point(state, point) for point in points) if point is not None]
+        ready, failed = _prepared(state, points)
         done = run_points(state, ready)
         read = text is None or over_text(state, done, text)
-    return read and len(done) == len(points)
+    return read and not failed and len(done) == len(ready)
 
 
 def requested_tasks(request: RunRequest) -> list[Task]:
@@ -80,8 +84,23 @@ def asked_alike(points: Sequence[PlannedPoint], tasks: Sequence[Task], request: 
     return [replace(point, chat=chat) for point in points]
 
 
-def prepare_point(state: RunState, point: PlannedPoint) -> ReadyPoint | None:
-    """Make one point's file and plan what is to be asked; None where that fails."""
+def _prepared(state: RunState, points: Sequence[PlannedPoint]) -> tuple[list[ReadyPoint], int]:
+    """The points whose files are there, each content once, and how many could not be made."""
+    ready: dict[int, ReadyPoint] = {}
+    failed = 0
+    for point in points:
+        prepared = prepare_point(state, point, ready)
+        failed += prepared is None
+        if prepared is not None:
+            ready[prepared.id] = prepared
+    return list(ready.values()), failed
+
+
+def prepare_point(state: RunState, point: PlannedPoint, ready: Mapping[int, ReadyPoint]) -> ReadyPoint | None:
+    """Make one point's file and plan what is to be asked; None where that fails.
+
+    Where one of the ``ready`` points has the same content and settings, it is returned.
+    """
     log = _log_path(state.request.study, point)
     try:
         file = make_model_file(state, point, log)
@@ -93,6 +112,10 @@ def prepare_point(state: RunState, point: PlannedPoint) -> ReadyPoint | None:
         return None
     state.study.forget_unmade(point.level, point.source.sha256)
     settings = point_settings(state.request, point)
+    same = ready.get(state.study.find_point(file.sha256, settings) or 0)
+    if same is not None:
+        state.observer.note(f"{point.name} has the same content as {same.planned.name}: it is evaluated once")
+        return same
     point_id = state.study.save_point(point.name, point.model, settings, file, point.origin)
     state.study.plan_point(point_id, [w.task.hash for w in state.work], speed=state.request.speed)
     return ReadyPoint(point, point_id, file, settings, log)

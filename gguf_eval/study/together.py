@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 from gguf_eval.errors import UsageError
+from gguf_eval.files.identity import Identity, contradictions, stored_identity
 from gguf_eval.study.records import ItemRecord, PointRecord, StudyRecord, StudySource, TaskRecord
 
 
@@ -23,8 +25,8 @@ def merge_studies(studies: Sequence[StudyRecord]) -> StudyRecord:
     """One study of the points of all; a single study is returned as it is.
 
     A task is the same where its definition is. Tasks of one name that differ get their study's name, and so do the
-    points of a model that several studies have: they are compared with one reference, unless the model's weights or
-    architecture are others, which makes it another model.
+    points of a model that several studies have: they are compared with one reference, unless what the studies know of
+    the model (`gguf_eval.files.identity`; architecture and number of weights) says that it is another.
 
     Raises `UsageError` where a file is given twice.
     """
@@ -33,6 +35,7 @@ def merge_studies(studies: Sequence[StudyRecord]) -> StudyRecord:
     if len({Path(study.path).resolve() for study in studies}) < len(studies):
         raise UsageError("a report needs different studies; found the same file twice: name each once")
     names = study_names([study.path for study in studies])
+    studies = _alike_called(studies, names)
     models = _models(studies, names)
     points: list[PointRecord] = []
     for name, study in zip(names, studies, strict=True):
@@ -54,14 +57,65 @@ def merge_studies(studies: Sequence[StudyRecord]) -> StudyRecord:
     )
 
 
-def _models(studies: Sequence[StudyRecord], names: Sequence[str]) -> dict[str, dict[str, tuple[str, int]]]:
-    """By model, then by study that has it: architecture and weights; those of its first point that was made."""
-    found: dict[str, dict[str, tuple[str, int]]] = {}
+@dataclass(frozen=True)
+class _Kind:
+    """What a study knows of a model."""
+
+    architecture: str
+    parameters: int
+    """0 where none of its files could be made."""
+    identities: tuple[Identity, ...]
+    """Of its files; none in studies written before files were identified."""
+
+    def differs(self, other: _Kind) -> bool:
+        """Whether the two are other models."""
+        if not (self.parameters and other.parameters):
+            return False
+        if self.identities and other.identities:
+            return not self.is_same(other)
+        return (self.architecture, self.parameters) != (other.architecture, other.parameters)
+
+    def is_same(self, other: _Kind) -> bool:
+        """Whether what is known says that the two are one model."""
+        return any(not contradictions(one, two) for one in self.identities for two in other.identities)
+
+
+def _kinds(study: StudyRecord) -> dict[str, _Kind]:
+    """By model; architecture and weights are those of its first point that was made."""
+    found: dict[str, _Kind] = {}
+    for point in study.points:
+        identity = stored_identity(point.origin)
+        known = found.get(point.model, _Kind("", 0, ()))
+        if not known.parameters:
+            known = replace(known, architecture=point.architecture, parameters=point.parameters)
+        if identity is not None and identity not in known.identities:
+            known = replace(known, identities=(*known.identities, identity))
+        found[point.model] = known
+    return found
+
+
+def _alike_called(studies: Sequence[StudyRecord], names: Sequence[str]) -> list[StudyRecord]:
+    """The studies, each model called as in the first of them that has it."""
+    known: list[tuple[str, _Kind]] = []
+    renamed = []
+    for study, study_name in zip(studies, names, strict=True):
+        called = {}
+        for model, own in _kinds(study).items():
+            same = next((name for name, kind in known if kind.is_same(own)), None)
+            called[model] = same or model
+        taken = {name for model, name in called.items() if name != model}
+        called |= {model: f"{model} @{study_name}" for model, name in called.items() if name == model and name in taken}
+        known += [(called[model], kind) for model, kind in _kinds(study).items()]
+        renamed.append(replace(study, points=tuple(replace(p, model=called[p.model]) for p in study.points)))
+    return renamed
+
+
+def _models(studies: Sequence[StudyRecord], names: Sequence[str]) -> dict[str, dict[str, _Kind]]:
+    """By model, then by study that has it."""
+    found: dict[str, dict[str, _Kind]] = {}
     for name, study in zip(names, studies, strict=True):
-        for point in study.points:
-            kinds = found.setdefault(point.model, {})
-            if name not in kinds or not kinds[name][1]:
-                kinds[name] = (point.architecture, point.parameters)
+        for model, kind in _kinds(study).items():
+            found.setdefault(model, {})[name] = kind
     return found
 
 
@@ -69,11 +123,11 @@ def _point(
     point: PointRecord,
     number: int,
     study_name: str,
-    models: Mapping[str, Mapping[str, tuple[str, int]]],
+    models: Mapping[str, Mapping[str, _Kind]],
     study: StudyRecord,
 ) -> PointRecord:
     kinds = models[point.model]
-    others = len({kind for kind in kinds.values() if kind[1]}) > 1
+    others = any(one.differs(other) for one, other in combinations(kinds.values(), 2))
     shared = len(kinds) > 1
     return replace(
         point,

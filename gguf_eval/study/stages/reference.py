@@ -13,7 +13,7 @@ from typing import Any
 
 from gguf_eval.runtime.answer_file import AnswerKey, answer_path, held_items
 from gguf_eval.study.database import StudyLookup
-from gguf_eval.study.records import way
+from gguf_eval.study.records import way_of
 from gguf_eval.study.stages.state import ReadyPoint, RunState
 
 KINDS = ("choice", "continuation")
@@ -38,8 +38,9 @@ def highest(members: Sequence[ReadyPoint]) -> ReadyPoint:
 def answered(lookup: StudyLookup, model: str) -> dict[int, tuple[float, bool, Reference]]:
     """The model's points that the study has answers of, by id, each with what ranks it."""
     return {
-        id_: (bits, way(level, settings) == level, Reference(id_, way(level, settings), sha256, settings))
-        for id_, sha256, settings, level, bits in lookup.answered_points(model)
+        id_: (bits, label == level, Reference(id_, label, sha256, settings))
+        for id_, sha256, settings, level, bits, origin in lookup.answered_points(model)
+        for label in [way_of(level, settings, origin)]
     }
 
 
