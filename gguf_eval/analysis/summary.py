@@ -15,7 +15,7 @@ from gguf_eval.analysis.sanity import ScoreWarning, find_warnings
 from gguf_eval.analysis.statistics import Estimate, mean_and_deviation, wilson
 from gguf_eval.analysis.task_divergence import TaskDivergence, task_divergence
 from gguf_eval.analysis.whole_task import WholeTask, whole_task
-from gguf_eval.study.outcomes import metric_values, scores, truncated, unscored_reasons
+from gguf_eval.study.outcomes import cut_off, metric_values, scores, truncated, unscored_reasons
 from gguf_eval.study.records import (
     Outcome,
     PointRecord,
@@ -50,6 +50,8 @@ class TaskSummary:
     whole: WholeTask = field(default_factory=WholeTask)
     divergence: TaskDivergence | None = None
     """From the reference, on the tokens of right answers."""
+    cut_off: int = 0
+    """Written answers that a limit of tokens ended, unfinished thoughts among them."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +249,7 @@ def _summarise_task(
         title=task.title,
         unscored_reasons=dict(unscored_reasons(outcomes)),
         whole=whole_task(task, outcomes),
+        cut_off=cut_off(outcomes),
     )
 
 

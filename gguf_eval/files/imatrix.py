@@ -131,7 +131,8 @@ def _open(stack: ExitStack, request: ImatrixRequest, collector: Collector) -> tu
         raise EngineError(f"{request.model}: llama.cpp can't load this model: {load_failure(_reason(log))}")
     stack.callback(llama_cpp.llama_model_free, loaded)
     vocabulary = llama_cpp.llama_model_get_vocab(loaded)
-    tokens = _tokenize(vocabulary, request.text)
+    bos = _bos(vocabulary)
+    tokens = _tokenize(vocabulary, request.text, bos)
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = params.n_batch = request.chunk_tokens
     params.n_ubatch = min(_UBATCH_TOKENS, request.chunk_tokens)
@@ -146,7 +147,6 @@ def _open(stack: ExitStack, request: ImatrixRequest, collector: Collector) -> tu
             + context_failure(_reason(log))
         )
     stack.callback(llama_cpp.llama_free, context)
-    bos = llama_cpp.llama_vocab_bos(vocabulary) if llama_cpp.llama_vocab_get_add_bos(vocabulary) else None
     return context, tokens, bos
 
 
@@ -154,19 +154,28 @@ def _reason(log: list[str]) -> str:
     return reason_in("".join(log).splitlines(), errors_only=False)
 
 
-def _tokenize(vocabulary: Any, text: str) -> NDArray[np.int32]:
+def _bos(vocabulary: Any) -> int | None:
+    """The beginning-of-sequence token, where the file asks for it before a text and has one."""
+    import llama_cpp
+
+    token = int(llama_cpp.llama_vocab_bos(vocabulary))
+    return token if llama_cpp.llama_vocab_get_add_bos(vocabulary) and token >= 0 else None
+
+
+def _tokenize(vocabulary: Any, text: str, bos: int | None) -> NDArray[np.int32]:
+    """Tokens of the text after ``bos``, without the EOS that some files ask for: the text has no end in a chunk."""
     import llama_cpp
     import numpy as np
 
     raw = text.encode("utf-8")
     room = len(raw) + 16
     buffer = (ctypes.c_int32 * room)()
-    count = llama_cpp.llama_tokenize(vocabulary, raw, len(raw), buffer, room, True, False)
+    count = llama_cpp.llama_tokenize(vocabulary, raw, len(raw), buffer, room, False, False)
     if count < 0:
         raise EngineError(
             f"llama.cpp could not tokenise the text ({len(raw):,} bytes): it wants room for {-count:,} tokens"
         )
-    return np.array(buffer[:count], dtype=np.int32)
+    return np.array(buffer[:count] if bos is None else [bos, *buffer[:count]], dtype=np.int32)
 
 
 def _run_chunk(context: Any, chunk: NDArray[np.int32], collector: Collector) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gguf_eval.runtime.rows import NOT_FINITE
 from gguf_eval.study.database import canonical_json
 from gguf_eval.study.records import Outcome, TaskRecord
 from gguf_eval.tasks.prompts import Item, make_item
@@ -138,8 +139,7 @@ def _outcome(item: Item, group: Sequence[Mapping[str, Any]], metrics: dict[str, 
         return Outcome(item.hash, metrics[metric], None, metrics, (), (), text=str(responses[0]), extracted=extracted)
     logprobs = tuple(float(response[0] if isinstance(response, list) else response) for response in responses)
     if not all(math.isfinite(value) for value in logprobs):
-        reason = "a log-likelihood is not a finite number: the model's output is broken"
-        return Outcome(item.hash, None, None, {}, (), (), unscored_reason=reason)
+        return Outcome(item.hash, None, None, {}, (), (), unscored_reason=NOT_FINITE)
     return Outcome(item.hash, metrics[metric], _pick(item, logprobs, metric), metrics, logprobs, ())
 
 

@@ -236,9 +236,12 @@ def _task_note(summaries: Sequence[TaskSummary]) -> str:
     note = f"{summaries[0].metric}, {items} items, chance {summaries[0].chance * 100:.0f}"
     unscored = max(summaries, key=lambda s: s.unscored)
     truncated = max(s.truncated for s in summaries)
+    cut_off = max(s.cut_off for s in summaries)
     if unscored.unscored:
         reasons = "; ".join(f"{count}: {reason}" for reason, count in unscored.unscored_reasons.items())
         note += f", up to {unscored.unscored} unscored ({reasons})"
     if truncated:
         note += f", up to {truncated} cut to fit the context"
+    if cut_off:
+        note += f", up to {cut_off} answers cut off by the limit of tokens"
     return note

@@ -24,15 +24,17 @@ import numpy.typing as npt
 
 from gguf_eval.machine import physical_cores
 from gguf_eval.runtime.generation_sampling import TokenChooser
-from gguf_eval.runtime.generation_text import AnswerText
 from gguf_eval.runtime.model import Context, ContextSettings, Model
 from gguf_eval.runtime.prefix import held_prefixes
 from gguf_eval.runtime.probe import decodes_together
+from gguf_eval.runtime.rows import NOT_FINITE
 from gguf_eval.runtime.settings import EngineSettings
+from gguf_eval.runtime.thinking import Thoughts, Written
 from gguf_eval.runtime.vocabulary import Vocabulary
 
-FinishReason = Literal["stop", "eog", "length", "context"]
-"""stop: a stop string; eog: the model ended its answer; length: the token limit; context: no room for more tokens."""
+FinishReason = Literal["stop", "eog", "length", "context", "broken"]
+"""stop: a stop string; eog: the model ended its answer; length: the token limit; context: no room for more tokens;
+broken: a logit was not a finite number."""
 
 _WORTH_SHARING_TOKENS = 16
 """A shorter common prefix is decoded with each prompt: a decode of its own costs more."""
@@ -46,7 +48,7 @@ _CACHE_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """Continue ``prompt`` until a stop string, an end-of-generation token or ``max_tokens``."""
+    """Continue ``prompt`` until a stop string of the answer, an end-of-generation token or ``max_tokens``."""
 
     prompt: str | tuple[int, ...]
     """Text (BOS is added where the model's file asks for it), or tokens as they are decoded."""
@@ -63,7 +65,7 @@ class Generation:
     """What the model wrote."""
 
     text: str
-    """Without the stop string and what follows it, and without control tokens."""
+    """The answer, without the stop string and what follows it, without control tokens, and without the thought."""
     tokens: tuple[int, ...] = ()
     """All tokens that were written, also those of the stop string; an end-of-generation token is left out."""
     finish_reason: FinishReason | None = None
@@ -71,7 +73,9 @@ class Generation:
     seconds: float = 0.0
     """From the first decode of the prompt's own tokens to the end; other answers were written meanwhile."""
     unscored_reason: str | None = None
-    """Why there is no text."""
+    """Why there is no answer, or none that counts."""
+    thought: str = ""
+    """What stands before the answer of a model that thinks aloud, with its marks and the blanks after them."""
 
 
 @dataclass
@@ -95,7 +99,7 @@ class _Answer:
     prompt: npt.NDArray[np.int32]
     room: int
     """Tokens it may write: the request's limit or what the context leaves."""
-    text: AnswerText
+    text: Written
     chooser: TokenChooser
     position: int = 0
     """Tokens of it in the cache."""
@@ -133,6 +137,7 @@ class Generator:
         self.batch_size = max(batch_size, parallel + rows_together)
         self.threads = threads or physical_cores()
         self.vocabulary = Vocabulary(model)
+        self.thoughts = Thoughts(model, self.vocabulary)
         self.stats = GenerationStats()
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
@@ -193,7 +198,7 @@ class Generator:
             request=request,
             prompt=np.array(prompt, np.int32),
             room=min(request.max_tokens, left),
-            text=AnswerText(request.stop),
+            text=self.thoughts.reader(prompt, request.stop),
             chooser=TokenChooser(request.temperature, request.top_p, request.seed),
         )
 
@@ -321,12 +326,13 @@ class _Run:
     def _continue(self, answer: _Answer, logits: npt.NDArray[np.float32]) -> FinishReason | None:
         """Write the next token of an answer; say why it ends, if it does."""
         token = answer.chooser.choose(logits)
-        vocabulary = self._generator.vocabulary
-        if vocabulary.ends_answer(token):
+        if token is None:
+            return "broken"
+        if self._generator.vocabulary.ends_answer(token):
             return "eog"
         answer.written.append(token)
         self._generator.stats.generated_tokens += 1
-        if answer.text.add(vocabulary.piece(token)):
+        if answer.text.add(token):
             return "stop"
         if len(answer.written) == answer.room:
             return "length" if answer.room == answer.request.max_tokens else "context"
@@ -334,10 +340,14 @@ class _Run:
 
 
 def _finished(answer: _Answer, reason: FinishReason) -> Generation:
+    if answer.text.close():
+        reason = "stop"
     return Generation(
         text=answer.text.text,
         tokens=tuple(answer.written),
         finish_reason=reason,
         prompt_tokens=len(answer.prompt),
         seconds=time.perf_counter() - answer.began,
+        unscored_reason=NOT_FINITE if reason == "broken" else answer.text.unfinished(reason, answer.room),
+        thought=answer.text.thought,
     )

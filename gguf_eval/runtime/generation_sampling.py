@@ -15,10 +15,16 @@ class TokenChooser:
         self._top_p = top_p
         self._random = np.random.Generator(np.random.Philox(seed)) if temperature > 0 else None
 
-    def choose(self, logits: npt.NDArray[np.float32]) -> int:
-        """The next token, given the logits of the whole vocabulary."""
+    def choose(self, logits: npt.NDArray[np.float32]) -> int | None:
+        """The next token, given the logits of the whole vocabulary; None where they are broken.
+
+        They are where one is NaN, which numpy takes for the largest, where one is infinite, or all are minus infinity.
+        """
+        best = int(logits.argmax())
+        if not np.isfinite(logits[best]):
+            return None
         if self._random is None:
-            return int(logits.argmax())
+            return best
         scaled = logits.astype(np.float64) / self._temperature
         weights = np.exp(scaled - scaled.max())
         order = np.argsort(-weights, kind="stable")

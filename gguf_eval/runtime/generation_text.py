@@ -26,4 +26,9 @@ class AnswerText:
     @property
     def text(self) -> str:
         """The text so far; bytes that are no UTF-8 become U+FFFD, an unfinished character at the end is left out."""
-        return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(bytes(self._data))
+        return decoded(bytes(self._data))
+
+
+def decoded(data: bytes) -> str:
+    """Bytes as text; those that are no UTF-8 become U+FFFD, an unfinished character at the end is left out."""
+    return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(data)

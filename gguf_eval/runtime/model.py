@@ -172,8 +172,8 @@ class Model:
 
     @property
     def adds_bos(self) -> bool:
-        """Whether the file's metadata asks for a beginning-of-sequence token before every text."""
-        return bool(self._llama.llama_vocab_get_add_bos(self.vocab))
+        """Whether the file's metadata asks for a beginning-of-sequence token before every text, and there is one."""
+        return bool(self._llama.llama_vocab_get_add_bos(self.vocab)) and self._llama.llama_vocab_bos(self.vocab) >= 0
 
     @property
     def prefix_token(self) -> int:
@@ -189,28 +189,34 @@ class Model:
         token = int(self._llama.llama_vocab_eos(self.vocab))
         return token if token >= 0 else None
 
+    @property
+    def chat_template(self) -> str:
+        """The file's default chat template, empty where it has none."""
+        found = self._llama.llama_model_chat_template(self.handle, None)
+        return bytes(found).decode("utf-8", errors="replace") if found else ""
+
     def token_text(self, token: int) -> str:
         """How the vocabulary spells a token; control tokens as they stand in chat templates."""
         return bytes(self._llama.llama_vocab_get_text(self.vocab, token)).decode("utf-8", errors="replace")
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
-        """Token ids of ``text``. ``add_special`` adds BOS or EOS where the file's metadata asks for it;
-        ``parse_special`` reads control tokens spelt out in the text (only for chat templates).
+        """Token ids of ``text``. ``add_special`` adds BOS where the file's metadata asks for it, and never the EOS or SEP
+        that some files ask for too: what is asked is always continued. ``parse_special`` reads control tokens spelt
+        out in the text (only for chat templates).
         """
+        lead = [self.prefix_token] if add_special and self.adds_bos else []
         data = text.encode("utf-8")
-        # A token is at least one byte; the special ones around it need two more places.
+        # A token is at least one byte; a space before the first needs one more place.
         capacity = len(data) + 2
         buffer = (ctypes.c_int32 * capacity)()
-        count = self._llama.llama_tokenize(self.vocab, data, len(data), buffer, capacity, add_special, parse_special)
+        count = self._llama.llama_tokenize(self.vocab, data, len(data), buffer, capacity, False, parse_special)
         if count < 0:  # a tokenizer that adds more (space prefix and normalisation can)
             capacity = -count
             buffer = (ctypes.c_int32 * capacity)()
-            count = self._llama.llama_tokenize(
-                self.vocab, data, len(data), buffer, capacity, add_special, parse_special
-            )
+            count = self._llama.llama_tokenize(self.vocab, data, len(data), buffer, capacity, False, parse_special)
         if count < 0:
             raise EngineError(f"llama.cpp can't tokenise a text of {len(data)} bytes")
-        return buffer[:count]
+        return lead + buffer[:count]
 
     def open_context(self, settings: ContextSettings) -> Context:
         """Open a context; raises `EngineError` when its memory can't be had."""

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+NOT_FINITE = "a log-likelihood is not a finite number: the model's output is broken"
+"""Why nothing can be said of an item, an answer or a text."""
 _ROWS_AT_ONCE = 8
 
 

@@ -37,8 +37,13 @@ class Vocabulary:
         """The text of ``tokens`` for people to read: control tokens stand between ⟦ and ⟧."""
         data = b""
         for token in tokens:
-            data += f"⟦{self.spelling(token)}⟧".encode() if self._is_control(token) else self.piece(token)
+            data += f"⟦{self.spelling(token)}⟧".encode() if self.is_control(token) else self.piece(token)
         return data.decode("utf-8", errors="replace")
+
+    def is_control(self, token: int) -> bool:
+        """Whether ``token`` is a control token, which is no text."""
+        marks = self._llama.LLAMA_TOKEN_ATTR_CONTROL | self._llama.LLAMA_TOKEN_ATTR_UNKNOWN
+        return bool(self._llama.llama_vocab_get_attr(self._vocab, token) & marks)
 
     def ends_answer(self, token: int) -> bool:
         """Whether ``token`` ends what the model writes: end of sequence, of turn, of message."""
@@ -56,12 +61,8 @@ class Vocabulary:
 
     def control_spellings(self) -> frozenset[str]:
         """Spellings of all tokens that a text read with ``parse_special`` turns into control tokens."""
-        found = (self.spelling(token) for token in range(self._size) if self._is_control(token))
+        found = (self.spelling(token) for token in range(self._size) if self.is_control(token))
         return frozenset(text for text in found if text)
-
-    def _is_control(self, token: int) -> bool:
-        marks = self._llama.LLAMA_TOKEN_ATTR_CONTROL | self._llama.LLAMA_TOKEN_ATTR_UNKNOWN
-        return bool(self._llama.llama_vocab_get_attr(self._vocab, token) & marks)
 
     def _spelling_of(self, token: int) -> str:
         return self.spelling(token) if token >= 0 else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 from gguf_eval.study.records import Outcome
 
-LIGHT_COLUMNS = "value, answer, metrics, truncated_tokens, unscored_reason"
+LIGHT_COLUMNS = "value, answer, metrics, truncated_tokens, unscored_reason, finish_reason"
 """What nearly every report reads; the other columns are fetched with the first outcome that is looked at."""
 
 
@@ -24,7 +24,7 @@ class StoredOutcomes(Mapping[str, Outcome]):
     ) -> None:
         """Wrap rows of `LIGHT_COLUMNS`, one for each of ``hashes``; ``fetch`` reads the whole outcomes."""
         self._hashes = hashes
-        self._columns: list[tuple[Any, ...]] = list(zip(*light, strict=True)) or [()] * 5
+        self._columns: list[tuple[Any, ...]] = list(zip(*light, strict=True)) or [()] * 6
         self._fetch = fetch
         self._whole: dict[str, Outcome] | None = None
         self.scores = dict(zip(hashes, self._columns[0], strict=True))
@@ -77,6 +77,15 @@ def truncated(outcomes: Mapping[str, Outcome]) -> int:
     if isinstance(outcomes, StoredOutcomes):
         return len(outcomes) - outcomes.column(3).count(0)
     return sum(outcome.truncated_tokens > 0 for outcome in outcomes.values())
+
+
+def cut_off(outcomes: Mapping[str, Outcome]) -> int:
+    """Answers that a limit ended: the task's of tokens, or the context."""
+    if isinstance(outcomes, StoredOutcomes):
+        reasons = Counter(outcomes.column(5))
+    else:
+        reasons = Counter(outcome.finish_reason for outcome in outcomes.values())
+    return reasons["length"] + reasons["context"]
 
 
 def unscored_reasons(outcomes: Mapping[str, Outcome]) -> Counter[str]:

@@ -33,7 +33,10 @@ def generate(state: RunState, point: ReadyPoint) -> None:
 
 
 def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
-    """Judge one row of a worker's ``answers`` event; a truncated answer is judged and keeps its finish reason."""
+    """Judge one row of a worker's ``answers`` event; a truncated answer is judged and keeps its finish reason.
+
+    Only what follows a thought is judged and stored; of an answer that broke off inside it, the thought.
+    """
     item, task = task_items.items[row["item"]], task_items.task
     written = {
         "text": row["text"],
@@ -42,7 +45,8 @@ def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
     }
     tokens = (row["tokens"],)
     if row["unscored_reason"] is not None:
-        return Outcome(item.hash, None, None, {}, (), tokens, 0, row["unscored_reason"])
+        begun = {**written, "text": row["text"] or row["thought"]} if row["finish_reason"] else {}
+        return Outcome(item.hash, None, None, {}, (), tokens, 0, row["unscored_reason"], **begun)
     assert task.judge is not None
     judgement = judge_answer(task.judge.name, row["text"], item.references, task.judge.options)
     if judgement.value is None:

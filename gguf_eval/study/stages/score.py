@@ -9,6 +9,7 @@ from typing import Any
 
 from gguf_eval.files.cache import cache_dir
 from gguf_eval.runtime.answers import NOT_KEPT, AnswerDivergence
+from gguf_eval.runtime.rows import NOT_FINITE
 from gguf_eval.study.jobs import AnswersWork, ScoreJob
 from gguf_eval.study.records import Outcome
 from gguf_eval.study.stages.ask import store_as_they_come, task_work, unanswered
@@ -93,7 +94,7 @@ def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
     )
     reason = row["unscored_reason"]
     if reason is None and not is_finite(scores):
-        reason = "a log-likelihood is not a finite number: the model's output is broken"
+        reason = NOT_FINITE
     if reason is not None:
         return Outcome(item.hash, None, None, {}, (), scores.token_counts, row["truncated_tokens"], reason)
     if task.kind == "continuation":

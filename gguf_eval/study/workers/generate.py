@@ -62,6 +62,7 @@ def _row(item_hash: str, answer: Generation) -> dict[str, Any]:
     return {
         "item": item_hash,
         "text": answer.text,
+        "thought": answer.thought,
         "tokens": len(answer.tokens),
         "finish_reason": answer.finish_reason,
         "seconds": answer.seconds,
