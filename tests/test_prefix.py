@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gguf_eval.runtime.prefix import Batch, Tokens, Trie, build_trie, plan_batches, shared_length
+from gguf_eval.runtime.prefix import Batch, Tokens, Trie, build_trie, held_prefixes, plan_batches, shared_length
 
 sequences_of_tokens = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=20)
 
@@ -37,12 +37,11 @@ class Cache:
 
     def run(self, batch: Batch) -> Iterator[tuple[int, ...]]:
         """Carry out a batch; yields for each of its tokens all that the token attends to, itself last."""
-        for branch in batch.branches:
-            assert branch.sequence not in self.held, "a branch must start in an empty sequence"
-            if branch.shared_length:
-                trunk = self.held[self.trunk]
-                assert branch.shared_length <= len(trunk)
-                self.held[branch.sequence] = trunk[: branch.shared_length]
+        for copy in batch.copies:
+            assert copy.target not in self.held, "a branch must start in an empty sequence"
+            assert copy.source == self.trunk
+            assert copy.length <= len(self.held[copy.source])
+            self.held[copy.target] = self.held[copy.source][: copy.length]
         self._check_coupled(batch)
         allowed: dict[int, set[int]] = {}
         for token, position, ids in zip(batch.tokens, batch.positions, batch.sequences, strict=True):
@@ -57,6 +56,7 @@ class Cache:
                 assert position == len(content), "positions of a sequence must be consecutive"
                 content.append(int(token))
             yield tuple(self.held[ids[0]])  # the mask goes by the first sequence only
+        assert batch.keep is not None
         sequence, length = batch.keep
         kept = self.held.get(sequence, [])
         assert length <= len(kept)
@@ -123,7 +123,7 @@ def test_every_node_is_decoded_once_after_exactly_its_prefix(
     longest = max(map(len, sequences))
     ends = set((trie.leaf_start + trie.leaf_length - trie.leaf_shared).tolist())
     for batch in plan_batches(trie, batch_size, max_sequences):
-        assert batch.first_node == node
+        assert batch.nodes.tolist() == list(range(node, node + len(batch.tokens)))
         assert 0 < len(batch.tokens) <= batch_size
         assert len(batch.tokens) == len(batch.positions) == len(batch.sequences)
         # what the scorer reserves: the longest sequence and a batch
@@ -132,7 +132,7 @@ def test_every_node_is_decoded_once_after_exactly_its_prefix(
             assert attended == spelt[node]
             node += 1
         used = {i for ids in batch.sequences for i in ids}
-        assert len(used) == len(batch.branches) + 1
+        assert len(batch.copies) < len(used)
         if len(batch.tokens) < batch_size and node < trie.size:
             assert len(used) == max_sequences, "only the sequence limit may cut a batch short"
             assert node in ends, "and then at the end of a leaf"
@@ -148,7 +148,7 @@ def test_a_leaf_takes_a_sequence_only_where_it_branches() -> None:
     assert batch.tokens.tolist() == [5, 6, 7, 8, 9]
     assert batch.positions.tolist() == [0, 1, 2, 3, 3]
     assert batch.sequences == ((0, 1), (0, 1), (0, 1), (0,), (1,))
-    assert batch.keep[1] == 0
+    assert batch.keep == (1, 0)
 
 
 def test_the_trunk_stays_for_the_next_batch() -> None:
@@ -158,7 +158,7 @@ def test_the_trunk_stays_for_the_next_batch() -> None:
     assert first.keep == (0, 3)
     assert second.tokens.tolist() == [9]
     assert second.sequences == ((0,),)
-    assert second.branches == ()
+    assert second.copies == ()
 
 
 def test_one_sequence_at_a_time_with_a_limit_of_one() -> None:
@@ -175,3 +175,29 @@ def test_one_sequence_at_a_time_with_a_limit_of_one() -> None:
 def test_shared_length(first: list[int], second: list[int], expected: int) -> None:
     assert shared_length(np.array(first, np.int32), np.array(second, np.int32)) == expected
     assert shared_length(np.array(second, np.int32), np.array(first, np.int32)) == expected
+
+
+@given(with_headers(), st.integers(1, 6), st.integers(0, 3))
+def test_held_prefixes_are_prefixes_that_are_dropped_or_copied_only(
+    sequences: list[list[int]], worth: int, most: int
+) -> None:
+    prompts = sorted(sequences)
+    held: list[list[int]] = []
+    for prompt, lengths in zip(prompts, held_prefixes(arrays(prompts), worth=worth, most=most), strict=True):
+        assert len(lengths) <= most
+        assert all(later - before >= worth for before, later in zip((0, *lengths), lengths, strict=False))
+        assert all(length < len(prompt) for length in lengths), "the last token's logits are read"
+        wanted = [prompt[:length] for length in lengths]
+        kept = [prefix for prefix in held if prefix in wanted]
+        assert held[: len(kept)] == kept == wanted[: len(kept)], "what was held is kept from the shortest on"
+        held = wanted
+
+
+def test_prefixes_are_held_while_later_prompts_continue_them() -> None:
+    header, passage, other = [1] * 20, [2] * 20, [3] * 30
+    prompts = [
+        [*header, *passage, 5], [*header, *passage, 6], [*header, *other, 5], [*header, *other, 6], [*header, 9], [9],
+    ]  # fmt: skip
+    plan = held_prefixes(arrays(prompts), worth=16, most=4)
+    assert plan == [(20, 40), (20, 40), (20, 50), (20, 50), (20,), ()]
+    assert held_prefixes(arrays(prompts), worth=16, most=1) == [(20,)] * 5 + [()]

@@ -19,6 +19,7 @@ from gguf_eval.errors import UsageError
 from gguf_eval.machine import physical_cores
 from gguf_eval.runtime.bindings import library
 from gguf_eval.runtime.model import MAX_SEQUENCES, Context, ContextSettings, Model
+from gguf_eval.runtime.probe import decodes_together
 from gguf_eval.runtime.rows import Floats, Rows, in_blocks
 from gguf_eval.runtime.settings import EngineSettings
 
@@ -86,8 +87,11 @@ def open_window_context(
     threads: int | None = None,
     engine: EngineSettings | None = None,
 ) -> Context:
-    """A context that holds as many windows as a batch does, one at least."""
+    """A context that holds as many windows as a batch does, one at least, where the model can be asked for several."""
     together = min(MAX_SEQUENCES, max(1, batch_size // n_ctx))
+    engine = engine or EngineSettings()
+    if together > 1 and not decodes_together(model, engine, threads or physical_cores()):
+        together = 1
     settings = ContextSettings(
         n_ctx=together * n_ctx,
         batch_size=min(batch_size, together * n_ctx),
@@ -95,7 +99,7 @@ def open_window_context(
         max_sequences=together,
         threads=threads,
     )
-    return model.open_context(settings.with_engine(engine) if engine else settings)
+    return model.open_context(settings.with_engine(engine))
 
 
 def decode_windows(context: Context, windows: Windows) -> Iterator[Rows]:

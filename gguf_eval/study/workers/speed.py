@@ -75,6 +75,7 @@ def _memory_details(model: Model, context: Context, placement: Placement) -> dic
         "predicted": {**asdict(predicted), "total_bytes": predicted.total_bytes,
                       "resident_bytes": predicted.resident_bytes, "device_bytes": placement.predicted_device_bytes},
         "context": placement.context,
+        "context_settings": asdict(context.settings),
         "layers": placement.layers,
         "layer_count": placement.layer_count,
         "reasons": placement.reasons,
