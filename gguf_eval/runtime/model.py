@@ -36,8 +36,8 @@ class ContextSettings:
 
     They differ from `llama_context_default_params` in ``swa_full``, and where this package opens a context for many
     sequences: ``unified`` and the batch's size are said by who opens it. Threads are all physical cores, as there. What
-    both leave alone stays alone: RoPE and YaRN by the file, ``offload_kqv`` and ``op_offload`` on, no embeddings, pooling
-    and attention by the file, no recurrent snapshots for rolling back (``n_rs_seq`` 0).
+    both leave alone stays alone: RoPE and YaRN by the file, ``offload_kqv`` and ``op_offload`` on, no embeddings,
+    pooling and attention by the file, no recurrent snapshots for rolling back (``n_rs_seq`` 0).
     """
 
     n_ctx: int
