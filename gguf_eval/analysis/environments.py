@@ -14,7 +14,9 @@ _COMPARED = {
     "llama.cpp": ("llama_cpp", "llama_cpp"),
     "llama-cpp-python": ("llama_cpp", "llama_cpp_python"),
     "llama.cpp's flags": ("llama_cpp", "system_info"),
+    "date told by chat templates": ("templates", "date"),
 }
+_UNTOLD = "none"
 
 
 TITLES = {key: title for title, key in _COMPARED.items()}
@@ -29,6 +31,8 @@ def environment_warnings(points: Sequence[PointRecord]) -> list[str]:
         for point in points:
             for environment in point.environments:
                 value = str(_value(environment, group, key))
+                if value == _UNTOLD:
+                    continue
                 names = seen.setdefault(value, [])
                 name = point.study or point.label
                 if name not in names:
@@ -53,4 +57,4 @@ def library_warnings(points: Sequence[PointRecord]) -> list[str]:
 
 
 def _value(environment: Mapping[str, Any], group: str, key: str) -> Any:
-    return environment.get(group, {}).get(key, "unknown")
+    return environment.get(group, {}).get(key, _UNTOLD if group == "templates" else "unknown")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,8 @@ class ModelArguments:
     """Whether BOS goes before a text: what the file says unless given."""
     cache_dir: Path | None = None
     """Where converted checkpoints and content hashes are kept."""
+    date: str = ""
+    """The day, YYYY-MM-DD, that a chat template is told which asks for it: today unless given."""
     log_file: Path | None = None
     """Where llama.cpp's log goes; without it only its errors are shown."""
 
@@ -104,11 +107,19 @@ def _value(name: str, value: Any) -> Any:
         "flash_attention": lambda given: _choice(name, str(given).lower(), _FLASH_ATTENTION),
         "cache_type_k": lambda given: _cache_type(name, str(given).upper()),
         "cache_type_v": lambda given: _cache_type(name, str(given).upper()),
+        "date": lambda given: _date(str(given)),
         "add_bos_token": lambda given: bool(_choice(name, str(given).lower(), {"true": 1, "false": 0})),
     }
     if name in special:
         return special[name](value)
     return _integer(name, value, 0 if name in ("seed", "prefix_token_id") else 1)
+
+
+def _date(value: str) -> str:
+    try:
+        return datetime.date.fromisoformat(value).isoformat()
+    except ValueError:
+        raise UsageError(f"model argument 'date' needs a day as YYYY-MM-DD; found '{value}'") from None
 
 
 def _cache_type(name: str, value: str) -> str:

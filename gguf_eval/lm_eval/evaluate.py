@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from gguf_eval.errors import UsageError
+from gguf_eval.files.cache import model_parts
+from gguf_eval.files.header import read_header
 from gguf_eval.lm_eval.arguments import ModelArguments, parse_arguments
 from gguf_eval.lm_eval.caching import answer_identity
 from gguf_eval.lm_eval.harness import check_installed, run_harness
 from gguf_eval.lm_eval.results import HarnessTask, read_results
 from gguf_eval.machine import describe_machine
+from gguf_eval.runtime.chat_template import tells_date
 from gguf_eval.study.grouping import group_points
 from gguf_eval.study.plan import PlannedPoint, RunRequest, plan_points
 from gguf_eval.study.store import StudyWriter
@@ -47,17 +51,18 @@ def evaluate(request: HarnessRequest) -> None:
     check_installed()
     arguments = _model_arguments(request)
     point = _point(request, arguments)
-    with StudyWriter(request.study):
-        pass  # refused now rather than after hours
+    with StudyWriter(request.study) as study:  # refused now rather than after hours
+        day = arguments.date or study.day() or datetime.date.today().isoformat()
     options = list(request.options)
     if request.use_cache:
         identity = answer_identity(point.source.sha256, arguments)
         options += ["--use_cache", f"{request.use_cache}-{identity[:16]}"]
-    model_args = ",".join(part for part in (f"path={request.model}", request.model_args) if part)
+    told = "" if arguments.date else f"date={day}"
+    model_args = ",".join(part for part in (f"path={request.model}", request.model_args, told) if part)
     with tempfile.TemporaryDirectory() as folder:
         files = run_harness(model_args, options, request.output or Path(folder))
         tasks = read_results(*files)
-    store(request, arguments, point, tasks)
+    store(request, replace(arguments, date=day), point, tasks)
 
 
 def store(
@@ -68,6 +73,9 @@ def store(
 
     packages = {name: version(name) for name in ("gguf-eval", "llama-cpp-python", "numpy", "gguf", "lm-eval")}
     environment = {"machine": describe_machine(), "packages": packages, "llama_cpp": build_info()}
+    template = str(read_header(model_parts(request.model)[0]).metadata.get("tokenizer.chat_template", ""))
+    if tells_date(template) and any(option.startswith("--apply_chat_template") for option in request.options):
+        environment["templates"] = {"date": arguments.date}
     with StudyWriter(request.study) as study:
         [point], _ = group_points([point], study.stored_models())
         run = study.begin_run(request.command, environment)

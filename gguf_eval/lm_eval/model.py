@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -11,7 +13,7 @@ from lm_eval.api.model import CacheHook, TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
-from gguf_eval.errors import EngineError, UsageError
+from gguf_eval.errors import EngineError, ModelFileError, UsageError
 from gguf_eval.files.cache import cache_dir, model_parts, model_sha256
 from gguf_eval.files.header import read_header
 from gguf_eval.files.source import model_source
@@ -19,11 +21,12 @@ from gguf_eval.lm_eval.arguments import parse_arguments
 from gguf_eval.lm_eval.caching import answer_identity, claim
 from gguf_eval.lm_eval.generation import parse_generation
 from gguf_eval.runtime.bindings import keep_log
-from gguf_eval.runtime.chat import ChatTemplates
+from gguf_eval.runtime.chat import ChatEncoder, ChatTemplates
 from gguf_eval.runtime.generation import GenerationRequest, Generator
 from gguf_eval.runtime.log import take_warnings
 from gguf_eval.runtime.model import ContextSettings
 from gguf_eval.runtime.placement import DEFAULT_CONTEXT, open_model
+from gguf_eval.runtime.rows import NOT_FINITE
 from gguf_eval.runtime.scoring import Score, Scorer, TokenRequest
 
 _log = logging.getLogger("lm_eval.gguf-eval")  # below the harness's logger, which it shows
@@ -53,7 +56,8 @@ class GgufEvalLM(TemplateLM):  # type: ignore[misc]
         self.model = open_model(self.path, engine, wanted)
         for warning in take_warnings():
             _log.warning("llama.cpp: %s", warning)
-        self.chat = ChatTemplates(read_header(model_parts(self.path)[0]).metadata, self.model)
+        self.day = date.fromisoformat(self.arguments.date) if self.arguments.date else date.today()
+        self.chat = ChatTemplates(read_header(model_parts(self.path)[0]).metadata, self.model, self.day)
         self._template: str | None = None
         self.scorer = Scorer(
             self.model,
@@ -92,7 +96,8 @@ class GgufEvalLM(TemplateLM):  # type: ignore[misc]
 
     def get_model_info(self) -> dict[str, Any]:
         """What the harness writes beside its results."""
-        return {"model_sha": self.identity, "model_num_parameters": -1, "model_dtype": self.path.name}
+        told = {"chat_template_date": self.day.isoformat()} if self.chat.tell_date else {}
+        return {"model_sha": self.identity, "model_num_parameters": -1, "model_dtype": self.path.name, **told}
 
     @property
     def max_length(self) -> int:
@@ -118,8 +123,9 @@ class GgufEvalLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def tokenizer_name(self) -> str:
-        """Tells the harness's cache of rendered requests apart by model file."""
-        return f"{self.path.stem}-{self.identity[:16]}"
+        """Tells the harness's cache of rendered requests apart by model file, and by the day where they tell it."""
+        told = f"-{self.day}" if self.chat.tell_date else ""
+        return f"{self.path.stem}-{self.identity[:16]}{told}"
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         """Token ids; control tokens spelt out in the text are read as such, as transformers reads them.
@@ -172,6 +178,8 @@ class GgufEvalLM(TemplateLM):  # type: ignore[misc]
                 answers = iter(self._loglikelihood_tokens(windows, disable_tqdm=True))
                 for document in group:
                     total = sum(next(answers)[0] for _ in document)
+                    if not math.isfinite(total):
+                        raise EngineError(f"a document can't be scored: {NOT_FINITE}")
                     self.cache_hook.add_partial("loglikelihood_rolling", (texts[len(totals)],), total)
                     totals.append(total)
                 bar.update(len(group))
@@ -196,14 +204,22 @@ class GgufEvalLM(TemplateLM):  # type: ignore[misc]
         """Continue each context until one of its stop strings, the model's own end, or its limit of tokens."""
         prepared = [self._generation(request.args[0], request.args[1], n) for n, request in enumerate(requests)]
         texts = [""] * len(requests)
+        unfinished = 0
         with tqdm(total=len(requests), desc="Running generate_until requests", disable=disable_tqdm) as bar:
             for done in self.generator.stream(prepared):
                 for place, answer in done.items():
-                    if answer.unscored_reason:
-                        raise EngineError(f"a request can't be answered: {answer.unscored_reason}; raise n_ctx")
+                    if answer.unscored_reason and answer.finish_reason in ("length", "context"):
+                        unfinished += 1
+                    elif answer.unscored_reason:
+                        raise EngineError(f"a request can't be answered: {answer.unscored_reason}")
                     texts[place] = answer.text
                     self.cache_hook.add_partial("generate_until", requests[place].args, answer.text)
                 bar.update(len(done))
+        if unfinished:
+            _log.warning(
+                "%d of %d answers are empty: the thought before them did not end within the limit of tokens. "
+                "The harness judges them all the same; raise max_gen_toks.", unfinished, len(texts),
+            )  # fmt: skip
         return texts
 
     def _generation(self, context: str, given: Mapping[str, Any], number: int) -> GenerationRequest:
@@ -236,7 +252,23 @@ class GgufEvalLM(TemplateLM):  # type: ignore[misc]
         if chat_template is False or chat_template is None:
             return None
         self._template = self.chat.select(chat_template if isinstance(chat_template, str) else None)
+        self._warn_of_place(self._template)
         return self._template
+
+    def _warn_of_place(self, template: str) -> None:
+        """The harness puts a choice directly after the assistant's header, also where the template would not."""
+        try:
+            place = ChatEncoder(self.model, template, self.chat.tokens, self.day).answer_place()
+            missing = f"{place.lead!r} before an answer" if place.dropped or place.lead.strip() else ""
+        except UsageError:
+            missing = "a thought before an answer"
+        except ModelFileError:  # refuses the question it is tried with
+            missing = ""
+        if missing:
+            _log.warning(
+                "The chat template writes %s; the harness scores choices without it. "
+                "'gguf-eval run --chat on' scores them where the template puts them, or refuses.", missing,
+            )  # fmt: skip
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """A conversation as the model was trained to read it; without the prompt its last message is left open."""

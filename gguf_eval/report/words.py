@@ -151,7 +151,8 @@ def how_to_read(study: StudySummary, marks: Marks) -> list[str]:
     if marks.best:
         front = " ◆ on the Pareto front of memory, generation speed and score." if marks.front else ""
         lines.append(f"* best of its model, noise and all.{front}")
-    return [*sources(study), *lines, *placings(study), *items_note(study), *text_notes(study), *answer_notes(study)]
+    lines += [*placings(study), *items_note(study), *date_notes(study), *text_notes(study), *answer_notes(study)]
+    return [*sources(study), *lines]
 
 
 def placings(study: StudySummary) -> list[str]:
@@ -189,6 +190,13 @@ def _machines(study: StudySummary) -> str:
     if len(owners) == 1:
         return next(iter(owners))
     return "; ".join(f"{where} ({', '.join(names)})" for where, names in owners.items())
+
+
+def date_notes(study: StudySummary) -> list[str]:
+    """The day that chat templates were told, where they ask for it."""
+    environments = [source.environment for source in study.sources] or [study.environment]
+    told = dict.fromkeys(e["templates"]["date"] for e in environments if "templates" in e)
+    return [f"Chat templates that ask for the date were told {', '.join(told)}."] if told else []
 
 
 def text_notes(study: StudySummary) -> list[str]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 from gguf_eval.errors import ModelFileError, UsageError, nearest
-from gguf_eval.runtime.chat_template import Messages, render_template
+from gguf_eval.runtime.chat_answer import ANSWER, QUESTION, AnswerPlace, find_place
+from gguf_eval.runtime.chat_template import Messages, render_template, tells_date
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.vocabulary import Vocabulary
 
@@ -19,19 +21,19 @@ _KEY = "tokenizer.chat_template"
 _DEFAULT = "default"
 _BEGIN, _END = "\ue0f0", "\ue0f1"
 """Private-use characters around what is no control token; dropped where a content has them itself."""
-_ANSWER = "answer"
 
 
 class ChatTemplates:
     """The templates a model file carries."""
 
-    def __init__(self, metadata: Mapping[str, Any], model: Model) -> None:
-        """``metadata`` of the file's header; the model spells its special tokens."""
+    def __init__(self, metadata: Mapping[str, Any], model: Model, day: date | None = None) -> None:
+        """``metadata`` of the file's header; the model spells its special tokens. ``day``: as of `render_template`."""
         self._templates = {
             key.removeprefix(_KEY).removeprefix(".") or _DEFAULT: str(value)
             for key, value in metadata.items()
             if key == _KEY or key.startswith(f"{_KEY}.")
         }
+        self.day = day
         vocabulary = Vocabulary(model)
         self.tokens = {"bos_token": vocabulary.bos, "eos_token": vocabulary.eos}
 
@@ -39,6 +41,11 @@ class ChatTemplates:
     def names(self) -> tuple[str, ...]:
         """What the templates are called; most files have one, ``default``."""
         return tuple(self._templates)
+
+    @property
+    def tell_date(self) -> bool:
+        """Whether any of them depends on the day."""
+        return any(tells_date(source) for source in self._templates.values())
 
     def select(self, name: str | None) -> str:
         """The template of that name, or the default one; raises `UsageError`."""
@@ -59,26 +66,28 @@ class ChatTemplates:
         """
         from jinja2.exceptions import TemplateError
 
+        how: dict[str, Any] = {"add_generation_prompt": add_generation_prompt, "day": self.day}
         try:
-            text = render_template(template, messages, self.tokens, add_generation_prompt=add_generation_prompt)
+            text = render_template(template, messages, self.tokens, **how)
         except TemplateError:
             messages = [message for message in messages if message["role"] != "system"]
-            text = _rendered(template, messages, self.tokens, add_generation_prompt)
+            text = _rendered(template, messages, self.tokens, how)
         return text if add_generation_prompt else _open_end(text, str(messages[-1]["content"]))
 
 
 class ChatEncoder:
     """Makes tokens of conversations, by one template of one model."""
 
-    def __init__(self, model: Model, template: str, tokens: Mapping[str, str]) -> None:
-        """``tokens`` as of `ChatTemplates`."""
+    def __init__(self, model: Model, template: str, tokens: Mapping[str, str], day: date | None = None) -> None:
+        """``tokens`` and ``day`` as of `ChatTemplates`."""
         self._model = model
         self._template = template
         self._tokens = tokens
+        self._day = day
         spellings = sorted(Vocabulary(model).control_spellings(), key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, spellings)) or "(?!)")
         self._newline = tuple(model.tokenize("\n", add_special=False))
-        self._lead: str | None = None
+        self._place: AnswerPlace | None = None
 
     def prompt(self, messages: Messages) -> tuple[int, ...]:
         """Tokens of the conversation up to where the assistant begins to write.
@@ -87,29 +96,42 @@ class ChatEncoder:
         template that refuses a system message gets it at the beginning of the first user message. Raises
         `ModelFileError` where it refuses the conversation all the same.
         """
-        return self._encode(self._render([self._marked(message) for message in messages], add_generation_prompt=True))
+        return self._encode(self._begun(messages))
+
+    def answer_prompt(self, messages: Messages) -> tuple[int, ...]:
+        """The same up to where an answer stands that `answer` gives: after a closed thought, in the final channel.
+
+        Raises `UsageError` where the template has no such place.
+        """
+        place, text = self.answer_place(), self._begun(messages)
+        if not text.endswith(place.dropped):
+            raise ModelFileError("the model file's chat template begins an answer to this conversation in another way")
+        return self._encode(text[: len(text) - len(place.dropped)] + place.lead)
 
     def answer(self, text: str) -> tuple[int, ...]:
-        """Tokens of an answer after the assistant's header, with the blank that the template puts before it."""
-        return tuple(self._piece(self._answer_lead() + text, control=False))
+        """Tokens of an answer at its place, with the blank that the template puts before it."""
+        return tuple(self._piece(self.answer_place().blank + text, control=False))
 
-    def _answer_lead(self) -> str:
-        """What the template writes between the header and an answer: nothing, or blanks."""
-        if self._lead is None:
-            question = {"role": "user", "content": "question"}
+    def answer_place(self) -> AnswerPlace:
+        """Where an answer stands; raises `UsageError` where the template has no place for one."""
+        if self._place is None:
+            question = {"role": "user", "content": QUESTION}
             header = self._render([question], add_generation_prompt=True)
-            whole = self._render([question, {"role": "assistant", "content": _ANSWER}], add_generation_prompt=False)
-            before = whole[len(header) :].partition(_ANSWER)[0]
-            self._lead = before if whole.startswith(header) and not before.strip() else ""
-        return self._lead
+            whole = self._render([question, {"role": "assistant", "content": ANSWER}], add_generation_prompt=False)
+            self._place = find_place(header, whole, self._control)
+        return self._place
+
+    def _begun(self, messages: Messages) -> str:
+        return self._render([self._marked(message) for message in messages], add_generation_prompt=True)
 
     def _render(self, messages: Messages, *, add_generation_prompt: bool) -> str:
         from jinja2.exceptions import TemplateError
 
+        how: dict[str, Any] = {"add_generation_prompt": add_generation_prompt, "day": self._day}
         try:
-            return render_template(self._template, messages, self._tokens, add_generation_prompt=add_generation_prompt)
+            return render_template(self._template, messages, self._tokens, **how)
         except TemplateError:
-            return _rendered(self._template, _without_system(messages), self._tokens, add_generation_prompt)
+            return _rendered(self._template, _without_system(messages), self._tokens, how)
 
     def _marked(self, message: Mapping[str, Any]) -> dict[str, Any]:
         content = str(message["content"]).replace(_BEGIN, "").replace(_END, "")
@@ -146,11 +168,11 @@ def conversation(system: str, turns: tuple[tuple[str, str], ...], question: str)
     return [*messages, {"role": "user", "content": question}]
 
 
-def _rendered(template: str, messages: Messages, tokens: Mapping[str, str], add_generation_prompt: bool) -> str:
+def _rendered(template: str, messages: Messages, tokens: Mapping[str, str], how: Mapping[str, Any]) -> str:
     from jinja2.exceptions import TemplateError
 
     try:
-        return render_template(template, messages, tokens, add_generation_prompt=add_generation_prompt)
+        return render_template(template, messages, tokens, **how)
     except TemplateError as error:
         raise ModelFileError(f"the model file's chat template refuses the conversation: {error}") from None
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime, time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,15 +17,27 @@ if TYPE_CHECKING:
 Messages = Sequence[Mapping[str, Any]]
 
 
-def render_template(source: str, messages: Messages, tokens: Mapping[str, str], *, add_generation_prompt: bool) -> str:
+_CLOCK = "strftime_now"
+"""The function by which templates ask for the date."""
+
+
+def tells_date(source: str) -> bool:
+    """Whether what the template writes depends on the day."""
+    return _CLOCK in source
+
+
+def render_template(
+    source: str, messages: Messages, tokens: Mapping[str, str], *, add_generation_prompt: bool, day: date | None = None
+) -> str:
     """The conversation as text; raises Jinja's ``TemplateError`` where the template refuses it or is wrong.
 
-    tokens: ``bos_token`` and ``eos_token`` as the vocabulary spells them. Templates get no tools and no documents.
+    tokens: ``bos_token`` and ``eos_token`` as the vocabulary spells them. Templates get no tools and no documents;
+    those that ask for the date get ``day``, today unless given.
     """
     from jinja2.exceptions import TemplateError
 
     try:
-        return _compile(source).render(
+        return _compile(source, day or date.today()).render(
             messages=[dict(message) for message in messages],
             tools=None,
             documents=None,
@@ -39,7 +51,7 @@ def render_template(source: str, messages: Messages, tokens: Mapping[str, str], 
 
 
 @lru_cache(maxsize=16)
-def _compile(source: str) -> Template:
+def _compile(source: str, day: date) -> Template:
     from jinja2 import nodes
     from jinja2.ext import Extension
     from jinja2.parser import Parser
@@ -63,7 +75,7 @@ def _compile(source: str) -> Template:
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    environment.globals[_CLOCK] = datetime.combine(day, time()).strftime
     return environment.from_string(source)
 
 

@@ -342,12 +342,7 @@ class _Run:
 def _finished(answer: _Answer, reason: FinishReason) -> Generation:
     if answer.text.close():
         reason = "stop"
-    return Generation(
-        text=answer.text.text,
-        tokens=tuple(answer.written),
-        finish_reason=reason,
-        prompt_tokens=len(answer.prompt),
-        seconds=time.perf_counter() - answer.began,
-        unscored_reason=NOT_FINITE if reason == "broken" else answer.text.unfinished(reason, answer.room),
-        thought=answer.text.thought,
-    )
+    unscored = NOT_FINITE if reason == "broken" else answer.text.unfinished(reason, answer.room)
+    seconds = time.perf_counter() - answer.began
+    text, thought, tokens = answer.text.text, answer.text.thought, tuple(answer.written)
+    return Generation(text, tokens, reason, len(answer.prompt), seconds, unscored, thought)

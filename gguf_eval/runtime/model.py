@@ -207,8 +207,8 @@ class Model:
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``. ``add_special`` adds BOS where the file's metadata asks for it, and never the EOS or
-        SEP that some files ask for too: what is asked is always continued. ``parse_special`` reads control tokens spelt
-        out in the text (only for chat templates).
+        SEP that some files ask for too: what is asked is always continued. ``parse_special`` reads control tokens
+        spelt out in the text (only for chat templates).
         """
         lead = [self.prefix_token] if add_special and self.adds_bos else []
         data = text.encode("utf-8")

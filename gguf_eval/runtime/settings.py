@@ -82,6 +82,9 @@ class ChatSettings:
     """The system message, before what a task says itself."""
     fewshot_as_turns: bool = False
     """Examples are earlier turns of the conversation instead of text of the question."""
+    day: str = ""
+    """The date, YYYY-MM-DD, for templates that tell it: that of the study, so that all its points are told the same;
+    today's unless given."""
 
     def applies_to(self, kind: str) -> bool:
         """Whether tasks of this kind are asked in a conversation, where the model has a template."""

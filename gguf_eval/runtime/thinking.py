@@ -14,7 +14,7 @@ from gguf_eval.runtime.generation_text import AnswerText, decoded
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.vocabulary import Vocabulary
 
-_KNOWN = (
+KNOWN_MARKS = (
     ("<think>", "</think>"),  # Qwen3, QwQ, DeepSeek, GLM, Kimi K2, MiniMax M2, Nemotron, SmolLM3, ...
     ("<|channel|>", "<|channel|>final<|message|>"),  # gpt-oss: analysis and commentary, then the final channel
     ("[THINK]", "[/THINK]"),  # Magistral, Ministral
@@ -55,8 +55,8 @@ class Thoughts:
         template = model.chat_template
         self.marks = tuple(
             Marks(self._spelt(model, begin), self._spelt(model, end))
-            for begin, end in _KNOWN
-            if end in template or len(model.tokenize(begin, add_special=False, parse_special=True)) == 1
+            for begin, end in KNOWN_MARKS
+            if end in template or (self._is_token(model, begin) and self._is_token(model, end))
         )
 
     def reader(self, prompt: Sequence[int], stop: Sequence[str]) -> Written:
@@ -71,10 +71,11 @@ class Thoughts:
             return _EDGE + self._vocabulary.spelling(token).encode() + _EDGE
         return self._vocabulary.piece(token)
 
-    def leaves_open(self, tokens: Sequence[int]) -> bool:
-        """Whether what follows ``tokens`` would stand inside a thought that they began."""
-        data = b"".join(self.bytes_of(token) for token in tokens)
-        return any(data.rfind(marks.begin) > data.rfind(marks.end) for marks in self.marks)
+    def _is_token(self, model: Model, mark: str) -> bool:
+        """Whether the vocabulary has the mark, or the token of no word that it begins with."""
+        tokens = model.tokenize(mark, add_special=False, parse_special=True)
+        spelling = self._vocabulary.spelling(tokens[0])
+        return spelling == mark or (self._vocabulary.is_mark(tokens[0]) and mark.startswith(spelling))
 
     def _spelt(self, model: Model, mark: str) -> bytes:
         tokens = model.tokenize(mark, add_special=False, parse_special=True)
@@ -92,6 +93,8 @@ class Written:
         self._thought = b""
         self._pending = b""
         """Undecided at the beginning; later the thought so far."""
+        self._searched = 0
+        """So much of it holds no end of the thought."""
         self._inside = opened
         self._answering = not thoughts.marks
 
@@ -101,10 +104,8 @@ class Written:
         if self._answering:
             return self._answer.add(_without_control(data))
         self._pending += data
-        if self._inside is None:
-            self._inside = self._begun()
-        if self._inside is not None:
-            self._end_thought(self._inside, len(data))
+        while self._turns():
+            pass
         return self._inside is None and not self._may_begin() and self.close()
 
     def close(self) -> bool:
@@ -136,21 +137,24 @@ class Written:
         limit = "the context" if finish_reason == "context" else f"{room} tokens"
         return f"unfinished: the thought did not end within {limit}"
 
-    def _begun(self) -> Marks | None:
-        start = self._pending.lstrip()
-        return next((marks for marks in self._thoughts.marks if start.startswith(marks.begin)), None)
-
     def _may_begin(self) -> bool:
         start = self._pending.lstrip()
-        return any(marks.begin.startswith(start) or start.startswith(marks.begin) for marks in self._thoughts.marks)
+        return any(marks.begin.startswith(start) for marks in self._thoughts.marks)
 
-    def _end_thought(self, marks: Marks, added: int) -> None:
-        place = self._pending.find(marks.end, max(0, len(self._pending) - added - len(marks.end)))
-        if place >= 0:
-            end = place + len(marks.end)
-            self._thought += self._pending[:end]
-            self._pending = self._pending[end:]
-            self._inside = None
+    def _turns(self) -> bool:
+        """Whether what is pending begins a thought, or ends the one that is open; its state is changed so."""
+        if self._inside is None:
+            start = self._pending.lstrip()
+            self._inside = next((marks for marks in self._thoughts.marks if start.startswith(marks.begin)), None)
+            return self._inside is not None
+        place = self._pending.find(self._inside.end, max(0, self._searched - len(self._inside.end)))
+        self._searched = len(self._pending)
+        if place < 0:
+            return False
+        end = place + len(self._inside.end)
+        self._thought += self._pending[:end]
+        self._pending, self._searched, self._inside = self._pending[end:], 0, None
+        return True
 
 
 def _without_control(data: bytes) -> bytes:

@@ -45,6 +45,11 @@ class Vocabulary:
         marks = self._llama.LLAMA_TOKEN_ATTR_CONTROL | self._llama.LLAMA_TOKEN_ATTR_UNKNOWN
         return bool(self._llama.llama_vocab_get_attr(self._vocab, token) & marks)
 
+    def is_mark(self, token: int) -> bool:
+        """Whether ``token`` is a control token, or text that the vocabulary keeps whole beside its words."""
+        marks = self._llama.LLAMA_TOKEN_ATTR_CONTROL | self._llama.LLAMA_TOKEN_ATTR_USER_DEFINED
+        return bool(self._llama.llama_vocab_get_attr(self._vocab, token) & marks)
+
     def ends_answer(self, token: int) -> bool:
         """Whether ``token`` ends what the model writes: end of sequence, of turn, of message."""
         return bool(self._llama.llama_vocab_is_eog(self._vocab, token))

@@ -91,6 +91,12 @@ class StudyLookup:
         self.path = path
         self._connection = connection
 
+    def day(self) -> str | None:
+        """The date, YYYY-MM-DD, that chat templates are told in all runs: that of the first; None before it."""
+        with sqlite_errors(self.path):
+            row = self._connection.execute("SELECT started_at, environment FROM run ORDER BY id LIMIT 1").fetchone()
+        return None if row is None else str(json.loads(row[1]).get("templates", {}).get("date", row[0][:10]))
+
     def answered(self, point: int, task_hash: str) -> set[str]:
         """Hashes of the items this point has an outcome for."""
         with sqlite_errors(self.path):

@@ -22,7 +22,7 @@ from gguf_eval.study.stages.measure import measure
 from gguf_eval.study.stages.over_text import over_text, text_request
 from gguf_eval.study.stages.reference import Reference, find_references, references_first
 from gguf_eval.study.stages.score import score
-from gguf_eval.study.stages.state import ReadyPoint, RunState, TaskItems
+from gguf_eval.study.stages.state import ReadyPoint, RunState, TaskItems, save_template_date
 from gguf_eval.study.store import StudyWriter
 from gguf_eval.tasks.catalog import find_tasks
 from gguf_eval.tasks.datasets import load_items, mirror
@@ -54,6 +54,7 @@ def run_study(request: RunRequest, observer: Observer, known: Sequence[Rates] = 
             raise UsageError(f"no task has an item called {', '.join(request.items)}; 'gguf-eval tasks show' gives ids")
         environment = {"machine": describe_machine(), "packages": _packages()}
         run = study.begin_run(request.command, environment)
+        request = replace(request, chat=replace(request.chat, day=study.day() or ""))
         for task_items in work:
             study.save_task(task_items.task, list(task_items.items.values()), run)
         state = RunState(request, study, observer, work, run, environment)
@@ -118,6 +119,7 @@ def prepare_point(state: RunState, point: PlannedPoint, ready: Mapping[int, Read
         return same
     point_id = state.study.save_point(point.name, point.model, settings, file, point.origin)
     state.study.plan_point(point_id, [w.task.hash for w in state.work], speed=state.request.speed)
+    save_template_date(state, file)
     return ReadyPoint(point, point_id, file, settings, log)
 
 

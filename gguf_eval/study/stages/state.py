@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gguf_eval.files.cache import model_parts
 from gguf_eval.files.engine_reasons import without_numbers
+from gguf_eval.files.header import read_header
 from gguf_eval.files.model_file import ModelFile
+from gguf_eval.runtime.chat_template import tells_date
 from gguf_eval.study.events import MemoryTaken, Observer
 from gguf_eval.study.jobs import Job
 from gguf_eval.study.plan import PlannedPoint, RunRequest
@@ -81,4 +84,14 @@ def save_build(state: RunState, event: Mapping[str, Any], point_id: int | None =
     build = {key: value for key, value in event.items() if key != "event"}
     if state.environment.get("llama_cpp") != build:
         state.environment["llama_cpp"] = build
+        state.study.save_environment(state.run, state.environment)
+
+
+def save_template_date(state: RunState, file: ModelFile) -> None:
+    """Store the date that the file's chat template is told, where it tells one to the model in this run."""
+    chat = state.request.chat
+    if not any(chat.applies_to(task_items.task.kind) for task_items in state.work):
+        return
+    if tells_date(str(read_header(model_parts(file.path)[0]).metadata.get("tokenizer.chat_template", ""))):
+        state.environment["templates"] = {"date": chat.day}
         state.study.save_environment(state.run, state.environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 from gguf_eval.errors import ModelFileError
@@ -24,10 +25,11 @@ def chat_encoder(job: ScoreJob | GenerateJob | ShowJob, model: Model, kind: str)
     """
     if not job.chat.applies_to(kind):
         return None
-    templates = ChatTemplates(read_header(model_parts(Path(job.model))[0]).metadata, model)
+    day = date.fromisoformat(job.chat.day) if job.chat.day else None
+    templates = ChatTemplates(read_header(model_parts(Path(job.model))[0]).metadata, model, day)
     if job.chat.mode == "auto" and not templates.names:
         return None
-    return ChatEncoder(model, templates.select(None), templates.tokens)
+    return ChatEncoder(model, templates.select(None), templates.tokens, day)
 
 
 def messages(header: HeaderWork, context: str, chat: ChatSettings) -> list[dict[str, str]]:
@@ -43,7 +45,8 @@ def choice_requests(
 ) -> tuple[dict[int, ChoiceRequests], dict[int, str]]:
     """The requests of each item by its place, and of the items that the template refuses the reason.
 
-    In a conversation answers follow the assistant's header, with the template's delimiter in place of the task's.
+    In a conversation answers stand where the template puts them, with its delimiter in place of the task's. Raises
+    `UsageError` where it has no place for them.
     """
     asked: dict[int, ChoiceRequests] = {}
     refused: dict[int, str] = {}
@@ -63,7 +66,7 @@ def _choices(work: TaskWork, prompt: PromptWork, chat: ChatSettings, encoder: Ch
             Request(header.text + prompt.contexts[i if own else 0], work.delimiter + choice)
             for i, choice in enumerate(prompt.choices)
         ]
-    prompts = [encoder.prompt(messages(header, context, chat)) for context in prompt.contexts]
+    prompts = [encoder.answer_prompt(messages(header, context, chat)) for context in prompt.contexts]
     return [TokenRequest(prompts[i if own else 0], encoder.answer(choice)) for i, choice in enumerate(prompt.choices)]
 
 

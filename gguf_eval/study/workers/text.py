@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gguf_eval.errors import UsageError
+from gguf_eval.errors import EngineError, UsageError
 from gguf_eval.machine import physical_cores
 from gguf_eval.runtime.bindings import build_info
 from gguf_eval.runtime.divergence import Compared, compare_exactly, compare_with_stored, condense
@@ -28,6 +28,7 @@ from gguf_eval.runtime.perplexity import (
 )
 from gguf_eval.runtime.placement import open_model
 from gguf_eval.runtime.reference_file import ReferenceKey, ReferenceReader, ReferenceWriter, reference_path
+from gguf_eval.runtime.rows import NOT_FINITE
 from gguf_eval.study.jobs import TextJob
 from gguf_eval.study.workers.emit import Emit
 
@@ -57,6 +58,7 @@ def run(job: TextJob, emit: Emit) -> None:
         waiting: list[Columns] = []
         ready = 0
         for columns in _columns(job, model, context, windows, stack):
+            _check_finite(columns, job)
             waiting.append(columns)
             ready += len(columns["nll"])
             if ready % windows.scored == 0:  # whole windows
@@ -65,6 +67,13 @@ def run(job: TextJob, emit: Emit) -> None:
         if job.write_reference:
             emit({"event": "noise", "columns": _packed([_noise(job, model, windows, stack)])})
         emit({"event": "peak", "peak_bytes": peak_rss_bytes()[0]})
+
+
+def _check_finite(columns: Columns, job: TextJob) -> None:
+    """Raise `EngineError` where there is no likelihood or divergence: a mean over the text would be none either."""
+    for name in ("nll", "reference_nll", "kld"):
+        if name in columns and not np.isfinite(columns[name]).all():
+            raise EngineError(f"{job.reference_model if name == 'reference_nll' else job.model}: {NOT_FINITE}")
 
 
 def _open(job: TextJob, path: str, stack: ExitStack) -> Model:
