@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from one_at_a_time import token_logprobs
 
@@ -36,8 +35,8 @@ from gguf_eval.tasks.catalog import find_tasks
 from gguf_eval.tasks.datasets import load_items, mirror
 
 F32 = EngineSettings(flash_attention=0, cache_type_k="F32", cache_type_v="F32")
-LONG_TOKENS, LONG_ITEMS, SHORT_ITEMS = 1400, 60, 70
-RESULT = ROOT / "benchmarks" / "results" / "real_models.json"
+LONG_TOKENS, LONG_ITEMS, SHORT_ITEMS = 1400, 30, 85
+RESULT = Path(__file__).parent / "results" / "real_models.json"
 
 
 def items(model: Model, hub: Path, text: str) -> Iterator[list[TokenRequest]]:
