@@ -60,3 +60,11 @@ def test_from_items_to_outcomes(tiny_f32: Path, tmp_path: Path) -> None:
     assert all(o.finish_reason in ("length", "eog", "stop") for o in outcomes[:2])
     right = outcome(task_items, answers[items[0].hash] | {"text": " 2"})
     assert (right.value, right.extracted) == (1.0, "2")
+    thinking = answers[items[0].hash] | {"thought": "<think>\nIs it 3?\n</think>\n\n"}
+    thought_of = outcome(task_items, thinking | {"text": "2", "finish_reason": "length"})
+    assert (thought_of.value, thought_of.text, thought_of.finish_reason) == (1.0, "2", "length")
+    assert outcome(task_items, thinking | {"text": "", "finish_reason": "eog"}).value == 0.0
+    reason = "unfinished: the thought did not end within 5 tokens"
+    cut = outcome(task_items, thinking | {"text": "", "finish_reason": "length", "unscored_reason": reason})
+    assert (cut.value, cut.unscored_reason, cut.finish_reason) == (None, reason, "length")
+    assert cut.text == thinking["thought"]

@@ -11,9 +11,11 @@ import gguf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lm_eval.api.instance import Instance
 from tiny_model import byte_tokens, write_model
 
 from gguf_eval.errors import UsageError
+from gguf_eval.lm_eval.model import GgufEvalLM
 from gguf_eval.runtime.chat import ChatEncoder, ChatTemplates
 from gguf_eval.runtime.generation import Generation, GenerationRequest, Generator
 from gguf_eval.runtime.model import Model
@@ -181,9 +183,8 @@ def test_nothing_is_lost_and_cuts_change_nothing(by_template: Model, parts: list
     assert (reader.thought, reader.text) == (thought, answer)
 
 
-def generated(model: Model, text: str, monkeypatch: pytest.MonkeyPatch, **how: Any) -> Generation:
-    """What becomes of a model that writes ``text`` and then ends."""
-    script = [*tokens_of(model, text), model.eos_token]
+def script_answers(monkeypatch: pytest.MonkeyPatch, script: Sequence[int | None]) -> None:
+    """Let every answer be these tokens."""
 
     class Script:
         def __init__(self, *_: Any) -> None:
@@ -193,6 +194,11 @@ def generated(model: Model, text: str, monkeypatch: pytest.MonkeyPatch, **how: A
             return next(self.left)
 
     monkeypatch.setattr("gguf_eval.runtime.generation.TokenChooser", Script)
+
+
+def generated(model: Model, text: str, monkeypatch: pytest.MonkeyPatch, **how: Any) -> Generation:
+    """What becomes of a model that writes ``text`` and then ends."""
+    script_answers(monkeypatch, [*tokens_of(model, text), model.eos_token])
     (answer,) = Generator(model).generate([GenerationRequest("Q", **how)])
     return answer
 
@@ -266,3 +272,31 @@ def test_the_worker_refuses_the_point(tmp_path: Path) -> None:
     job = ScoreJob(str(path), (work,), 128, 64, 1, EngineSettings(), chat=ChatSettings("on"))
     with pytest.raises(UsageError, match="no choice can be scored in a conversation"):
         score.run(job, lambda event: None)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"), [(PLAIN, ""), (QWEN3, "writes '<think>"), (R1, "writes a thought before an answer")]
+)
+def test_the_harness_user_is_told_where_choices_stand(
+    template: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("GGUF_EVAL_CACHE", str(tmp_path))
+    path = write_model(tmp_path / "chat.gguf", layers=1, tokenizer=vocabulary_of(*OWN, template=template))
+    lm = GgufEvalLM(path=str(path), n_ctx=64, threads=1)
+    assert lm.chat_template(True) == template
+    warnings = [record.getMessage() for record in caplog.records if "chat template" in record.getMessage()]
+    assert len(warnings) == bool(said)
+    assert all(said in line for line in warnings)
+
+
+def test_the_harness_gets_the_answer_after_the_thought(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("GGUF_EVAL_CACHE", str(tmp_path))
+    path = write_model(tmp_path / "harness.gguf", layers=1, tokenizer=vocabulary_of(*OWN))
+    lm = GgufEvalLM(path=str(path), n_ctx=64, threads=1)
+    for text, limit, answer in (("<think>\n\nA</think>\n\nC\n\nD", 20, "C"), ("<think>AAAA", 3, "")):
+        script_answers(monkeypatch, [*tokens_of(lm.model, text), lm.model.eos_token])
+        asking = [Instance("generate_until", {}, ("Q", {"max_gen_toks": limit, "until": ["\n\n"]}), 0)]
+        assert lm.generate_until(asking, disable_tqdm=True) == [answer]
+    assert [r.getMessage()[:24] for r in caplog.records if "thought" in r.getMessage()] == ["1 of 1 answers are empty"]

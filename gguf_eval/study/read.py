@@ -27,7 +27,7 @@ from gguf_eval.study.records import (
     TextRecord,
 )
 from gguf_eval.study.store import is_unmade
-from gguf_eval.study.text_content import unpack_text
+from gguf_eval.study.text_content import is_broken, unpack_text
 
 
 def read_study(path: Path) -> StudyRecord:
@@ -162,13 +162,13 @@ def _point(
 
 
 def _texts(connection: sqlite3.Connection, point: int) -> tuple[TextRecord, ...]:
-    """The newest run over each text."""
+    """The newest run over each text; one of a broken model has no figure."""
     newest: dict[str, TextRecord] = {}
     query = "SELECT conditions, content FROM text_run WHERE point_id = ? ORDER BY rowid"
     for row in connection.execute(query, (point,)):
         conditions = json.loads(row["conditions"])
         newest[conditions["text_sha256"]] = unpack_text(row["content"], conditions)
-    return tuple(newest.values())
+    return tuple(record for record in newest.values() if not is_broken(record))
 
 
 def _divergences(

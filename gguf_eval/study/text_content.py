@@ -40,3 +40,8 @@ def unpack_text(content: bytes, conditions: dict[str, Any]) -> TextRecord:
             noise={n.removeprefix(_NOISE): arrays[n] for n in arrays.files if n.startswith(_NOISE)},
             peak_bytes=None if peak < 0 else peak,
         )
+
+
+def is_broken(record: TextRecord) -> bool:
+    """Whether a likelihood is not a finite number: now such a run is refused, it was stored once."""
+    return not np.isfinite(record.columns["nll"]).all()
