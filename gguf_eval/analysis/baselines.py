@@ -22,9 +22,10 @@ class Majority:
 
 
 def majority(task: TaskRecord) -> Majority | None:
-    """The most frequent right label and its share of the items; None where items don't all have the same choices.
+    """The most frequent right label and its share of the items.
 
-    Choices may stand in another order at each item; an item with several right ones counts for each of them.
+    None where items don't all have the same choices, or where one of them alone is ever right: nothing is told apart
+    there. Choices may stand in another order at each item; an item with several right ones counts for each of them.
     """
     items = list(task.items.values())
     if task.metric not in _PICKING or not items or len(items[0].choices) < 2:
@@ -34,7 +35,7 @@ def majority(task: TaskRecord) -> Majority | None:
         return None
     right = Counter(item.choices[place] for item in items for place in set(item.golds or (item.gold,)))
     label, most = right.most_common(1)[0]
-    return Majority(label.strip(), most / len(items))
+    return Majority(label.strip(), most / len(items)) if len(right) > 1 else None
 
 
 def floored_tasks(points: Sequence[PointRecord], tasks: Sequence[TaskRecord], margin: float) -> tuple[str, ...]:
