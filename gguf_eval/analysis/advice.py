@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,14 +19,12 @@ from gguf_eval.analysis.joint import (
     joint_means,
     resampled_joint_means,
 )
+from gguf_eval.analysis.memory_at import why_not_predicted
 from gguf_eval.analysis.pareto import Tradeoff, pareto
 from gguf_eval.analysis.sanity import find_warnings, warning_lines
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import choose_reference
-from gguf_eval.errors import GgufEvalError, StudyError
-from gguf_eval.files.cache import model_parts
-from gguf_eval.files.footprint import predict_footprint
-from gguf_eval.files.header import read_header
+from gguf_eval.errors import StudyError
 from gguf_eval.study.outcomes import scores
 from gguf_eval.study.records import PointRecord, StudyRecord, TaskRecord
 
@@ -119,7 +116,7 @@ def advise(
         else:
             costs[point.id] = Tradeoff(point.id, point.name, memory, 0.0, speed)
             if context and point.id not in predicted:
-                why = _why_not(point) or "the header says too little"
+                why = why_not_predicted(point) or "the header says too little"
                 unpredicted.setdefault(why, []).append(point.name)
     for why, names in unpredicted.items():
         notes.append(f"memory as measured, not for a context of {context}, as {why}: {', '.join(names)}")
@@ -273,36 +270,3 @@ def _item_notes(answered: Sequence[PointRecord], tasks: Sequence[TaskRecord], jo
         if kept < most:
             fewer.append(f"{task.name} {kept} of {most}")
     return [f"items that not every point answered are left out; kept of {', '.join(fewer)}"] * bool(fewer)
-
-
-def predict_memory(point: PointRecord, context: int, features: frozenset[str]) -> int | None:
-    """Peak resident memory at a context, from the header of the point's file; None where that can't be said.
-
-    What the program took before it loaded the model is added, where it was measured. None: the file is gone or is
-    another one, or layers were on devices.
-    """
-    if _why_not(point):
-        return None
-    try:
-        footprint = predict_footprint(
-            [read_header(part) for part in model_parts(Path(point.path))],
-            context,
-            cache_type=point.settings.get("cache_type_k", "F16"),
-            cache_type_v=point.settings.get("cache_type_v", "F16"),
-            features=features,
-        )
-    except (GgufEvalError, OSError):
-        return None
-    return footprint.resident_bytes + point.memory.get("rss_before_load", 0)
-
-
-def _why_not(point: PointRecord) -> str:
-    """Why nothing can be predicted; empty where it can."""
-    if point.measurement is not None and point.measurement.details.get("layers"):
-        return "layers were on devices"
-    path = Path(point.path)
-    try:
-        size_bytes = sum(part.stat().st_size for part in model_parts(path))
-    except (GgufEvalError, OSError):
-        return "the file is not there"
-    return "" if size_bytes == point.size_bytes else "another file is in its place"

@@ -283,7 +283,7 @@ def _summarise_task(
         totals = _totals(outcomes, common)
         counted = len(values) - unscored if common is None else len(common & values.keys())
         for metric in task.metrics:
-            estimate = wilson(totals.get(metric, 0.0), counted, unscored=unscored)
+            estimate = wilson(totals.get(metric, 0.0), counted, unscored=len(values) - counted)
             if estimate is not None:
                 metrics[metric] = estimate
     chances = list(task.chances.values())

@@ -24,11 +24,12 @@ Schema 1:
                  "comparison": {"reference", "difference", "low", "high", "n", "gained", "lost", "left_out",
                                 "p_value", "verdict", "margin", "items_to_settle", "clusters", "method"} | null}]}
 
-LACK, {"asked", "scored", "of"}, says what a point has of a task's items where others of its model have more: its means
-there are null, and so are averages that the task is in, as none would be over the same items as theirs. "score_tasks"
-are what a model's averages and comparisons are over, "joint_tasks" what all models share ("joint_score"), "floored"
-those in which no point scores more than the margin: comparisons leave them out. "majority" is what the most frequent
-right answer to all items gets. "evidence" is that of gguf_eval.analysis.evidence.
+A task's "unscored" items are in no mean, as this point or one beside it has no score of them; "unscored_reasons" are the
+point's own. LACK, {"asked", "scored", "of"}, says what a point has of a task's items where others of its model have
+more: its means there are null, and so are averages that the task is in, as none would be over the same items as theirs.
+"score_tasks" are what a model's averages and comparisons are over, "joint_tasks" what all models share ("joint_score"),
+"floored" those in which no point scores more than the margin: comparisons leave them out. "majority" is what the most
+frequent right answer to all items gets. "evidence" is that of gguf_eval.analysis.evidence.
 
 ESTIMATE stands for "value", "low", "high", "n", "unscored", "method": a figure, its 95 % interval, the items it rests
 on and the name of the interval. "commands" are those that measured the point. Intervals of texts are over "windows".
@@ -126,7 +127,7 @@ def _task(task: TaskSummary) -> dict[str, Any]:
         "low": estimate.low if estimate else None,
         "high": estimate.high if estimate else None,
         "n": estimate.n if estimate else 0,
-        "unscored": task.unscored,
+        "unscored": estimate.unscored if estimate else task.unscored,
         "asked": task.asked,
         "lack": asdict(task.lack) if task.lack else None,
         "truncated": task.truncated,
