@@ -7,7 +7,8 @@ The rule, used where scores leave it undecided whether a level is worse than its
    paired difference is below 0) by `LIMIT` or more. Without an interval there is no evidence.
 2. A level with evidence of loss is passed over for another one of its model that has clearly less: one whose
    divergences lie below, the intervals apart, in every measure that speaks against the first, and whose log score does
-   not speak against it where it speaks against the first. The reference always has less.
+   not speak against it where it speaks against the first. The reference always has less, and so has a level whose
+   scores have decided that it is not worse.
 3. Of what is left, the advice takes the one of least memory.
 
 Both measures are in nats and mean alike. A divergence of d says that what the reference would write is exp(d) times as
@@ -22,9 +23,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gguf_eval.analysis.divergence import Figure, TextSummary
+from gguf_eval.analysis.divergence import Figure, TextSummary, summarise_text
 from gguf_eval.analysis.log_score import log_score_difference, log_scores
 from gguf_eval.analysis.statistics import Estimate
+from gguf_eval.analysis.task_divergence import task_divergence
 from gguf_eval.study.records import PointRecord, TaskRecord
 
 LIMIT = 0.1
@@ -52,7 +54,8 @@ class Evidence:
 
 
 def passed_over(evidence: Mapping[int, Evidence | None]) -> set[int]:
-    """The points of one model that another one of it has clearly less loss than; None stands for the reference."""
+    """The points of one model that another one of it has clearly less loss than; None stands for the
+    reference, and for one whose scores have decided that it loses nothing."""
     return {
         id_
         for id_, one in evidence.items()
@@ -108,6 +111,15 @@ def find_evidence(
         if text.divergence is not None and text.divergence.reference in (reference.label, reference.way):
             found[text.text] = text.divergence.mean
     return Evidence(found, log_scores.difference(point, reference) if log_scores else None)
+
+
+def point_evidence(
+    point: PointRecord, reference: PointRecord, tasks: Sequence[TaskRecord], log_scores: LogScores
+) -> Evidence:
+    """`find_evidence` from what is stored of the two on these tasks, and over texts."""
+    found = (task_divergence(point, reference, task) for task in tasks)
+    on_answers = [divergence.mean for divergence in found if divergence is not None]
+    return find_evidence(point, reference, on_answers, map(summarise_text, point.texts), log_scores)
 
 
 class LogScores:

@@ -7,10 +7,17 @@ from gguf_eval.analysis.evidence import ANSWERS, LIMIT, LOG_SCORE, Evidence
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.report import words
 
+LOSS = (
+    "a KL divergence from the reference, on right answers or over a text, shown to be above "
+    f"{LIMIT:g} nats, or a log score (how probable right answers are) shown to be lower by {LIMIT:g} nats or more"
+)
 RULE = (
     "the level of least memory whose scores are not worse; where scores leave that undecided, none with evidence of "
-    "loss: a KL divergence from the reference, on right answers or over a text, shown to be above "
-    f"{LIMIT:g} nats, or a log score (how probable right answers are) shown to be lower by {LIMIT:g} nats or more"
+    f"loss: {LOSS}"
+)
+PASSED_OVER = (
+    "passed over: scores leave a loss open, there is evidence of it, and another point of the model under the limits "
+    f"has clearly less. Evidence is {LOSS}"
 )
 
 

@@ -24,8 +24,8 @@ Schema 1:
                  "comparison": {"reference", "difference", "low", "high", "n", "gained", "lost", "left_out",
                                 "p_value", "verdict", "margin", "items_to_settle", "clusters", "method"} | null}]}
 
-A task's "unscored" items are in no mean, as this point or one beside it has no score of them; "unscored_reasons" are the
-point's own. LACK, {"asked", "scored", "of"}, says what a point has of a task's items where others of its model have
+A task's "unscored" items are in no mean, as this point or one beside it has no score of them; "unscored_reasons" are
+the point's own. LACK, {"asked", "scored", "of"}, says what a point has of a task's items where others of its model have
 more: its means there are null, and so are averages that the task is in, as none would be over the same items as theirs.
 "score_tasks" are what a model's averages and comparisons are over, "joint_tasks" what all models share ("joint_score"),
 "floored" those in which no point scores more than the margin: comparisons leave them out. "majority" is what the most
