@@ -61,6 +61,7 @@ def references_of(study: StudyRecord, answered: Sequence[PointRecord]) -> tuple[
 
 
 def item_notes(answered: Sequence[PointRecord], tasks: Sequence[TaskRecord], joint: Sequence[JointTask]) -> list[str]:
+    """A line where scores are over fewer items than some point has."""
     common = {task.name: int(task.sizes.sum()) for task in joint}
     fewer = []
     for task in tasks:

@@ -31,7 +31,9 @@ class Conclusion:
     not_compared: tuple[PointSummary, ...] = ()
     """Incomplete or failed, or without the tasks that the others are compared on."""
     nothing_to_lose: tuple[str, ...] = ()
-    """Tasks in which the reference is no better than an answer that knows nothing, or no point scores anything."""
+    """Tasks in which the reference can't be told from an answer that knows nothing, or no point scores anything."""
+    baseless: bool = False
+    """Whether these are all tasks there are."""
 
 
 def conclude(study: StudySummary) -> list[Conclusion]:
@@ -52,8 +54,8 @@ def _conclude(study: StudySummary, reference: PointSummary, points: Sequence[Poi
     passed = passed_over({reference.id: None, **{point.id: point.evidence for point in undecided if point.evidence}})
     good = [reference, *(point for point in compared if point not in worse and point.id not in passed)]
     measured = all(point.peak_rss_bytes for point in good)
-    baseless = nothing_to_lose(study, reference)
-    telling = [name for name in study.score_tasks.get(reference.model, ()) if name not in baseless]
+    empty = nothing_to_lose(study, reference)
+    telling = [name for name in study.score_tasks.get(reference.model, ()) if name not in empty]
     choice = None
     if compared and telling:
         choice = min(good, key=lambda point: (point.peak_rss_bytes or 0) if measured else point.size_bytes)
@@ -67,7 +69,8 @@ def _conclude(study: StudySummary, reference: PointSummary, points: Sequence[Poi
         undecided=undecided,
         passed_over=tuple(point for point in undecided if point.id in passed),
         not_compared=tuple(point for point in points if point is not reference and point not in compared),
-        nothing_to_lose=baseless,
+        nothing_to_lose=empty,
+        baseless=not telling,
     )
 
 

@@ -27,7 +27,7 @@ def conclusion(found: Conclusion) -> list[str]:
 
 
 def _no_advice(found: Conclusion) -> str:
-    if found.nothing_to_lose:
+    if found.nothing_to_lose and found.baseless:
         return (
             f"{found.model}: no advice: no task tells whether a level loses anything. {_nothing_to_lose(found)}; "
             "measure tasks that the model can do."
