@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 from test_statistics import point, task
 
-from gguf_eval.analysis.advice import Advice, Limits, advise, choices, predict_memory
+from gguf_eval.analysis.advice import Advice, Limits, advise, choices
 from gguf_eval.analysis.joint import common_items, joint_difference, joint_means, resampled_joint_means
+from gguf_eval.analysis.memory_at import predict_memory
 from gguf_eval.errors import StudyError
 from gguf_eval.report.quality import print_advice
 from gguf_eval.study.records import PointRecord, SpeedRecord, StudyRecord

@@ -132,10 +132,10 @@ def test_scores_at_chance_are_no_results() -> None:
 
 
 def test_comparisons_and_advice_carry_the_warnings_of_what_they_rest_on() -> None:
-    marks = {"t1": "1000" * 10}
+    marks = {"t1": "1000" * 10, "t2": "1110" * 10}
     reference = point(1, "F16", 16.0, marks, peak_rss_bytes=200)
     level = point(2, "Q4_0", 4.5, marks, peak_rss_bytes=100)
-    found = record(reference, level, items=40)
+    found = replace(record(reference, level, items=40), tasks=(task("t1", 40), task("t2", 40)))
     (compared,) = versus(found, [level], reference)
     assert len(compared.warnings) == 1
     assert "scores 25.0 % where guessing gets 25.0 %" in compared.warnings[0]

@@ -189,7 +189,7 @@ def test_a_rough_plan_says_nothing_before_something_is_seen_and_then_follows_it(
     assert left == pytest.approx(20.0 * (50 + 80 + 20), rel=0.05)
 
 
-def test_plain_lines_have_accuracy_and_no_control_codes() -> None:
+def test_plain_lines_have_scores_and_no_control_codes() -> None:
     clock = Clock()
     out = StringIO()
     observer = PlainObserver(Console(file=out, width=60), clock)
@@ -208,7 +208,7 @@ def test_plain_lines_have_accuracy_and_no_control_codes() -> None:
     shown = "Llama-7B␛[31m Q4_K_M"
     assert out.getvalue().splitlines() == [
         f"{shown}: making the model file: 2.0 s",
-        f"{shown}: hellaswag: 200 in 20.0 s, 10.0/s, accuracy 50.0 (43–57), 2 unscored",
+        f"{shown}: hellaswag: 200 in 20.0 s, 10.0/s, score 50.0 (43–57), 2 unscored",
         f"{shown}: out of memory",
     ]
 

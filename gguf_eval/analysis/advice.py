@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from gguf_eval.analysis.baselines import floored_tasks
 from gguf_eval.analysis.comparison import MARGIN
 from gguf_eval.analysis.costs import point_cost
+from gguf_eval.analysis.eligible import answered_points, item_notes, references_of
+from gguf_eval.analysis.evidence import Evidence, LogScores, passed_over, point_evidence
 from gguf_eval.analysis.joint import (
     Array,
     JointTask,
@@ -20,15 +22,11 @@ from gguf_eval.analysis.joint import (
     joint_means,
     resampled_joint_means,
 )
+from gguf_eval.analysis.memory_at import why_not_predicted
 from gguf_eval.analysis.pareto import Tradeoff, pareto
-from gguf_eval.analysis.sanity import find_warnings, warning_lines
+from gguf_eval.analysis.sanity import NOTHING_TO_LOSE, ScoreWarning, find_warnings, warning_lines
 from gguf_eval.analysis.statistics import Estimate
-from gguf_eval.analysis.summary import choose_reference
-from gguf_eval.errors import GgufEvalError, StudyError
-from gguf_eval.files.cache import model_bytes, model_parts
-from gguf_eval.files.footprint import predict_footprint
-from gguf_eval.files.header import read_header
-from gguf_eval.study.outcomes import scores
+from gguf_eval.errors import StudyError
 from gguf_eval.study.records import PointRecord, StudyRecord, TaskRecord
 
 Limit = Literal["memory", "speed", "loss"]
@@ -65,14 +63,21 @@ class Advised:
     """None: it is on the Pareto front."""
     first_share: float
     """Of the resamples, those in which it is the choice."""
+    evidence: Evidence | None = None
+    """What is finer than scores; None for the reference, and where scores have decided that nothing is lost."""
+    against: tuple[str, ...] = ()
+    """What of it is evidence of loss (`gguf_eval.analysis.evidence`)."""
+    passed_over: bool = False
+    """Whether another point of its model that keeps to the limits has clearly less loss by this evidence."""
 
 
 @dataclass(frozen=True)
 class Advice:
     """The choice among a study's points.
 
-    Of the points under the limits whose score is within the margin of the best one's, the choice is the one of least
-    memory; of equals the faster, then the better.
+    A point whose loss of score is undecided is passed over where another of its model keeps to the limits and has
+    clearly less loss by other evidence (`gguf_eval.analysis.evidence`). Of the others under the limits whose score is
+    within the margin of the best one's, the choice is the one of least memory; of equals the faster, then the better.
     """
 
     choice: Advised | None
@@ -103,10 +108,10 @@ def advise(
     """Choose a point, of any model and level.
 
     predicted_bytes: memory at ``context`` by point id (`predict_memory`). Raises `StudyError` where no point has been
-    measured and scored.
+    measured and scored, and where no task tells whether anything is lost.
     """
     predicted = predicted_bytes or {}
-    answered, notes = _answered(study)
+    answered, shared, notes = answered_points(study)
     costs: dict[int, Tradeoff] = {}
     unpredicted: dict[str, list[str]] = {}
     for point in answered:
@@ -119,83 +124,138 @@ def advise(
         else:
             costs[point.id] = Tradeoff(point.id, point.name, memory, 0.0, speed)
             if context and point.id not in predicted:
-                why = _why_not(point) or "the header says too little"
+                why = why_not_predicted(point) or "the header says too little"
                 unpredicted.setdefault(why, []).append(point.name)
     for why, names in unpredicted.items():
         notes.append(f"memory as measured, not for a context of {context}, as {why}: {', '.join(names)}")
     if not costs:
         reasons = "; ".join(notes) or "it has no answers"
         raise StudyError(f"{study.path}: no point has scores and costs to choose by ({reasons}); run it with speed on")
-    tasks = common_items(answered, study.tasks)
+    references, unknown = references_of(study, answered)
+    warnings = find_warnings(answered, study.tasks, set(references.values()))
+    telling = [task for task in shared if task.hash not in floored_tasks(answered, shared, margin)]
+    _check_telling(study, telling, set(references.values()), warnings)
+    tasks = common_items(answered, telling)
     if not tasks:
         raise StudyError(f"{study.path}: its points have no scored item in common; run all on the same tasks")
-    notes += _item_notes(answered, study.tasks, tasks)
-    references, unknown = _references(study, answered)
-    notes += unknown
+    if floored := [task.name for task in shared if task not in telling]:
+        notes.append(f"left out, as no point scores anything there: {', '.join(floored)}")
+    notes += [*item_notes(answered, telling, tasks), *unknown]
     if any(cost.tokens_per_second is None for cost in costs.values()):
         notes.append("speed does not count in the Pareto front: not every point has one")
-    advice = _advice(answered, tasks, costs, references, limits, margin, context, frozenset(predicted), notes, seed)
-    warnings = find_warnings(answered, study.tasks, set(references.values()))
-    return replace(advice, warnings=tuple(warning_lines(warnings)))
+    advice = _advice(answered, telling, tasks, costs, references, limits, margin, seed)
+    return replace(
+        advice,
+        context=context,
+        points=tuple(replace(point, memory_predicted=point.tradeoff.point_id in predicted) for point in advice.points),
+        choice=advice.choice and replace(advice.choice, memory_predicted=advice.choice.tradeoff.point_id in predicted),
+        notes=tuple(notes),
+        warnings=tuple(warning_lines(warnings)),
+    )
+
+
+def _check_telling(
+    study: StudyRecord, tasks: Sequence[TaskRecord], references: set[int], warnings: Sequence[ScoreWarning]
+) -> None:
+    """Refuse advice from tasks in which nothing can be lost."""
+    empty = {(w.point_id, w.task) for w in warnings if w.suspicion in NOTHING_TO_LOSE}
+    if all((point_id, task.name) in empty for point_id in references for task in tasks):
+        raise StudyError(
+            f"{study.path}: no advice: in no task can a level be shown to lose anything, as no point scores there, or "
+            "the reference can't be told from an answer that knows nothing; measure tasks that the models can do"
+        )
 
 
 def _advice(
     answered: Sequence[PointRecord],
+    records: Sequence[TaskRecord],
     tasks: Sequence[JointTask],
     costs: Mapping[int, Tradeoff],
     references: Mapping[int, int],
     limits: Limits,
     margin: float,
-    context: int | None,
-    predicted: frozenset[int],
-    notes: Sequence[str],
     seed: int,
 ) -> Advice:
     columns = {point.id: column for column, point in enumerate(answered)}
-    names = {point.id: point.name for point in answered}
+    by_id = {point.id: point for point in answered}
     means = joint_means(tasks)
-    entries = [
-        Tradeoff(
-            cost.point_id, cost.name, cost.memory_bytes, float(means[columns[cost.point_id]]), cost.tokens_per_second
-        )
-        for cost in costs.values()
-    ]
+    entries = [replace(cost, quality=float(means[columns[cost.point_id]])) for cost in costs.values()]
     entries.sort(key=lambda e: (e.memory_bytes, -(e.tokens_per_second or 0.0), -e.quality, e.point_id))
     own = np.array([columns[entry.point_id] for entry in entries])
     base = np.array([columns[references[entry.point_id]] for entry in entries])
-    kept = np.array([not _missed_costs(entry, limits) for entry in entries])
+    losses = [
+        None if mine == theirs else joint_difference(tasks, int(theirs), int(mine))
+        for mine, theirs in zip(own, base, strict=True)
+    ]
+    bases = {id_: by_id[other] for id_, other in references.items()}
+    points = _weighed(entries, losses, bases, by_id, records, limits, margin)
+    passed = _passed_over(points, by_id)
+    kept = np.array([
+        not _missed_costs(entry, limits) and entry.point_id not in passed for entry in entries
+    ])  # fmt: skip
     [first] = choices(means[None, own], means[None, base], kept, limits.loss, margin)
     drawn = resampled_joint_means(tasks, seed=seed)
     firsts = choices(drawn[:, own], drawn[:, base], kept, limits.loss, margin)
     shares = np.bincount(firsts + 1, minlength=len(entries) + 1) / len(firsts)
-    points = []
-    for number, (entry, place) in enumerate(zip(entries, pareto(entries), strict=True)):
-        is_reference = own[number] == base[number]
-        loss = None if is_reference else joint_difference(tasks, int(base[number]), int(own[number]))
-        missed = _missed_costs(entry, limits)
-        if loss is not None and limits.loss is not None and loss.value > limits.loss + _ROUNDING:
-            missed = (*missed, "loss")
-        points.append(Advised(
-            entry,
-            entry.point_id in predicted,
-            names[references[entry.point_id]],
-            loss,
-            missed,
-            loss is not None and limits.loss is not None and loss.low <= limits.loss < loss.high,
-            tuple(better.name for better in place.dominated_by),
-            float(shares[number + 1]),
-        ))  # fmt: skip
+    points = [
+        replace(point, first_share=float(share), passed_over=point.tradeoff.point_id in passed)
+        for point, share in zip(points, shares[1:], strict=True)
+    ]
     return Advice(
         choice=points[first] if first >= 0 else None,
         points=tuple(points),
         limits=limits,
         margin=margin,
-        context=context,
+        context=None,
         items=int(sum(task.sizes.sum() for task in tasks)),
         tasks=tuple(task.name for task in tasks),
         none_share=float(shares[0]),
-        notes=tuple(notes),
+        notes=(),
     )
+
+
+def _weighed(
+    entries: Sequence[Tradeoff],
+    losses: Sequence[Estimate | None],
+    references: Mapping[int, PointRecord],
+    records: Mapping[int, PointRecord],
+    tasks: Sequence[TaskRecord],
+    limits: Limits,
+    margin: float,
+) -> list[Advised]:
+    """Each point with what speaks for and against it; what depends on the others' fit is still empty."""
+    log_scores = LogScores(tasks)
+    points = []
+    for entry, loss, place in zip(entries, losses, pareto(entries), strict=True):
+        point, reference = records[entry.point_id], references[entry.point_id]
+        missed = _missed_costs(entry, limits)
+        if loss is not None and limits.loss is not None and loss.value > limits.loss + _ROUNDING:
+            missed = (*missed, "loss")
+        undecided = loss is not None and loss.high > margin
+        evidence = point_evidence(point, reference, tasks, log_scores) if undecided else None
+        points.append(Advised(
+            tradeoff=entry,
+            memory_predicted=False,
+            reference=reference.name,
+            loss=loss,
+            missed=missed,
+            undecided=loss is not None and limits.loss is not None and loss.low <= limits.loss < loss.high,
+            dominated_by=tuple(better.name for better in place.dominated_by),
+            first_share=0.0,
+            evidence=evidence,
+            against=evidence.against if evidence else (),
+        ))  # fmt: skip
+    return points
+
+
+def _passed_over(points: Sequence[Advised], records: Mapping[int, PointRecord]) -> set[int]:
+    """Of each model's points that keep to the limits, those that another has clearly less loss than."""
+    fitting: dict[str, dict[int, Evidence | None]] = {}
+    for point in points:
+        if not point.missed:
+            model = records[point.tradeoff.point_id].model
+            fitting.setdefault(model, {})[point.tradeoff.point_id] = point.evidence
+    return set().union(*map(passed_over, fitting.values()))
 
 
 def choices(
@@ -221,89 +281,3 @@ def _missed_costs(entry: Tradeoff, limits: Limits) -> tuple[Limit, ...]:
     if limits.tokens_per_second is not None and (entry.tokens_per_second or 0.0) < limits.tokens_per_second:
         missed.append("speed")
     return tuple(missed)
-
-
-def _answered(study: StudyRecord) -> tuple[list[PointRecord], list[str]]:
-    """The points with a score in every task that any point has one in, and why the others are left out."""
-    scored = {point.id: _scored_tasks(point, study.tasks) for point in study.points if point.status != "failed"}
-    wanted = [task.name for task in study.tasks if any(task.name in names for names in scored.values())]
-    answered, notes = [], []
-    for point in study.points:
-        missing = [name for name in wanted if name not in scored.get(point.id, ())]
-        if point.id not in scored:
-            notes.append(f"{point.name} is left out: it failed")
-        elif missing or not wanted:
-            notes.append(f"{point.name} is left out: no scored answer in {', '.join(missing) or 'any task'}")
-        else:
-            answered.append(point)
-    return answered, notes
-
-
-def _scored_tasks(point: PointRecord, tasks: Sequence[TaskRecord]) -> set[str]:
-    return {
-        task.name
-        for task in tasks
-        if any(value is not None for value in scores(point.outcomes.get(task.hash, {})).values())
-    }
-
-
-def _references(study: StudyRecord, answered: Sequence[PointRecord]) -> tuple[dict[int, int], list[str]]:
-    """The reference of each point, by id; where a model's own is left out, the best of those that are not."""
-    found: dict[int, int] = {}
-    notes = []
-    for model in dict.fromkeys(point.model for point in answered):
-        members = [point for point in answered if point.model == model]
-        usual = choose_reference([point for point in study.points if point.model == model])
-        reference = choose_reference(members)
-        assert reference is not None
-        found |= {point.id: reference.id for point in members}
-        if len(members) == 1:
-            notes.append(f"{reference.name} is the only point of its model: what it lost is not known")
-        elif usual is not None and usual.id != reference.id:
-            notes.append(f"losses of {model} are from {reference.name}, as {usual.name} is left out")
-    return found, notes
-
-
-def _item_notes(answered: Sequence[PointRecord], tasks: Sequence[TaskRecord], joint: Sequence[JointTask]) -> list[str]:
-    common = {task.name: int(task.sizes.sum()) for task in joint}
-    fewer = []
-    for task in tasks:
-        most = max(sum(v is not None for v in scores(point.outcomes.get(task.hash, {})).values()) for point in answered)
-        kept = common.get(task.name, 0)
-        if kept < most:
-            fewer.append(f"{task.name} {kept} of {most}")
-    return [f"items that not every point answered are left out; kept of {', '.join(fewer)}"] * bool(fewer)
-
-
-def predict_memory(point: PointRecord, context: int, features: frozenset[str]) -> int | None:
-    """Peak resident memory at a context, from the header of the point's file; None where that can't be said.
-
-    What the program took before it loaded the model is added, where it was measured. None: the file is gone or is
-    another one, or layers were on devices.
-    """
-    if _why_not(point):
-        return None
-    try:
-        footprint = predict_footprint(
-            [read_header(part) for part in model_parts(Path(point.path))],
-            context,
-            cache_type=point.settings.get("cache_type_k", "F16"),
-            cache_type_v=point.settings.get("cache_type_v", "F16"),
-            features=features,
-            flash_attention=point.settings.get("flash_attention", -1) != 0,
-        )
-    except (GgufEvalError, OSError):
-        return None
-    return footprint.resident_bytes + point.memory.get("rss_before_load", 0)
-
-
-def _why_not(point: PointRecord) -> str:
-    """Why nothing can be predicted; empty where it can."""
-    if point.measurement is not None and point.measurement.details.get("layers"):
-        return "layers were on devices"
-    path = Path(point.path)
-    try:
-        size_bytes = model_bytes(path)
-    except (GgufEvalError, OSError):
-        return "the file is not there"
-    return "" if size_bytes == point.size_bytes else "another file is in its place"

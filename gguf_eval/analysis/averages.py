@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from gguf_eval.analysis.basis import Bases, Basis
 from gguf_eval.analysis.comparison import Pairs, cluster_kinds, count_pairs
 from gguf_eval.analysis.resampling import Kinds, macro_average, macro_difference
 from gguf_eval.analysis.statistics import Estimate
@@ -20,39 +21,60 @@ class Average:
     """One point over several tasks."""
 
     tasks: tuple[str, ...]
-    """Names of the tasks with a scored item."""
+    """Names of the tasks, all of which the point holds (`gguf_eval.analysis.basis`)."""
     estimate: Estimate
     """Mean of the tasks' headline scores."""
     difference: Estimate | None
     """Mean of the tasks' differences from the reference on common items; None for the reference itself."""
 
 
-def averages(point: PointRecord, tasks: Sequence[TaskRecord], pairs: Mapping[str, Pairs] | None) -> dict[str, Average]:
-    """The point's averages over all tasks (``all``) and over each group that has two tasks or more.
+def averages(
+    point: PointRecord, tasks: Sequence[TaskRecord], basis: Basis, pairs: Mapping[str, Pairs] | None
+) -> dict[str, Average]:
+    """The point's averages over all tasks of the basis (``all``), and over each group that has two of them or more.
 
-    pairs: the point's with its reference, by task hash; None for the reference itself.
+    There is none where the point does not hold one of the tasks. pairs: the point's with its reference, by task hash;
+    None for the reference itself.
     """
-    scored = [task for task in tasks if any(value is not None for value in headline(point, task).values())]
-    groups: dict[str, list[TaskRecord]] = {ALL: scored}
-    for task in scored:
+    based = [task for task in tasks if task.hash in basis.tasks]
+    groups: dict[str, list[TaskRecord]] = {ALL: based}
+    for task in based:
         if task.group:
             groups.setdefault(task.group, []).append(task)
-    kinds = {task.hash: _kinds(point, task) for task in scored}
+    lacking = basis.lacks(point.id) if any(point.outcomes.values()) else dict.fromkeys(basis.tasks)
+    held = [task for task in based if task.hash not in lacking]
+    kinds = {task.hash: _kinds(point, task, basis.common(task.hash)) for task in held}
     found = {}
     for name, members in groups.items():
-        if members and (name == ALL or len(members) > 1):
+        if (name == ALL or len(members) > 1) and all(task.hash in kinds for task in members):
             average = _average(members, kinds, pairs)
             if average is not None:
                 found[name] = average
     return found
 
 
-def _kinds(point: PointRecord, task: TaskRecord) -> Kinds:
+def joint_score(
+    point: PointRecord, tasks: Sequence[TaskRecord], bases: Bases, average: Average | None
+) -> Estimate | None:
+    """The mean over the tasks that all models share; None where the point does not hold them.
+
+    average: the point's over the tasks of its own model, which it is where these are the same.
+    """
+    joint, basis = bases.joint_tasks(point), bases.models[point.model]
+    if joint == basis.tasks:
+        return average.estimate if average else None
+    return macro_average([_kinds(point, task, basis.common(task.hash)) for task in tasks if task.hash in joint])
+
+
+def _kinds(point: PointRecord, task: TaskRecord, common: Collection[str] | None) -> Kinds:
+    """Of the scored items; of those in ``common`` where given."""
+    values = headline(point, task)
+    if common is not None:
+        values = {key: value for key, value in values.items() if key in common}
     if not task.clusters:
-        counts = Counter(headline(point, task).values())
+        counts = Counter(values.values())
         return {(value, 1): count for value, count in counts.items() if value is not None}
-    values = {key: value for key, value in headline(point, task).items() if value is not None}
-    return cluster_kinds(values, task.clusters)
+    return cluster_kinds({key: value for key, value in values.items() if value is not None}, task.clusters)
 
 
 def _average(

@@ -107,6 +107,12 @@ class TextSummary:
     interval_method: str | None = None
     """None where there is a single window, and no interval."""
 
+    def same_windows(self, other: TextSummary) -> bool:
+        """Whether both are over the same tokens, so that their means may stand beside each other."""
+        return (self.text, self.text_sha256, self.n_ctx, self.stride, self.windows, self.tokens) == (
+            other.text, other.text_sha256, other.n_ctx, other.stride, other.windows, other.tokens,
+        )  # fmt: skip
+
 
 def summarise_text(record: TextRecord) -> TextSummary:
     """Every figure of one run."""

@@ -16,15 +16,15 @@ class Marks:
     """Ids of points."""
 
     front: frozenset[int]
-    """No other point of the study is as good in memory, generation speed and accuracy, and better in one."""
+    """No other point of the study is as good in memory, generation speed and joint score, and better in one."""
     quality_front: frozenset[int]
-    """No other point is as good in memory and accuracy, and better in one, whatever their speeds."""
+    """No other point is as good in memory and joint score, and better in one, whatever their speeds."""
     best: Mapping[str, frozenset[int]]
     """By column, the best of each model; columns with one value only are left out."""
 
 
 def find_marks(study: StudySummary) -> Marks:
-    """The marks of the points that are complete: the score of another is over fewer tasks or items."""
+    """The marks of the points that are complete; the front is of those that have a score all models share."""
     points = [point for point in study.points if point.status == "complete"]
     tradeoffs = [entry for point in points if (entry := _tradeoff(study, point)) is not None]
     front, quality_front = (
@@ -42,7 +42,7 @@ def find_marks(study: StudySummary) -> Marks:
 
 
 def score(point: PointSummary) -> Estimate | None:
-    """The point's mean over the tasks' headline scores."""
+    """The point's mean over the headline scores of the tasks that the points of its model share."""
     average = point.averages.get(ALL)
     return average.estimate if average else None
 
@@ -63,7 +63,7 @@ def memory(study: StudySummary, point: PointSummary) -> int | None:
 
 
 def _tradeoff(study: StudySummary, point: PointSummary) -> Tradeoff | None:
-    estimate, taken = score(point), memory(study, point)
+    estimate, taken = point.joint_score, memory(study, point)
     if estimate is None or not taken:
         return None
     return Tradeoff(point.id, point.name, taken, estimate.value, generation_rate(point))

@@ -1,4 +1,4 @@
-"""What is known of a run while it works: made from its events, with accuracies, rates and the time that is left.
+"""What is known of a run while it works: made from its events, with scores, rates and the time that is left.
 
 Time left is what the plan predicts for the rest, corrected by what its stages have taken so far: those of the same kind
 count first, the running one most.
@@ -49,8 +49,9 @@ class StageView:
     seconds: float
     """That this run has spent on it."""
     accuracy: Estimate | None
-    """Mean of the task's headline metric so far."""
+    """Mean of the task's headline metric so far, which ``metric`` names."""
     unscored: int
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -298,4 +299,5 @@ def _stage_view(stage: _Stage, now: float) -> StageView:
         seconds=stage.seconds(now),
         accuracy=wilson(stage.tally.value, stage.tally.scored, unscored=stage.tally.unscored),
         unscored=stage.tally.unscored,
+        metric=stage.plan.metric,
     )

@@ -1,4 +1,4 @@
-"""Looks for scores that are no results: chance level at the reference, one answer to everything, broken numbers."""
+"""Looks for scores that are no results: a reference at chance or at nothing, one answer to all, broken numbers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from gguf_eval.analysis.baselines import majority
 from gguf_eval.analysis.statistics import wilson
 from gguf_eval.study.outcomes import answers, scores, unscored_reasons
 from gguf_eval.study.records import Outcome, PointRecord, TaskRecord
 
-Suspicion = Literal["chance", "one-answer", "non-finite"]
+Suspicion = Literal["chance", "majority", "nothing", "one-answer", "non-finite"]
+NOTHING_TO_LOSE: tuple[Suspicion, ...] = ("chance", "majority", "nothing")
+"""A reference of which one of these is seen on a task has nothing to lose there."""
 _FEWEST = 20
 """Items below which neither chance level nor one answer to everything means anything."""
 
@@ -33,7 +36,7 @@ class ScoreWarning:
 def find_warnings(
     points: Sequence[PointRecord], tasks: Sequence[TaskRecord], references: set[int]
 ) -> list[ScoreWarning]:
-    """Warnings of every point on every task; chance level is only held against the points in ``references``."""
+    """Warnings of every point on every task; baselines are only held against the points in ``references``."""
     found = []
     for point in points:
         for task in tasks:
@@ -76,14 +79,28 @@ def _suspicions(
     if len(given) == 1 and None not in given and len({task.items[key].gold for key in scored}) > 1:
         text = f"choice {_letter(given.pop())} is the answer to all {len(scored)} items"
         found.append(("one-answer", text, "the score says only how often that is right"))
-    chances = [task.chances[key] for key in scored] if is_reference else []
-    if chances and all(chances):
-        chance = sum(chances) / len(chances)
-        estimate = wilson(sum(scored.values()), len(scored))
-        if estimate is not None and estimate.low <= chance:
-            text = f"scores {estimate.value * 100:.1f} % where guessing gets {chance * 100:.1f} %"
-            found.append(("chance", text, "the reference can't be told from chance, so a level has nothing to lose"))
-    return found
+    return [*found, *_baseline(task, scored)] if is_reference else found
+
+
+def _baseline(task: TaskRecord, scored: Mapping[str, float]) -> list[tuple[Suspicion, str, str]]:
+    """What a reference's score can't be told from: nothing, guessing, or the most frequent answer to everything."""
+    estimate = wilson(sum(scored.values()), len(scored))
+    if estimate is None:
+        return []
+    score = f"scores {estimate.value * 100:.1f} %"
+    if not estimate.value:
+        return [("nothing", score, "the reference gets nothing right, so a level has nothing to lose")]
+    chances = [task.chances[key] for key in scored]
+    chance = sum(chances) / len(chances) if all(chances) else 0.0
+    constant = majority(task)
+    if constant is not None and constant.share > chance and estimate.low <= constant.share:
+        seen = f"{score} where '{constant.label}' to everything gets {constant.share * 100:.1f} %"
+        meaning = "the reference can't be told from one answer to everything, so a level has nothing to lose"
+        return [("majority", seen, meaning)]
+    if chance and estimate.low <= chance:
+        seen = f"{score} where guessing gets {chance * 100:.1f} %"
+        return [("chance", seen, "the reference can't be told from chance, so a level has nothing to lose")]
+    return []
 
 
 def _letter(choice: int | None) -> str:

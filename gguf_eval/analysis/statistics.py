@@ -24,7 +24,7 @@ class Estimate:
     n: int
     """Items it rests on."""
     unscored: int
-    """Items that should have counted and could not be scored; they are in no mean."""
+    """Items that should have counted and could not be scored, here or at a point beside; they are in no mean."""
     method: str
 
 

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gguf_eval.analysis.averages import Average, averages, pairs_on
+from gguf_eval.analysis.averages import ALL, Average, averages, joint_score, pairs_on
+from gguf_eval.analysis.baselines import floored_tasks, majority
+from gguf_eval.analysis.basis import Bases, Basis, Lack, find_bases
 from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare
 from gguf_eval.analysis.costs import Placing, context_warnings, noise_warnings, placing
 from gguf_eval.analysis.divergence import TextSummary, summarise_text
 from gguf_eval.analysis.environments import environment_warnings, library_warnings
+from gguf_eval.analysis.evidence import Evidence, LogScores, find_evidence
 from gguf_eval.analysis.sanity import ScoreWarning, find_warnings
 from gguf_eval.analysis.statistics import Estimate, mean_and_deviation, wilson
 from gguf_eval.analysis.task_divergence import TaskDivergence, task_divergence
@@ -34,7 +37,8 @@ class TaskSummary:
     name: str
     metric: str
     estimate: Estimate | None
-    """The headline metric; None when no item could be scored."""
+    """The headline metric, over the items that every point holding the task has a score of; None where no item could be
+    scored, or where the point lacks items."""
     unscored: int
     metrics: dict[str, Estimate]
     """Every metric by name, the headline too."""
@@ -52,6 +56,11 @@ class TaskSummary:
     """From the reference, on the tokens of right answers."""
     cut_off: int = 0
     """Written answers that a limit of tokens ended, unfinished thoughts among them."""
+    lack: Lack | None = None
+    """What of the task's items it has, where others of its model have more: no mean of it can stand beside theirs."""
+    majority: float | None = None
+    """What the best single answer to all items of the task gets, where they have the same choices."""
+    asked: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,13 @@ class PointSummary:
     label: str = ""
     """What tells points of one model apart: the level, and the KV cache's type where it is not F16."""
     averages: dict[str, Average] = field(default_factory=dict)
-    """Macro-averages: over ``all`` tasks, and over each group of tasks."""
+    """Macro-averages: over ``all`` tasks that the model's points share, and over each group of them."""
+    joint_score: Estimate | None = None
+    """The mean over the tasks that all models share: what points of different models are compared by."""
+    lacking: dict[str, Lack] = field(default_factory=dict)
+    """What it lacks, by task; it has no mean over these, and no average that they are in."""
+    evidence: Evidence | None = None
+    """What is finer than scores; None for the reference, and where it is not compared."""
     harness: dict[str, dict[str, float]] = field(default_factory=dict)
     """lm-evaluation-harness's own figures: by task, then by metric."""
     texts: tuple[TextSummary, ...] = ()
@@ -122,21 +137,33 @@ class StudySummary:
     """Why points should not be compared: measured on different machines or builds, a busy one, or asked otherwise."""
     sources: tuple[StudySource, ...] = ()
     """The studies in this report; empty where there is one."""
+    score_tasks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By model, the tasks that its points' scores and differences are over."""
+    joint_tasks: tuple[str, ...] = ()
+    """Those that points of different models are compared over."""
+    floored: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By model, the tasks in which no point scores more than the margin: nothing can be lost there, and differences
+    over all tasks leave them out."""
 
 
 def summarise(study: StudyRecord, *, margin: float = MARGIN) -> StudySummary:
     """Compute every figure of the report; differences within ``margin`` are called the same."""
+    bases = find_bases(study.points, study.tasks)
+    names = {task.hash: task.name for task in study.tasks}
     points: list[PointSummary] = []
-    for model in dict.fromkeys(point.model for point in study.points):
+    floored: dict[str, tuple[str, ...]] = {}
+    for model in bases.models:
         members = [point for point in study.points if point.model == model]
-        points.extend(_summarise_model(members, study.tasks, margin))
+        low = floored_tasks(members, study.tasks, margin)
+        floored |= {model: tuple(names[hash_] for hash_ in low)} if low else {}
+        points.extend(_summarise_model(members, study.tasks, bases, low, margin))
     references = {point.id for point in points if point.is_reference}
     return StudySummary(
         study.path,
         study.created_at,
         study.command,
         study.environment,
-        tuple(t.name for t in study.tasks),
+        tuple(names.values()),
         tuple(points),
         margin,
         tuple(find_warnings(study.points, study.tasks, references)),
@@ -148,6 +175,9 @@ def summarise(study: StudyRecord, *, margin: float = MARGIN) -> StudySummary:
             *study.cautions,
         ),
         study.sources,
+        {model: tuple(names[hash_] for hash_ in basis.tasks) for model, basis in bases.models.items()},
+        tuple(names[hash_] for hash_ in bases.joint),
+        floored,
     )
 
 
@@ -157,37 +187,56 @@ def choose_reference(points: list[PointRecord]) -> PointRecord | None:
     return max(answered, key=lambda point: (point.bits_per_weight, point.way == point.level), default=None)
 
 
-def _summarise_model(points: list[PointRecord], tasks: tuple[TaskRecord, ...], margin: float) -> list[PointSummary]:
+def _summarise_model(
+    points: list[PointRecord], tasks: tuple[TaskRecord, ...], bases: Bases, floored: tuple[str, ...], margin: float
+) -> list[PointSummary]:
     reference = choose_reference(points)
+    basis = bases.models[points[0].model]
     others = [point for point in points if reference is not None and point.id != reference.id]
     by_task: dict[str, dict[int, Comparison]] = {}
     overall: dict[int, Comparison] = {}
     pairs: dict[str, dict[int, Pairs]] = {}
     if reference is not None:
         pairs = {task.hash: {p.id: pairs_on(p, reference, task) for p in others} for task in tasks}
-        by_task = {hash_: compare(reference.label, counted, margin=margin) for hash_, counted in pairs.items()}
-        totals = {point.id: add_pairs(counted[point.id] for counted in pairs.values()) for point in others}
+        for hash_, counted in pairs.items():
+            held = {id_: pair for id_, pair in counted.items() if hash_ not in basis.lacks(id_)}
+            by_task[hash_] = compare(reference.label, held, margin=margin)
+        telling = [hash_ for hash_ in basis.tasks if hash_ not in floored] or basis.tasks
+        whole = [point.id for point in others if basis.lacks(point.id).keys().isdisjoint(basis.tasks)]
+        totals = {id_: add_pairs(pairs[hash_][id_] for hash_ in telling) for id_ in whole}
         overall = compare(reference.label, totals, margin=margin)
-    ordered = sorted(points, key=lambda p: (p is not reference, -p.bits_per_weight, -p.size_bytes))
-    paired = {p.id: {hash_: counted[p.id] for hash_, counted in pairs.items()} for p in others}
-    return [
-        _summarise_point(p, reference, tasks, by_task, overall, averages(p, tasks, paired.get(p.id))) for p in ordered
-    ]
+    log_scores = LogScores([task for task in tasks if task.hash in basis.tasks])
+    made = []
+    for point in sorted(points, key=lambda p: (p is not reference, -p.bits_per_weight, -p.size_bytes)):
+        paired = None if point is reference else {hash_: counted[point.id] for hash_, counted in pairs.items()}
+        means = averages(point, tasks, basis, paired)
+        compared = overall.get(point.id)
+        summary = _summarise_point(point, reference, tasks, basis, by_task, compared, means)
+        summary = replace(summary, joint_score=joint_score(point, tasks, bases, means.get(ALL)))
+        if reference is not None and compared is not None:
+            on_answers = [task.divergence.mean for task in summary.tasks.values() if task.divergence]
+            asked = log_scores if compared.verdict == "undecided" else None
+            summary = replace(summary, evidence=find_evidence(point, reference, on_answers, summary.texts, asked))
+        made.append(summary)
+    return made
 
 
 def _summarise_point(
     point: PointRecord,
     reference: PointRecord | None,
     tasks: tuple[TaskRecord, ...],
+    basis: Basis,
     by_task: Mapping[str, Mapping[int, Comparison]],
-    overall: Mapping[int, Comparison],
+    overall: Comparison | None,
     means: dict[str, Average],
 ) -> PointSummary:
     summaries = {}
+    lacking = basis.lacks(point.id) if any(point.outcomes.values()) else {}
     for task in tasks:
         comparison = by_task.get(task.hash, {}).get(point.id)
-        summary = _summarise_task(task, point.outcomes.get(task.hash, {}), comparison)
-        if summary is not None and reference is not None and point is not reference:
+        lack = lacking.get(task.hash)
+        summary = _summarise_task(task, point.outcomes.get(task.hash, {}), comparison, lack, basis.common(task.hash))
+        if summary is not None and lack is None and reference is not None and point is not reference:
             summary = replace(summary, divergence=task_divergence(point, reference, task))
         if summary is not None:
             summaries[task.name] = summary
@@ -209,9 +258,10 @@ def _summarise_point(
         peak_rss_bytes=point.memory.get("peak_rss"),
         speed={record.test: _summarise_speed(record) for record in point.speed},
         tasks=summaries,
-        overall=overall.get(point.id),
+        overall=overall,
         label=point.label,
         averages=means,
+        lacking={task.name: lacking[task.hash] for task in tasks if task.hash in lacking},
         texts=tuple(summarise_text(record) for record in point.texts),
         commands=point.commands,
         memory_methods=point.measurement.memory_methods if point.measurement else {},
@@ -221,21 +271,28 @@ def _summarise_point(
 
 
 def _summarise_task(
-    task: TaskRecord, outcomes: Mapping[str, Outcome], comparison: Comparison | None
+    task: TaskRecord,
+    outcomes: Mapping[str, Outcome],
+    comparison: Comparison | None,
+    lack: Lack | None,
+    common: frozenset[str] | None,
 ) -> TaskSummary | None:
+    if not outcomes:
+        return None
     values = scores(outcomes)
     unscored = sum(value is None for value in values.values())
     metrics = {}
-    totals = _totals(outcomes)
-    for metric in task.metrics:
-        estimate = wilson(totals.get(metric, 0.0), len(values) - unscored, unscored=unscored)
-        if estimate is not None:
-            metrics[metric] = estimate
-    if not outcomes:
-        return None
+    if lack is None:
+        totals = _totals(outcomes, common)
+        counted = len(values) - unscored if common is None else len(common & values.keys())
+        for metric in task.metrics:
+            estimate = wilson(totals.get(metric, 0.0), counted, unscored=len(values) - counted)
+            if estimate is not None:
+                metrics[metric] = estimate
     chances = list(task.chances.values())
     if len(values) != len(chances):
         chances = [task.chances[key] for key in values if key in task.chances]
+    baseline = majority(task)
     return TaskSummary(
         name=task.name,
         metric=task.metric,
@@ -248,15 +305,18 @@ def _summarise_task(
         group=task.group,
         title=task.title,
         unscored_reasons=dict(unscored_reasons(outcomes)),
-        whole=whole_task(task, outcomes),
+        whole=whole_task(task, outcomes, common) if lack is None else WholeTask(),
         cut_off=cut_off(outcomes),
+        lack=lack,
+        majority=baseline.share if baseline else None,
+        asked=len(outcomes),
     )
 
 
-def _totals(outcomes: Mapping[str, Outcome]) -> dict[str, float]:
-    """The sum of each metric over the scored items."""
+def _totals(outcomes: Mapping[str, Outcome], only: frozenset[str] | None) -> dict[str, float]:
+    """The sum of each metric over the scored items (of ``only``)."""
     totals: dict[str, float] = {}
-    for combination, count in metric_values(outcomes).items():
+    for combination, count in metric_values(outcomes, only).items():
         for name, value in combination:
             totals[name] = totals.get(name, 0.0) + value * count
     return totals

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gguf_eval.analysis.statistics import Estimate, wilson
@@ -23,27 +23,29 @@ class WholeTask:
     """The same for each named group of subjects, every item counting once, as lm-evaluation-harness weighs MMLU's."""
 
 
-def whole_task(task: TaskRecord, outcomes: Mapping[str, Outcome]) -> WholeTask:
-    """Compute every figure that the task names."""
+def whole_task(task: TaskRecord, outcomes: Mapping[str, Outcome], only: Collection[str] | None = None) -> WholeTask:
+    """Compute every figure that the task names; over the items of ``only``, where given."""
     if not outcomes:
         return WholeTask()
-    of_subject = _by_subject(task, outcomes) if task.groups or task.has_subjects else {}
+    of_subject = _by_subject(task, outcomes, only) if task.groups or task.has_subjects else {}
     subjects = {name: found for name, values in of_subject.items() if (found := _mean(values))}
     groups = {}
     for group, members in task.groups.items():
         found = _mean([value for name in members for value in of_subject.get(name, [])])
         if found is not None:
             groups[group] = found
-    return WholeTask(_aggregates(task, outcomes), subjects, groups)
+    return WholeTask(_aggregates(task, outcomes, only), subjects, groups)
 
 
-def _aggregates(task: TaskRecord, outcomes: Mapping[str, Outcome]) -> dict[str, float]:
+def _aggregates(task: TaskRecord, outcomes: Mapping[str, Outcome], only: Collection[str] | None) -> dict[str, float]:
     if not task.aggregates:
         return {}
     values = scores(outcomes)
     answered = [
-        _answered(outcomes[key], item) for key, item in task.items.items() if values.get(key) is not None
-    ]  # fmt: skip
+        _answered(outcomes[key], item)
+        for key, item in task.items.items()
+        if values.get(key) is not None and (only is None or key in only)
+    ]
     return {name: AGGREGATES[name](answered) for name in task.aggregates} if answered else {}
 
 
@@ -59,11 +61,13 @@ def _answered(outcome: Outcome, item: ItemRecord) -> Answered:
     )
 
 
-def _by_subject(task: TaskRecord, outcomes: Mapping[str, Outcome]) -> dict[str, list[float | None]]:
+def _by_subject(
+    task: TaskRecord, outcomes: Mapping[str, Outcome], only: Collection[str] | None
+) -> dict[str, list[float | None]]:
     found: dict[str, list[float | None]] = {}
     for key, value in scores(outcomes).items():
         item = task.items.get(key)
-        if item is not None and item.subject:
+        if item is not None and item.subject and (only is None or value is None or key in only):
             found.setdefault(item.subject, []).append(value)
     return dict(sorted(found.items()))
 

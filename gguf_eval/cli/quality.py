@@ -166,7 +166,8 @@ def recommend(
     json_output: Json = False,
 ) -> None:
     """Say which point of a study to run under limits, over all sizes and levels, why, and how sure that is."""
-    from gguf_eval.analysis.advice import Limits, advise, predict_memory
+    from gguf_eval.analysis.advice import Limits, advise
+    from gguf_eval.analysis.memory_at import predict_memory
     from gguf_eval.report.quality import print_advice
     from gguf_eval.study.doctor import build_features
     from gguf_eval.study.read import read_study

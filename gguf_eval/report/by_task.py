@@ -33,7 +33,8 @@ def by_task_tables(study: StudySummary, points: Sequence[PointSummary], width: i
     label_width = max(Text(point.label).cell_len for point in shown) + 2
     intervals = len(shown) * max(label_width, _CELL_WIDTH_WITH_INTERVAL) <= room
     each = max(1, room // max(label_width, _CELL_WIDTH_WITH_INTERVAL if intervals else _CELL_WIDTH + 2))
-    return [_table(rows, shown[i : i + each], name_width, intervals=intervals) for i in range(0, len(shown), each)]
+    parts = [shown[i : i + each] for i in range(0, len(shown), each)]
+    return [_table(study, rows, part, name_width, intervals=intervals) for part in parts]
 
 
 GroupRow = tuple[str, str, bool]
@@ -43,6 +44,7 @@ GroupRow = tuple[str, str, bool]
 def group_rows(study: StudySummary, points: Sequence[PointSummary], *, with_tasks: bool) -> list[GroupRow]:
     """Each group, where there are several, and its tasks after it."""
     groups: dict[str, list[str]] = {}
+    score_tasks = study.score_tasks.get(points[0].model, ()) if points else ()
     for name in study.task_names:
         task = next((point.tasks[name] for point in points if name in point.tasks), None)
         if task is not None:
@@ -51,36 +53,51 @@ def group_rows(study: StudySummary, points: Sequence[PointSummary], *, with_task
     rows: list[GroupRow] = []
     for group, names in groups.items():
         if len(named) > 1 and group:
-            noun = "task" if len(names) == 1 else "tasks"
-            rows.append((f"{group} ({len(names)} {noun})", group, True))
+            over = [name for name in names if name in score_tasks]
+            noun = "task" if len(over or names) == 1 else "tasks"
+            rows.append((f"{group} ({len(over or names)} {noun})", group, True))
         if with_tasks:
             indent = "  " if len(named) > 1 and group else ""
             rows += [(indent + name, name, False) for name in names]
     return rows
 
 
-def _table(rows: Sequence[GroupRow], points: Sequence[PointSummary], name_width: int, *, intervals: bool) -> Table:
+def _table(
+    study: StudySummary,
+    rows: Sequence[GroupRow],
+    points: Sequence[PointSummary],
+    name_width: int,
+    *,
+    intervals: bool,
+) -> Table:
     table = bare_table()
     table.add_column("group" if rows[0][2] else "task", no_wrap=True, max_width=name_width)
     for point in points:
         table.add_column(Text(point.label), justify="right", no_wrap=True)
     for name, key, is_group in rows:
-        cells = [_group_cell(p, key, intervals) if is_group else _task_cell(p, key, intervals) for p in points]
+        cells = [_group_cell(study, p, key, intervals) if is_group else _task_cell(p, key, intervals) for p in points]
         table.add_row(Text(name, style="bold" if is_group else ""), *cells)
     return table
 
 
-def only_task(point: PointSummary, group: str) -> str | None:
-    """The name of the point's one task of a group, which is no average then."""
-    members = [task.name for task in point.tasks.values() if task.group == group]
-    return members[0] if len(members) == 1 else None
+def only_task(study: StudySummary, point: PointSummary, group: str) -> str | None:
+    """The name of the group's one task that scores are over, which is no average then."""
+    score_tasks = study.score_tasks.get(point.model, ())
+    members = {
+        task.name
+        for other in study.points
+        if other.model == point.model
+        for task in other.tasks.values()
+        if task.group == group and task.name in score_tasks
+    }
+    return members.pop() if len(members) == 1 else None
 
 
-def _group_cell(point: PointSummary, group: str, intervals: bool) -> Text:
+def _group_cell(study: StudySummary, point: PointSummary, group: str, intervals: bool) -> Text:
     average = point.averages.get(group)
     if average is not None:
         return _cell(average.estimate, " ", "", intervals).copy()
-    name = only_task(point, group)
+    name = only_task(study, point, group)
     return _task_cell(point, name, intervals) if name else Text(f"{words.MISSING} ")
 
 

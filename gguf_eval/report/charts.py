@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from gguf_eval.analysis.marks import Marks, find_marks, generation_rate, memory, score
+from gguf_eval.analysis.marks import Marks, find_marks, generation_rate, memory
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.errors import UsageError
 from gguf_eval.report.chart_scatter import HEIGHT, OFF_FRONT, ON_FRONT, Scatter
@@ -76,7 +76,7 @@ def write_image(study: StudySummary, folder_or_file: Path, kind: Literal["svg", 
 def _tradeoff_rows(study: StudySummary, marks: Marks) -> list[dict[str, Any]]:
     rows = []
     for point in study.points:
-        taken, estimate, rate = memory(study, point), score(point), generation_rate(point)
+        taken, estimate, rate = memory(study, point), point.joint_score, generation_rate(point)
         if not taken or point.status == "failed":
             continue
         rows.append({
@@ -120,10 +120,12 @@ def _speed(study: StudySummary, marks: Marks, width: int) -> Chart | None:
 
 
 def _divergence(study: StudySummary, width: int) -> Chart | None:
+    first = {point.model: text for point in reversed(study.points) for text in point.texts[:1]}
     rows: list[dict[str, Any]] = [
         {"model": point.model, "level": point.label, "bits_per_weight": point.bits_per_weight, "text": text.text,
          "mean_kld": text.divergence.mean.value, "low": text.divergence.mean.low, "high": text.divergence.mean.high}
-        for point in study.points for text in point.texts[:1] if text.divergence is not None
+        for point in study.points for text in point.texts[:1]
+        if text.divergence is not None and text.same_windows(first[point.model])
     ]  # fmt: skip
     if not rows:
         return None

@@ -9,7 +9,7 @@ from typing import Literal
 from rich.cells import cell_len
 from rich.text import Text
 
-from gguf_eval.analysis.divergence import Figure
+from gguf_eval.analysis.divergence import Figure, TextSummary
 from gguf_eval.analysis.marks import Marks, generation_rate, score
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, SpeedSummary, StudySummary
@@ -73,15 +73,16 @@ def all_columns(study: StudySummary, points: Sequence[PointSummary], marks: Mark
 
 @dataclass(frozen=True)
 class TextColumn:
-    """Perplexity, or mean KL divergence from the reference, over one text."""
+    """Perplexity, or mean KL divergence from the reference, over one text, and the same windows of it."""
 
-    text: str
+    like: TextSummary
+    """The text as the model's first point was run over it: figures over other windows don't stand beside it."""
     diverging: bool
     header: str
 
     def figure(self, point: PointSummary) -> Figure | None:
         """The point's figure."""
-        found = next((text for text in point.texts if text.text == self.text), None)
+        found = next((text for text in point.texts if text.same_windows(self.like)), None)
         if found is None or not self.diverging:
             return found.perplexity if found else None
         return found.divergence.mean if found.divergence else None
@@ -93,12 +94,15 @@ class TextColumn:
 
 def text_columns(points: Sequence[PointSummary]) -> list[TextColumn]:
     """Perplexity and divergence on each text; named by the text where there are several."""
-    texts = list(dict.fromkeys(text.text for point in points for text in point.texts))
+    texts: dict[str, TextSummary] = {}
+    for point in points:
+        for text in point.texts:
+            texts.setdefault(text.text, text)
     made = []
-    for text in texts:
-        suffix = f" {text}" if len(texts) > 1 else ""
+    for name, text in texts.items():
+        suffix = f" {name}" if len(texts) > 1 else ""
         made.append(TextColumn(text, False, f"PPL{suffix}"))
-        if any(found.divergence for point in points for found in point.texts if found.text == text):
+        if any(found.divergence for point in points for found in point.texts if found.same_windows(text)):
             made.append(TextColumn(text, True, f"KLD{suffix}"))
     return made
 

@@ -5,18 +5,81 @@ from __future__ import annotations
 from gguf_eval.analysis.comparison import Comparison
 from gguf_eval.analysis.recommend import Conclusion
 from gguf_eval.analysis.summary import PointSummary
-from gguf_eval.report import words
+from gguf_eval.report import evidence_words, words
+from gguf_eval.report.basis_words import missing, named
 
 
 def conclusion(found: Conclusion) -> list[str]:
     """The sentences a person would want: what to run and why, what is worse, what is undecided."""
-    if found.choice is found.reference:
-        lines = [f"{found.model}: run {found.reference.label}: every smaller level measured is worse, or incomplete."]
+    if found.choice is None:
+        lines = [_no_advice(found)]
+    elif found.choice is found.reference:
+        lines = [f"{found.model}: run {found.reference.label}: {_no_other(found)}."]
     else:
-        lines = [_choice(found)]
+        lines = [_choice(found, found.choice)]
     lines.extend(_loss(point, found.reference.label) for point in found.worse)
+    lines.extend(_passed_over(found))
     lines.extend(_undecided(found))
+    if found.choice is not None and found.nothing_to_lose:
+        lines.append(f"{_nothing_to_lose(found)}.")
     lines.append(_reference(found.reference))
+    return lines
+
+
+def _no_advice(found: Conclusion) -> str:
+    if found.nothing_to_lose and found.baseless:
+        return (
+            f"{found.model}: no advice: no task tells whether a level loses anything. {_nothing_to_lose(found)}; "
+            "measure tasks that the model can do."
+        )
+    return f"{found.model}: no advice: {_no_other(found)}."
+
+
+def _nothing_to_lose(found: Conclusion) -> str:
+    return (
+        f"Nothing can be lost in {named(found.nothing_to_lose)}: no level scores anything there, or "
+        f"{found.reference.label} can't be told from an answer that knows nothing"
+    )
+
+
+def _no_other(found: Conclusion) -> str:
+    """Why no other level is advised, each kind of reason with the levels it is for."""
+    parts = []
+    if found.worse:
+        parts.append(f"{_labels(found.worse)} {'is' if len(found.worse) == 1 else 'are'} worse")
+    if found.passed_over:
+        parts.append(
+            f"{_labels(found.passed_over)} {'has' if len(found.passed_over) == 1 else 'have'} evidence of loss"
+        )
+    parts += [f"{point.label} {_why_not_compared(point)}" for point in found.not_compared]
+    larger = "every other level takes more memory"
+    return ", ".join(parts) or larger
+
+
+def _why_not_compared(point: PointSummary) -> str:
+    if point.status == "failed":
+        return "failed"
+    if point.lacking:
+        return f"is incomplete ({missing(point)})"
+    return "is incomplete" if point.status == "partial" else "has no item in common with the reference"
+
+
+def _labels(points: tuple[PointSummary, ...]) -> str:
+    return ", ".join(point.label for point in points)
+
+
+def _passed_over(found: Conclusion) -> list[str]:
+    """One line for each level that evidence speaks against, and one that says by which rule."""
+    lines = []
+    for point in found.passed_over:
+        assert point.evidence is not None and point.overall is not None
+        lines.append(
+            f"{point.label} is passed over: scores can't tell it from {found.reference.label} "
+            f"({words.difference_interval(point.overall.difference)} points), but there is evidence of loss: "
+            f"{evidence_words.against(point.evidence)}."
+        )
+    if any(point.evidence and evidence_words.evidence(point.evidence) for point in found.undecided):
+        lines.append(f"The rule: {evidence_words.RULE}.")
     return lines
 
 
@@ -25,11 +88,11 @@ def _undecided(found: Conclusion) -> list[str]:
     for point in found.undecided:
         items = point.overall.items_to_settle if point.overall else None
         parts.append(f"{point.label} (about {items:,} items would settle it)" if items else point.label)
-    return [f"Undecided against {found.reference.label}: {', '.join(parts)}."] if parts else []
+    return [f"Scores undecided against {found.reference.label}: {', '.join(parts)}."] if parts else []
 
 
-def _choice(found: Conclusion) -> str:
-    compared = found.choice.overall
+def _choice(found: Conclusion, choice: PointSummary) -> str:
+    compared = choice.overall
     assert compared is not None  # only points that were compared are chosen
     clauses = []
     if found.memory_ratio is not None:
@@ -38,8 +101,12 @@ def _choice(found: Conclusion) -> str:
         clauses.append(f"{found.generation_ratio:.2f} times the generation speed")
     cost = f"{' and '.join(clauses)} of {found.reference.label}"
     if not clauses:
-        cost = f"{words.size(found.choice.size_bytes)} on disk instead of {words.size(found.reference.size_bytes)}"
-    return f"{found.model}: run {found.choice.label}: {cost}, and {_finding(compared)}."
+        cost = f"{words.size(choice.size_bytes)} on disk instead of {words.size(found.reference.size_bytes)}"
+    known = evidence_words.evidence(choice.evidence) if choice.evidence else ""
+    beside = f"; {known}" if known else ""
+    if known and compared.verdict == "undecided":
+        beside += ": no evidence of loss by the rule below"
+    return f"{found.model}: run {choice.label}: {cost}, and {_finding(compared)}{beside}."
 
 
 def _finding(compared: Comparison) -> str:
@@ -54,8 +121,8 @@ def _finding(compared: Comparison) -> str:
         return f"better: {evidence}"
     if compared.difference.low < 0:
         possible = f"{abs(compared.difference.low) * 100:.1f}"
-        return f"no loss could be shown, though up to {possible} points stay possible: {evidence}"
-    return f"no loss could be shown: {evidence}"
+        return f"no loss of score could be shown, though up to {possible} points stay possible: {evidence}"
+    return f"no loss of score could be shown: {evidence}"
 
 
 def _loss(point: PointSummary, reference: str) -> str:

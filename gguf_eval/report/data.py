@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from gguf_eval.analysis.averages import ALL
 from gguf_eval.analysis.marks import score
 from gguf_eval.analysis.summary import PointSummary, StudySummary, choose_reference
 from gguf_eval.analysis.task_divergence import TaskDivergence, stored_divergences
@@ -47,12 +48,13 @@ def _speed_columns(point: PointSummary) -> dict[str, Any]:
 
 
 def _score_columns(point: PointSummary) -> dict[str, Any]:
-    """The mean over the tasks."""
-    estimate = score(point)
+    """The mean over the tasks that the model's points share, and over those that all models share."""
+    estimate, joint = score(point), point.joint_score
     if estimate is None:
         return {}
     return {"score": estimate.value, "score_low": estimate.low, "score_high": estimate.high, "score_n": estimate.n,
-            "score_method": estimate.method}  # fmt: skip
+            "score_method": estimate.method, "score_tasks": len(point.averages[ALL].tasks),
+            "joint_score": joint.value if joint else None}  # fmt: skip
 
 
 def _text_columns(point: PointSummary) -> dict[str, Any]:
@@ -82,8 +84,9 @@ def _task_rows(point: PointSummary) -> list[dict[str, Any]]:
             "task": name, "group": task.group, "metric": task.metric,
             "value": estimate.value if estimate else None, "low": estimate.low if estimate else None,
             "high": estimate.high if estimate else None, "n": estimate.n if estimate else 0,
-            "unscored": task.unscored, "cut_off": task.cut_off, "chance": task.chance,
-            "interval_method": estimate.method if estimate else None,
+            "unscored": estimate.unscored if estimate else task.unscored, "cut_off": task.cut_off, "asked": task.asked,
+            "asked_of": task.lack.of if task.lack else task.asked,
+            "interval_method": estimate.method if estimate else None, "chance": task.chance, "majority": task.majority,
             "difference": compared.difference.value if compared else None,
             "difference_low": compared.difference.low if compared else None,
             "difference_high": compared.difference.high if compared else None,

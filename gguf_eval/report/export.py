@@ -3,22 +3,33 @@
 Schema 1:
 
     {"schema": 1, "study": PATH, "created_at": ..., "command": ..., "environment": {...}, "cautions": [...],
-     "warnings": [gguf_eval.analysis.sanity.ScoreWarning, ...],
+     "warnings": [gguf_eval.analysis.sanity.ScoreWarning, ...], "score_tasks": {MODEL: [TASK, ...]},
+     "joint_tasks": [TASK, ...], "floored": {MODEL: [TASK, ...]},
      "points": [{"name", "model", "level", "bits_per_weight", "size_bytes", "parameters", "sha256",
                  "status": "complete" | "partial" | "failed", "error", "log", "origin": {...}, "is_reference",
                  "commands": [...], "memory": {"peak_rss_bytes", "method"},
                  "placing": {"layers", "layer_count", "context", "reduced", "device_bytes": {DEVICE: BYTES},
                              "predicted_device_bytes": {DEVICE: BYTES}, "reasons": [...]} | null,
                  "speed": {TEST: {"tokens_per_second", "stdev", "repetitions"}},
-                 "tasks": {NAME: {"metric", ESTIMATE, "truncated", "cut_off", "chance",
-                                  "metrics": {METRIC: {ESTIMATE}},
+                 "tasks": {NAME: {"metric", ESTIMATE, "asked", "lack": LACK | null, "truncated", "cut_off", "chance",
+                                  "majority", "metrics": {METRIC: {ESTIMATE}},
                                   "aggregates": {NAME: VALUE}, "subjects": {NAME: {ESTIMATE}}, "subject_groups",
                                   "unscored_reasons": {REASON: COUNT}, "comparison",
                                   "divergence": gguf_eval.analysis.task_divergence.TaskDivergence | null}},
                  "averages": {"all" | GROUP: {ESTIMATE, "tasks": [...], "difference": {ESTIMATE} | null}},
+                 "joint_score": {ESTIMATE} | null, "lacking": {TASK: LACK},
+                 "evidence": {"divergences": {"right answers" | TEXT: {"value", "low", "high"}},
+                              "log_score": {ESTIMATE} | null, "against": [...]} | null,
                  "texts": [gguf_eval.analysis.divergence.TextSummary, ...], "lm_eval": {TASK: {METRIC: VALUE}},
                  "comparison": {"reference", "difference", "low", "high", "n", "gained", "lost", "left_out",
                                 "p_value", "verdict", "margin", "items_to_settle", "clusters", "method"} | null}]}
+
+A task's "unscored" items are in no mean, as this point or one beside it has no score of them; "unscored_reasons" are
+the point's own. LACK, {"asked", "scored", "of"}, says what a point has of a task's items where others of its model have
+more: its means there are null, and so are averages that the task is in, as none would be over the same items as theirs.
+"score_tasks" are what a model's averages and comparisons are over, "joint_tasks" what all models share ("joint_score"),
+"floored" those in which no point scores more than the margin: comparisons leave them out. "majority" is what the most
+frequent right answer to all items gets. "evidence" is that of gguf_eval.analysis.evidence.
 
 ESTIMATE stands for "value", "low", "high", "n", "unscored", "method": a figure, its 95 % interval, the items it rests
 on and the name of the interval. "commands" are those that measured the point. Intervals of texts are over "windows".
@@ -35,6 +46,7 @@ from dataclasses import asdict
 from typing import Any
 
 from gguf_eval.analysis.comparison import Comparison
+from gguf_eval.analysis.evidence import Evidence
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, StudySummary, TaskSummary
 
@@ -56,6 +68,9 @@ def to_document(study: StudySummary) -> dict[str, Any]:
         "environment": study.environment,
         "cautions": list(study.cautions),
         "warnings": [asdict(warning) for warning in study.warnings],
+        "score_tasks": {model: list(names) for model, names in study.score_tasks.items()},
+        "joint_tasks": list(study.joint_tasks),
+        "floored": {model: list(names) for model, names in study.floored.items()},
         "points": [_point(point) for point in study.points],
     }
 
@@ -95,6 +110,9 @@ def _point(point: PointSummary) -> dict[str, Any]:
             }
             for name, average in point.averages.items()
         },
+        "joint_score": _estimate(point.joint_score) if point.joint_score else None,
+        "lacking": {name: asdict(lack) for name, lack in point.lacking.items()},
+        "evidence": _evidence(point.evidence) if point.evidence else None,
         "texts": [asdict(text) for text in point.texts],
         "lm_eval": point.harness,
         "comparison": _comparison(point.overall),
@@ -109,10 +127,13 @@ def _task(task: TaskSummary) -> dict[str, Any]:
         "low": estimate.low if estimate else None,
         "high": estimate.high if estimate else None,
         "n": estimate.n if estimate else 0,
-        "unscored": task.unscored,
+        "unscored": estimate.unscored if estimate else task.unscored,
+        "asked": task.asked,
+        "lack": asdict(task.lack) if task.lack else None,
         "truncated": task.truncated,
         "cut_off": task.cut_off,
         "chance": task.chance,
+        "majority": task.majority,
         "method": estimate.method if estimate else None,
         "unscored_reasons": task.unscored_reasons,
         "metrics": {name: _estimate(metric) for name, metric in task.metrics.items()},
@@ -127,6 +148,14 @@ def _task(task: TaskSummary) -> dict[str, Any]:
 def _estimate(found: Estimate) -> dict[str, Any]:
     return {"value": found.value, "low": found.low, "high": found.high, "n": found.n, "unscored": found.unscored,
             "method": found.method}  # fmt: skip
+
+
+def _evidence(found: Evidence) -> dict[str, Any]:
+    return {
+        "divergences": {name: asdict(figure) for name, figure in found.divergences.items()},
+        "log_score": _estimate(found.log_score) if found.log_score else None,
+        "against": list(found.against),
+    }
 
 
 def _comparison(comparison: Comparison | None) -> dict[str, Any] | None:

@@ -112,7 +112,7 @@ def _model(model: str, points: Sequence[PointSummary], study: StudySummary, mark
         "labels": [point.label for point in points],
         "by_task": [
             *(
-                _group_row(name, key, points) if is_group else _task_row(name, key, points)
+                _group_row(study, name, key, points) if is_group else _task_row(name, key, points)
                 for name, key, is_group in group_rows(study, shown, with_tasks=True)
             ),
             *(_whole_row(row, points) for row in whole_rows(points)),
@@ -181,10 +181,10 @@ def _difference(point: PointSummary) -> dict[str, Any]:
     }
 
 
-def _group_row(shown: str, group: str, points: Sequence[PointSummary]) -> dict[str, Any]:
+def _group_row(study: StudySummary, shown: str, group: str, points: Sequence[PointSummary]) -> dict[str, Any]:
     cells = []
     for point in points:
-        average, name = point.averages.get(group), only_task(point, group)
+        average, name = point.averages.get(group), only_task(study, point, group)
         cell = {**_estimate(average.estimate if average else None), "verdict": ""}
         cells.append(_task_cell(point, name) if name else cell)
     return {"name": shown, "group": True, "cells": cells}

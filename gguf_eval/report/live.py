@@ -16,7 +16,7 @@ _LONGEST_NAME = 30
 _DOING, _LEAST_DOING = 28, 20
 _BAR, _LEAST_BAR = 24, 8
 _PERCENT = 6
-_HEADS = {"answers": ("answers/s", 9), "accuracy": ("accuracy, %", 12), "memory": ("memory", 8)}
+_HEADS = {"answers": ("answers/s", 9), "accuracy": ("score so far", 12), "memory": ("memory", 8)}
 """What stands at the right, with its width; where there is little room the first goes first."""
 _LEAST_ROWS = 3
 

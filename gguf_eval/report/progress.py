@@ -103,6 +103,7 @@ def _ended(stage: StageView) -> str:
     if stage.done_now and stage.seconds > 0:
         text += f", {stage.done_now / stage.seconds:.1f}/s"
     if stage.kind in ("score", "generate"):
-        accuracy = stage.accuracy
-        text += f", accuracy {percent(accuracy.value)} ({interval(accuracy)})" if accuracy else f", accuracy {MISSING}"
+        found = stage.accuracy
+        score = f"{percent(found.value)} ({interval(found)})" if found else MISSING
+        text += f", {plain(stage.metric) or 'score'} {score}"
     return text + (f", {stage.unscored} unscored" if stage.unscored else "")

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from gguf_eval.analysis.advice import Advice, Advised, Limits
 from gguf_eval.analysis.divergence import Divergence, Figure, TextSummary
-from gguf_eval.report import words
+from gguf_eval.report import evidence_words, words
 from gguf_eval.report.escape import printable
 from gguf_eval.report.tables import Column, columns_of, print_columns, print_rows, print_warnings, width_of
 from gguf_eval.sizes import limit_text
@@ -142,6 +142,8 @@ def _choice(advice: Advice) -> str:
     if chosen.loss is not None:
         loss = f"{words.signed_points(chosen.loss.value)} points lost from {chosen.reference}"
         loss += f" (95 % interval {words.difference_interval(chosen.loss)})"
+        known = evidence_words.evidence(chosen.evidence) if chosen.evidence else ""
+        loss += f"; {known}" if known else ""
     about = "about " if chosen.memory_predicted else ""
     return (
         f"{cost.name}: {about}{words.size(cost.memory_bytes)}{speed}, score {words.percent(cost.quality)}, {loss}. "
@@ -173,6 +175,9 @@ def _remarks(point: Advised, advice: Advice) -> str:
     parts += [missed[limit] for limit in point.missed]
     if point.undecided:
         parts.append("loss undecided")
+    if point.against and point.evidence is not None:
+        passed = "passed over: " if point.passed_over else "evidence of loss: "
+        parts.append(passed + evidence_words.against(point.evidence))
     better, more = point.dominated_by[:_NAMED], len(point.dominated_by) - _NAMED
     others = f" and {more} more" if more > 0 else ""
     parts.append(f"dominated by {', '.join(better)}{others}" if better else "on the Pareto front")
@@ -189,6 +194,8 @@ def _advice_notes(advice: Advice) -> list[str]:
         lines.append(f"~ memory predicted from the file's header for a context of {advice.context}.")
     if any(point.undecided for point in advice.points):
         lines.append("loss undecided: its interval reaches to both sides of the limit; more items would tell.")
+    if any(point.evidence and evidence_words.evidence(point.evidence) for point in advice.points):
+        lines.append(f"{evidence_words.PASSED_OVER}.")
     return [*lines, *(f"Note: {note}." for note in advice.notes)]
 
 

@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gguf_eval.analysis.marks import Marks, find_marks, generation_rate, memory, score
+from gguf_eval.analysis.marks import Marks, find_marks, generation_rate, memory
 from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.sanity import warning_lines
 from gguf_eval.analysis.summary import PointSummary, StudySummary
@@ -149,7 +149,7 @@ def _failures(points: Sequence[PointSummary]) -> list[Text]:
 
 
 def _scatters(study: StudySummary, marks: Marks, width: int) -> list[RenderableType]:
-    """Accuracy and speed against memory, side by side where there is room; none for fewer than three points.
+    """Score and speed against memory, side by side where there is room; none for fewer than three points.
 
     Each model has its mark and colour: full on the Pareto front, hollow off it.
     """
@@ -157,7 +157,7 @@ def _scatters(study: StudySummary, marks: Marks, width: int) -> list[RenderableT
               for i, model in enumerate(models_of(study))}  # fmt: skip
     quality, speed = [], []
     for point in sorted(study.points, key=lambda point: point.id in marks.front):  # the front is drawn over the others
-        taken, estimate, rate = memory(study, point), score(point), generation_rate(point)
+        taken, estimate, rate = memory(study, point), point.joint_score, generation_rate(point)
         (full, hollow), style = models[point.model]
         mark = full if point.id in marks.front or not marks.front else hollow
         if taken and estimate is not None:

@@ -10,6 +10,7 @@ from gguf_eval.analysis.divergence import Figure
 from gguf_eval.analysis.marks import Marks
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, SpeedSummary, StudySummary, TaskSummary
+from gguf_eval.report.basis_words import score_notes
 
 MINUS = "−"
 MISSING = "–"
@@ -145,9 +146,8 @@ def how_to_read(study: StudySummary, marks: Marks) -> list[str]:
     lines = []
     if tests:
         lines.append(f"{', '.join(tests)}: tokens/s, mean ± deviation, on {_machines(study)}.")
-    lines.append("Accuracy in %, with 95 % intervals; differences in points, on the same items.")
-    if len(study.task_names) > 1:
-        lines.append("score: mean over the tasks, each counting once.")
+    lines.append("Scores in %, with 95 % intervals; differences in points, on the same items.")
+    lines += score_notes(study)
     if marks.best:
         front = " ◆ on the Pareto front of memory, generation speed and score." if marks.front else ""
         lines.append(f"* best of its model, noise and all.{front}")
@@ -202,11 +202,15 @@ def date_notes(study: StudySummary) -> list[str]:
 def text_notes(study: StudySummary) -> list[str]:
     """Which texts perplexity and divergence are of; points measured alike share a line."""
     notes: dict[str, None] = {}
+    first = {(p.model, text.text): text for p in reversed(study.points) for text in p.texts}
     for point in study.points:
         for text in point.texts:
             stride = f", every {text.stride} tokens" if text.stride else ""
-            notes[f"PPL: perplexity on {text.text}, {text.windows} windows of {text.n_ctx} tokens{stride}; "
-                  "intervals over windows."] = None  # fmt: skip
+            over = f"on {text.text}, {text.windows} windows of {text.n_ctx} tokens{stride}"
+            if text.same_windows(first[point.model, text.text]):
+                notes[f"PPL: perplexity {over}; intervals over windows."] = None
+            else:
+                notes[f"{MISSING} {point.name}: run {over}, and so not shown beside the others of its model."] = None
     if any(text.divergence for point in study.points for text in point.texts):
         notes["KLD: mean KL divergence from the model's reference there, in nats."] = None
     return list(notes)
@@ -239,9 +243,14 @@ def items_note(study: StudySummary) -> list[str]:
 
 
 def _task_note(summaries: Sequence[TaskSummary]) -> str:
-    counts = sorted({(s.estimate.n if s.estimate else 0) + s.unscored for s in summaries})
+    counts = sorted({s.asked for s in summaries})
     items = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     note = f"{summaries[0].metric}, {items} items, chance {summaries[0].chance * 100:.0f}"
+    if summaries[0].majority is not None:
+        note += f", {summaries[0].majority * 100:.0f} with the most frequent answer to all"
+    counted = {s.estimate.n for s in summaries if s.estimate}
+    if len(counted) == 1 and counted != set(counts):
+        note += f", means over the {counted.pop()} that all have a score of"
     unscored = max(summaries, key=lambda s: s.unscored)
     truncated = max(s.truncated for s in summaries)
     cut_off = max(s.cut_off for s in summaries)

@@ -16,7 +16,7 @@ RIGHT_ANSWERS = "right answers"
 
 @dataclass(frozen=True)
 class Tally:
-    """Answers counted: what a running accuracy is made of."""
+    """Answers counted: what a running score is made of."""
 
     scored: int = 0
     value: float = 0.0
@@ -50,6 +50,8 @@ class StagePlan:
     """Of the answers there are."""
     seconds: float
     """What all of it is predicted to take."""
+    metric: str = ""
+    """What its answers are scored by; empty where it has none."""
 
     @property
     def left(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from gguf_eval.study.records import Outcome
@@ -63,13 +63,24 @@ def answers(outcomes: Mapping[str, Outcome]) -> dict[str, int | None]:
     return {key: outcome.answer for key, outcome in outcomes.items()}
 
 
-def metric_values(outcomes: Mapping[str, Outcome]) -> Counter[tuple[tuple[str, float], ...]]:
-    """How many scored items have each combination of metric values, a combination being (name, value) pairs."""
+def metric_values(
+    outcomes: Mapping[str, Outcome], only: Collection[str] | None = None
+) -> Counter[tuple[tuple[str, float], ...]]:
+    """How many scored items (of ``only``, where given) have each combination of metric values.
+
+    A combination is (name, value) pairs.
+    """
     if isinstance(outcomes, StoredOutcomes):
-        pairs = zip(outcomes.column(0), outcomes.column(2), strict=True)
-        counted = Counter(metrics for value, metrics in pairs if value is not None)
+        rows = zip(outcomes, outcomes.column(0), outcomes.column(2), strict=True)
+        counted = Counter(
+            metrics for key, value, metrics in rows if value is not None and (only is None or key in only)
+        )
         return Counter({tuple(json.loads(text).items()): count for text, count in counted.items()})
-    return Counter(tuple(outcome.metrics.items()) for outcome in outcomes.values() if outcome.value is not None)
+    return Counter(
+        tuple(outcome.metrics.items())
+        for key, outcome in outcomes.items()
+        if outcome.value is not None and (only is None or key in only)
+    )
 
 
 def truncated(outcomes: Mapping[str, Outcome]) -> int:

@@ -234,13 +234,13 @@ def _asked(work: TaskItems, seen: _Seen, characters: int, lookup: StudyLookup) -
     tally = counted(value for key, value in stored.items() if key in items)
     kind: StageKind = "generate" if task.kind == "generation" else "score"
     seconds = answer_seconds(task, len(items), characters, seen.rates)
-    return StagePlan(kind, task.name, len(items), tally.scored + tally.unscored, tally, seconds)
+    return StagePlan(kind, task.name, len(items), tally.scored + tally.unscored, tally, seconds, task.metric)
 
 
 def _unread(unread: UnreadTask, rates: Rates) -> StagePlan:
     kind: StageKind = "generate" if unread.task.kind == "generation" else "score"
     seconds = answer_seconds(unread.task, unread.items, unread.characters, rates)
-    return StagePlan(kind, unread.task.name, max(1, unread.items), 0, Tally(), seconds)
+    return StagePlan(kind, unread.task.name, max(1, unread.items), 0, Tally(), seconds, unread.task.metric)
 
 
 def _timed(request: RunRequest, seen: _Seen, lookup: StudyLookup) -> StagePlan:
