@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Sequence
@@ -15,10 +16,11 @@ import pytest
 
 from gguf_eval.errors import TaskError, UsageError
 from gguf_eval.study.plan import RunRequest
+from gguf_eval.study.records import ItemRecord, TaskRecord
 from gguf_eval.study.run import requested_tasks
 from gguf_eval.tasks.aggregates import Answered, macro_f1, perplexity
 from gguf_eval.tasks.datasets import load_items, mirror
-from gguf_eval.tasks.metrics import ChoiceScores, values
+from gguf_eval.tasks.metrics import CHOICE_METRICS, ChoiceScores, chance, values
 from gguf_eval.tasks.prompts import Item
 from gguf_eval.tasks.spec import load_task, with_shots
 
@@ -203,6 +205,31 @@ def test_several_right_choices() -> None:
     assert values(scores, (0, 2))["all_gold"] == 0.0
     assert values(scores, (0, 2))["acc"] == 1.0
     assert values(scores, (0, 2))["mc2"] == pytest.approx((1 + 0.1353352832) / (1 + 0.3678794412 + 0.1353352832))
+
+
+@pytest.mark.parametrize("golds", [(0,), (1,), (0, 1), (0, 2), (0, 1, 2)])
+@pytest.mark.parametrize("choices", [3, 4])
+def test_chance_is_the_mean_over_every_order_of_the_choices(choices: int, golds: tuple[int, ...]) -> None:
+    """By enumeration: a guess is an order of the choices, each as likely."""
+    orders = list(itertools.permutations(range(choices)))
+    lengths = (1,) * choices
+    for metric in CHOICE_METRICS:
+        if metric == "mc2":  # a share, which depends on how sure a guess is: here each choice is as likely
+            found = [values(ChoiceScores((-1.0,) * choices, lengths, lengths), golds)[metric]]
+        else:
+            found = [values(ChoiceScores(tuple(-1.0 - r for r in o), lengths, lengths), golds)[metric] for o in orders]
+        assert chance(metric, choices, len(golds)) == pytest.approx(sum(found) / len(found)), metric
+
+
+def test_chance_of_a_task_with_all_gold() -> None:
+    """TimeDial: two of four, or one of three."""
+    items = {
+        str(n): ItemRecord(str(n), str(n), ("c",), ("a",) * (3 + len(g) // 2), g[0], g)
+        for n, g in enumerate([(0, 1), (0,)])
+    }
+    task = TaskRecord("h", "timedial", "TimeDial", "reasoning", 2, "all_gold", ("all_gold",), items)
+    assert list(task.chances.values()) == pytest.approx([1 / 6, 1 / 3])
+    assert list(replace(task, metric="acc").chances.values()) == pytest.approx([1 / 2, 1 / 3])
 
 
 def test_aggregates() -> None:
