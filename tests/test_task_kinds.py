@@ -158,6 +158,8 @@ def test_rows_left_out(tmp_path: Path) -> None:
         ('name = "exact_match"', 'name = "exact_mtach"', "judge.name 'exact_mtach' is unknown; did you mean"),
         ("max_tokens = 8", "max_tokens = 0", "generation.max_tokens must be a whole number, 1 or more; found 0"),
         ('["\\n"]', '[""]', "generation.stop must be a list of strings"),
+        ("stop =", 'chat_stop = "x"\nstop =', "generation.chat_stop must be a list of strings; found 'x'"),
+        ("references =", 'terminator = "."\nreferences =', "prompt.terminator means nothing for kind 'generation'"),
         ("max_tokens = 8", "top_p = 1.5", "generation.top_p must be above 0 and at most 1"),
         ("[judge]", "[fewshot]\ncount = 1\n[judge]", "[fewshot] needs one of 'split', 'file' and 'examples'"),
         ("[judge]", '[fewshot]\ncount = 1\nfile = "x.jsonl"\n[judge]', "fewshot.file"),
@@ -197,6 +199,37 @@ def test_rows_of_other_formats(tmp_path: Path, name: str, content: str) -> None:
 def test_wrong_rows_of_other_formats(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     assert message in (found := message_of(tmp_path, GENERATION.replace("rows.jsonl", name))), found
+
+
+CHOICE = """
+name = "kin"
+version = 1
+kind = "choice"
+metric = "acc"
+[dataset]
+file = "rows.jsonl"
+[prompt]
+context = "{{ who }} is the"
+choices = CHOICES
+gold = "gold"
+terminator = "."
+"""
+
+
+@pytest.mark.parametrize("choices", ['["son", "son-in-law"]', '"kin"'])
+def test_a_terminator_ends_every_choice(tmp_path: Path, choices: str) -> None:
+    """Also where a few-shot example shows the right one; what is no list of texts is refused as before."""
+    rows = [
+        {"who": "Bo", "kin": ["son", "son-in-law"], "gold": 1},
+        {"who": "Al", "kin": ["son", "son-in-law"], "gold": 0},
+    ]
+    text = CHOICE.replace("CHOICES", choices)
+    first, _ = items_of(tmp_path, text + '[fewshot]\ncount = 1\nfile = "rows.jsonl"\n', rows)
+    assert first.context() == "Al is the son.\n\nBo is the"
+    assert [first.pair(place)[1] for place in (0, 1)] == [" son.", " son-in-law."]
+    if choices == '"kin"':
+        assert "two choices or more are needed" in message_of(tmp_path, text, [rows[0] | {"kin": "son"}])
+        assert "two choices or more are needed" in message_of(tmp_path, text, [rows[0] | {"kin": [1, 2]}])
 
 
 def test_several_right_choices() -> None:
