@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gguf
 import pytest
@@ -38,7 +38,7 @@ TEMPLATE = (
 )
 HEADER = HeaderWork("Add.\n\n", (("1+1?", "2"), ("2+2?", "4")), " ", "\n")
 WORK = TaskWork("sums", ("a",), (PromptWork(0, ("3+3?",), ("6", "</s>")),), (HEADER,), " ")
-WRITTEN = GenerationWork(4, (), 0.0, 1.0, 0)
+WRITTEN = GenerationWork(4, (), 0.0, 1.0, 0, ())
 EVERYTHING = ChatSettings("on", "Be brief.", True)
 
 
@@ -81,6 +81,27 @@ def test_what_is_asked(chat_path: Path, chat_model: Model) -> None:
         "[user] 3+3?</s>[assistant] ",
         "off": "Add.\n\n1+1? 2\n2+2? 4\n3+3?",
     }
+
+
+@pytest.mark.parametrize("mode", ["on", "off"])
+def test_stop_strings_of_a_conversation_are_its_own(chat_path: Path, mode: Literal["on", "off"]) -> None:
+    def written(settings: GenerationWork) -> tuple[str, str]:
+        job = GenerateJob(str(chat_path), (WORK,), (settings,), 128, 64, 1, EngineSettings(), chat=ChatSettings(mode))
+        assert from_document(json.loads(json.dumps(to_document(job)))) == job
+        events: list[dict[str, Any]] = []
+        generate.run(job, events.append)
+        [row] = next(event["rows"] for event in events if event["event"] == "answers")
+        return row["text"], row["finish_reason"]
+
+    longer = replace(WRITTEN, max_tokens=16)
+    whole, reason = written(longer)
+    mark = next(character for character in whole if character.isascii())
+    in_text, in_chat = replace(longer, stop=(mark,)), replace(longer, chat_stop=(mark,))
+    cut, uncut = (in_chat, in_text) if mode == "on" else (in_text, in_chat)
+    assert written(uncut) == (whole, reason)
+    text, reason = written(cut)
+    assert reason == "stop"
+    assert mark not in text
 
 
 def test_choices_follow_the_header(chat_path: Path, chat_model: Model) -> None:

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gguf_eval.runtime.settings import EngineSettings
 from gguf_eval.study.jobs import GenerateJob, GenerationWork, from_document, to_document
 from gguf_eval.study.stages.ask import task_work
-from gguf_eval.study.stages.generate import outcome
+from gguf_eval.study.stages.generate import CUT_BEFORE_IT_BEGAN, outcome
 from gguf_eval.study.stages.state import TaskItems
 from gguf_eval.study.workers import generate
 from gguf_eval.tasks.datasets import load_items, mirror
@@ -48,7 +50,13 @@ def test_from_items_to_outcomes(tiny_f32: Path, tmp_path: Path) -> None:
     items = load_items(task, fetch=mirror(tmp_path))
     task_items = TaskItems(task, {item.hash: item for item in items})
     job = GenerateJob(
-        str(tiny_f32), (task_work(task_items),), (GenerationWork(5, ("\n",), 0.0, 1.0, 0),), 64, 64, 1, EngineSettings()
+        str(tiny_f32),
+        (task_work(task_items),),
+        (GenerationWork(5, ("\n",), 0.0, 1.0, 0, ()),),
+        64,
+        64,
+        1,
+        EngineSettings(),
     )
     assert from_document(json.loads(json.dumps(to_document(job)))) == job
     events: list[dict[str, Any]] = []
@@ -68,3 +76,21 @@ def test_from_items_to_outcomes(tiny_f32: Path, tmp_path: Path) -> None:
     cut = outcome(task_items, thinking | {"text": "", "finish_reason": "length", "unscored_reason": reason})
     assert (cut.value, cut.unscored_reason, cut.finish_reason) == (None, reason, "length")
     assert cut.text == thinking["thought"]
+
+
+@pytest.mark.parametrize(
+    ("text", "finish_reason", "value"),
+    [(" \n", "stop", None), ("", "stop", None), ("", "eog", 0.0), (" \n", "length", 0.0), ("3", "stop", 0.0)],
+)
+def test_an_answer_cut_before_it_began_is_not_a_wrong_one(
+    tmp_path: Path, text: str, finish_reason: str, value: float | None
+) -> None:
+    """The task's own stop string hid the answer; a model that ends its answer at once has given a wrong one."""
+    (tmp_path / "sums.toml").write_text(TASK, encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_text('{"question": "1+1", "answer": "2"}\n', encoding="utf-8")
+    task = load_task(tmp_path / "sums.toml")
+    [item] = load_items(task, fetch=mirror(tmp_path))
+    row = {"item": item.hash, "text": text, "finish_reason": finish_reason, "seconds": 1.0, "tokens": 1}
+    found = outcome(TaskItems(task, {item.hash: item}), row | {"unscored_reason": None})
+    assert (found.value, found.text, found.finish_reason) == (value, text, finish_reason)
+    assert (found.unscored_reason == CUT_BEFORE_IT_BEGAN) == (value is None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Sequence
@@ -15,10 +16,11 @@ import pytest
 
 from gguf_eval.errors import TaskError, UsageError
 from gguf_eval.study.plan import RunRequest
+from gguf_eval.study.records import ItemRecord, TaskRecord
 from gguf_eval.study.run import requested_tasks
 from gguf_eval.tasks.aggregates import Answered, macro_f1, perplexity
 from gguf_eval.tasks.datasets import load_items, mirror
-from gguf_eval.tasks.metrics import ChoiceScores, values
+from gguf_eval.tasks.metrics import CHOICE_METRICS, ChoiceScores, chance, values
 from gguf_eval.tasks.prompts import Item
 from gguf_eval.tasks.spec import load_task, with_shots
 
@@ -156,6 +158,8 @@ def test_rows_left_out(tmp_path: Path) -> None:
         ('name = "exact_match"', 'name = "exact_mtach"', "judge.name 'exact_mtach' is unknown; did you mean"),
         ("max_tokens = 8", "max_tokens = 0", "generation.max_tokens must be a whole number, 1 or more; found 0"),
         ('["\\n"]', '[""]', "generation.stop must be a list of strings"),
+        ("stop =", 'chat_stop = "x"\nstop =', "generation.chat_stop must be a list of strings; found 'x'"),
+        ("references =", 'terminator = "."\nreferences =', "prompt.terminator means nothing for kind 'generation'"),
         ("max_tokens = 8", "top_p = 1.5", "generation.top_p must be above 0 and at most 1"),
         ("[judge]", "[fewshot]\ncount = 1\n[judge]", "[fewshot] needs one of 'split', 'file' and 'examples'"),
         ("[judge]", '[fewshot]\ncount = 1\nfile = "x.jsonl"\n[judge]', "fewshot.file"),
@@ -197,12 +201,68 @@ def test_wrong_rows_of_other_formats(tmp_path: Path, name: str, content: str, me
     assert message in (found := message_of(tmp_path, GENERATION.replace("rows.jsonl", name))), found
 
 
+CHOICE = """
+name = "kin"
+version = 1
+kind = "choice"
+metric = "acc"
+[dataset]
+file = "rows.jsonl"
+[prompt]
+context = "{{ who }} is the"
+choices = CHOICES
+gold = "gold"
+terminator = "."
+"""
+
+
+@pytest.mark.parametrize("choices", ['["son", "son-in-law"]', '"kin"'])
+def test_a_terminator_ends_every_choice(tmp_path: Path, choices: str) -> None:
+    """Also where a few-shot example shows the right one; what is no list of texts is refused as before."""
+    rows = [
+        {"who": "Bo", "kin": ["son", "son-in-law"], "gold": 1},
+        {"who": "Al", "kin": ["son", "son-in-law"], "gold": 0},
+    ]
+    text = CHOICE.replace("CHOICES", choices)
+    first, _ = items_of(tmp_path, text + '[fewshot]\ncount = 1\nfile = "rows.jsonl"\n', rows)
+    assert first.context() == "Al is the son.\n\nBo is the"
+    assert [first.pair(place)[1] for place in (0, 1)] == [" son.", " son-in-law."]
+    if choices == '"kin"':
+        assert "two choices or more are needed" in message_of(tmp_path, text, [rows[0] | {"kin": "son"}])
+        assert "two choices or more are needed" in message_of(tmp_path, text, [rows[0] | {"kin": [1, 2]}])
+
+
 def test_several_right_choices() -> None:
     scores = ChoiceScores((-1.0, -2.0, -3.0), (1, 1, 1), (1, 1, 1))
     assert values(scores, (0, 1))["all_gold"] == 1.0
     assert values(scores, (0, 2))["all_gold"] == 0.0
     assert values(scores, (0, 2))["acc"] == 1.0
     assert values(scores, (0, 2))["mc2"] == pytest.approx((1 + 0.1353352832) / (1 + 0.3678794412 + 0.1353352832))
+
+
+@pytest.mark.parametrize("golds", [(0,), (1,), (0, 1), (0, 2), (0, 1, 2)])
+@pytest.mark.parametrize("choices", [3, 4])
+def test_chance_is_the_mean_over_every_order_of_the_choices(choices: int, golds: tuple[int, ...]) -> None:
+    """By enumeration: a guess is an order of the choices, each as likely."""
+    orders = list(itertools.permutations(range(choices)))
+    lengths = (1,) * choices
+    for metric in CHOICE_METRICS:
+        if metric == "mc2":  # a share, which depends on how sure a guess is: here each choice is as likely
+            found = [values(ChoiceScores((-1.0,) * choices, lengths, lengths), golds)[metric]]
+        else:
+            found = [values(ChoiceScores(tuple(-1.0 - r for r in o), lengths, lengths), golds)[metric] for o in orders]
+        assert chance(metric, choices, len(golds)) == pytest.approx(sum(found) / len(found)), metric
+
+
+def test_chance_of_a_task_with_all_gold() -> None:
+    """TimeDial: two of four, or one of three."""
+    items = {
+        str(n): ItemRecord(str(n), str(n), ("c",), ("a",) * (3 + len(g) // 2), g[0], g)
+        for n, g in enumerate([(0, 1), (0,)])
+    }
+    task = TaskRecord("h", "timedial", "TimeDial", "reasoning", 2, "all_gold", ("all_gold",), items)
+    assert list(task.chances.values()) == pytest.approx([1 / 6, 1 / 3])
+    assert list(replace(task, metric="acc").chances.values()) == pytest.approx([1 / 2, 1 / 3])
 
 
 def test_aggregates() -> None:

@@ -83,6 +83,8 @@ class GenerationWork:
     temperature: float
     top_p: float
     seed: int
+    chat_stop: tuple[str, ...]
+    """In place of ``stop`` in a conversation."""
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,10 @@ def from_document(document: dict[str, Any]) -> Job:
     if "work" in fields:
         fields["work"] = _task_work(fields["work"])
     if fields["kind"] == "generate":
-        fields["settings"] = tuple(GenerationWork(**{**s, "stop": tuple(s["stop"])}) for s in fields["settings"])
+        fields["settings"] = tuple(
+            GenerationWork(**{**s, "stop": tuple(s["stop"]), "chat_stop": tuple(s["chat_stop"])})
+            for s in fields["settings"]
+        )
     return kinds[fields["kind"]](**fields)
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from gguf_eval.runtime.settings import EngineSettings, chat_name, point_label
+from gguf_eval.tasks.metrics import chance
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -91,8 +92,7 @@ class TaskRecord:
     def chances(self) -> dict[str, float]:
         """What guessing gets on each item, by item hash: nothing where there is no list to choose from."""
         return {
-            key: max(1, len(item.golds)) / len(item.choices) if len(item.choices) > 1 else 0.0
-            for key, item in self.items.items()
+            key: chance(self.metric, len(item.choices), max(1, len(item.golds))) for key, item in self.items.items()
         }
 
     @cached_property

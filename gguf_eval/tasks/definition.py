@@ -30,12 +30,12 @@ _TOP = {*_TEXT, "version", "metrics", "aggregates"}
 _TABLES = {
     "dataset": {"repo", "config", "configs", "split", "file", "where", "generator", "difficulties", "count", "seed"},
     "prompt": {
-        "id", "context", "choices", "gold", "delimiter", "target", "references", "description", "subject", "cluster",
+        "id", "context", "choices", "gold", "delimiter", "terminator", "target", "references", "description", "subject", "cluster",
     },
     "fewshot": {
         "count", "split", "file", "examples", "sampler", "seed", "separator", "same_subject", "context", "target",
     },
-    "generation": {"max_tokens", "stop", "temperature", "top_p", "seed"},
+    "generation": {"max_tokens", "stop", "chat_stop", "temperature", "top_p", "seed"},
     "judge": {"name", "options"},
 }  # fmt: skip
 _FREE_TABLES = {"groups", "columns"}
@@ -44,9 +44,9 @@ _NEEDED_BY_KIND: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "choice": (("context", "choices", "gold"), ("prompt.target", "prompt.references", "generation", "judge")),
     "continuation": (
         ("context", "target"),
-        ("prompt.choices", "prompt.gold", "prompt.references", "generation", "judge"),
+        ("prompt.choices", "prompt.gold", "prompt.terminator", "prompt.references", "generation", "judge"),
     ),
-    "generation": (("context", "references"), ("prompt.choices", "prompt.gold")),
+    "generation": (("context", "references"), ("prompt.choices", "prompt.gold", "prompt.terminator")),
 }
 
 
@@ -235,19 +235,24 @@ def _fewshot(table: Mapping[str, Any], path: Path) -> Fewshot:
 
 
 def _generation(table: Mapping[str, Any], path: Path) -> Generation:
-    stop = _strings(table.get("stop", []), allow_empty=True)
-    if stop is None or not all(stop):
-        raise TaskError(f"{path}: generation.stop must be a list of strings; found {table['stop']!r}")
     top_p = _number(table, "top_p", 1.0, path, "generation.", float, 0)
     if not 0 < top_p <= 1:
         raise TaskError(f"{path}: generation.top_p must be above 0 and at most 1; found {top_p}")
     return Generation(
         max_tokens=int(_number(table, "max_tokens", 256, path, "generation.", int, 1)),
-        stop=stop,
+        stop=_stop_strings(table, "stop", path),
+        chat_stop=_stop_strings(table, "chat_stop", path) if "chat_stop" in table else None,
         temperature=_number(table, "temperature", 0.0, path, "generation.", float, 0),
         top_p=top_p,
         seed=int(_number(table, "seed", 0, path, "generation.", int, 0)),
     )
+
+
+def _stop_strings(table: Mapping[str, Any], key: str, path: Path) -> tuple[str, ...]:
+    stop = _strings(table.get(key, []), allow_empty=True)
+    if stop is None or not all(stop):
+        raise TaskError(f"{path}: generation.{key} must be a list of strings; found {table[key]!r}")
+    return stop
 
 
 def _judge(table: Mapping[str, Any], path: Path) -> Judge:

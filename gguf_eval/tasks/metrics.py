@@ -51,6 +51,19 @@ def values(scores: ChoiceScores, golds: Collection[int]) -> dict[str, float]:
     return result
 
 
+def chance(metric: str, choices: int, golds: int) -> float:
+    """What guessing gets on an item of ``choices`` choices of which ``golds`` are right; 0 where nothing is chosen.
+
+    all_gold: one of the (choices over golds) sets is right. The others: one choice in ``choices``, or, of mc2, the
+    share that the right ones hold where all are equally likely.
+    """
+    if choices < 2:
+        return 0.0
+    if metric == "all_gold":
+        return 1 / math.comb(choices, golds)
+    return golds / choices
+
+
 def is_finite(scores: ChoiceScores) -> bool:
     """Whether every log-likelihood is a number: a broken quantization can give NaN or infinity."""
     return all(math.isfinite(value) for value in scores.logprobs)

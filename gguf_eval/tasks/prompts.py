@@ -114,7 +114,7 @@ def item_renderer(task: Task) -> ItemRenderer:
     prompt = task.prompt
     templates = Templates(task.path)
     contexts = [templates.text(source) for source in prompt.context]
-    choices = _choices(templates, prompt.choices)
+    choices = _choices(templates, prompt.choices, prompt.terminator)
     gold = templates.expression(prompt.gold) if prompt.gold else None
     target = templates.text(prompt.target) if task.kind == "continuation" else None
     references = templates.expression(prompt.references) if prompt.references else None
@@ -186,11 +186,23 @@ def kind_of(value: Any) -> str:
     return next((kind for kind, types in COLUMN_KINDS.items() if isinstance(value, types)), type(value).__name__)
 
 
-def _choices(templates: Templates, source: str | Sequence[str]) -> Callable[[Mapping[str, Any]], Any]:
+def _choices(templates: Templates, source: str | Sequence[str], terminator: str) -> Callable[[Mapping[str, Any]], Any]:
+    """What makes the list of choices of a row; what is no list of texts is passed on, to be refused."""
     if isinstance(source, str):
-        return templates.expression(source)
-    parts = [templates.text(part) for part in source]
-    return lambda columns: [part(columns) for part in parts]
+        made = templates.expression(source)
+    else:
+        parts = [templates.text(part) for part in source]
+
+        def made(columns: Mapping[str, Any]) -> Any:
+            return [part(columns) for part in parts]
+
+    def ended(columns: Mapping[str, Any]) -> Any:
+        found = made(columns)
+        if not isinstance(found, list | tuple) or not all(isinstance(choice, str) for choice in found):
+            return found
+        return [choice + terminator for choice in found]
+
+    return ended
 
 
 def _checked_choices(where: str, kind: Kind, answers: Any, gold: Any, contexts: int) -> tuple[int, ...]:

@@ -70,6 +70,9 @@ class Prompt:
     """A template of the item's id; the row number unless given (after the config, where there are several)."""
     delimiter: str = " "
     """What stands between context and answer."""
+    terminator: str = ""
+    """kind choice: ends every choice, and is part of it. Of two choices of which one begins the other the longer can
+    never have the higher sum of log-likelihoods ("son", "son-in-law") unless both end ("son.", "son-in-law.")."""
     target: str = ""
     """kind continuation: a template of what is scored. kind generation: of the answer that few-shot examples show;
     the first reference unless given."""
@@ -113,6 +116,8 @@ class Generation:
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
     """Strings that end an answer; they are no part of it."""
+    chat_stop: tuple[str, ...] | None = None
+    """The same where the model is asked in a conversation, which it ends itself; `stop` unless given."""
     temperature: float = 0.0
     """0 is greedy."""
     top_p: float = 1.0

@@ -13,6 +13,9 @@ from gguf_eval.study.stages.state import ReadyPoint, RunState, TaskItems
 from gguf_eval.tasks.answers import judge_answer
 from gguf_eval.tasks.spec import Generation, Task
 
+CUT_BEFORE_IT_BEGAN = "a stop string ended the answer before it began"
+"""Not a wrong answer: the task's stop strings kept the model from giving one."""
+
 
 def generate(state: RunState, point: ReadyPoint) -> None:
     """Have the missing answers of every generation task written; each is stored when it is finished."""
@@ -47,6 +50,8 @@ def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
     if row["unscored_reason"] is not None:
         begun = {**written, "text": row["text"] or row["thought"]} if row["finish_reason"] else {}
         return Outcome(item.hash, None, None, {}, (), tokens, 0, row["unscored_reason"], **begun)
+    if row["finish_reason"] == "stop" and not row["text"].strip():
+        return Outcome(item.hash, None, None, {}, (), tokens, 0, CUT_BEFORE_IT_BEGAN, **written)
     assert task.judge is not None
     judgement = judge_answer(task.judge.name, row["text"], item.references, task.judge.options)
     if judgement.value is None:
@@ -70,4 +75,5 @@ def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
 
 def _settings(task: Task) -> GenerationWork:
     how = task.generation or Generation()
-    return GenerationWork(how.max_tokens, how.stop, how.temperature, how.top_p, how.seed)
+    chat_stop = how.stop if how.chat_stop is None else how.chat_stop
+    return GenerationWork(how.max_tokens, how.stop, how.temperature, how.top_p, how.seed, chat_stop)

@@ -32,16 +32,19 @@ def run(job: GenerateJob, emit: Emit) -> None:
                 unwritten = {place: Generation("", unscored_reason=reason) for place, reason in refused.items()}
                 _emit_answers(work, unwritten, emit)
             places = list(prompts)
-            requests = [_request(prompts[place], settings, work.item_hashes[place]) for place in places]
+            stop = settings.stop if encoder is None else settings.chat_stop
+            requests = [_request(prompts[place], settings, stop, work.item_hashes[place]) for place in places]
             for done in generator.stream(requests):
                 _emit_answers(work, {places[request]: answer for request, answer in done.items()}, emit)
 
 
-def _request(prompt: str | tuple[int, ...], settings: GenerationWork, item_hash: str) -> GenerationRequest:
+def _request(
+    prompt: str | tuple[int, ...], settings: GenerationWork, stop: tuple[str, ...], item_hash: str
+) -> GenerationRequest:
     return GenerationRequest(
         prompt=prompt,
         max_tokens=settings.max_tokens,
-        stop=settings.stop,
+        stop=stop,
         temperature=settings.temperature,
         top_p=settings.top_p,
         seed=_item_seed(settings.seed, item_hash),
