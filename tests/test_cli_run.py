@@ -233,7 +233,7 @@ def test_killed_worker_is_a_failed_point_and_the_others_go_on(place: Path) -> No
     assert "SIGKILL" in points["F32"]["error"]
     assert Path(points["F32"]["log"]).is_file()
     assert points["Q8_0"]["status"] == "complete"
-    assert points["Q8_0"]["comparison"]["n"] == points["F32"]["tasks"]["count"]["n"]
+    assert points["Q8_0"]["comparison"]["n"] == points["F32"]["tasks"]["count"]["asked"]
     mended = gguf_eval("run", "tiny.gguf", "-q", "F32,Q8_0", *FAST, "--json")
     assert mended.returncode == 0
     assert {p["status"] for p in json.loads(mended.stdout)["points"]} == {"complete"}

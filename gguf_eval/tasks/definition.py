@@ -30,7 +30,8 @@ _TOP = {*_TEXT, "version", "metrics", "aggregates"}
 _TABLES = {
     "dataset": {"repo", "config", "configs", "split", "file", "where", "generator", "difficulties", "count", "seed"},
     "prompt": {
-        "id", "context", "choices", "gold", "delimiter", "terminator", "target", "references", "description", "subject", "cluster",
+        "id", "context", "choices", "gold", "delimiter", "terminator", "target", "references", "description", "subject",
+        "cluster",
     },
     "fewshot": {
         "count", "split", "file", "examples", "sampler", "seed", "separator", "same_subject", "context", "target",
