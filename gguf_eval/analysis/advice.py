@@ -64,7 +64,8 @@ class Advised:
     first_share: float
     """Of the resamples, those in which it is the choice."""
     evidence: Evidence | None = None
-    """What is finer than scores; None for the reference, and where scores have decided that nothing is lost."""
+    """What is finer than scores; None for the reference, and where scores have decided whether more than the margin is
+    lost."""
     against: tuple[str, ...] = ()
     """What of it is evidence of loss (`gguf_eval.analysis.evidence`)."""
     passed_over: bool = False
@@ -189,7 +190,7 @@ def _advice(
     ]
     bases = {id_: by_id[other] for id_, other in references.items()}
     points = _weighed(entries, losses, bases, by_id, records, limits, margin)
-    passed = _passed_over(points, by_id)
+    passed = _passed_over(points, by_id, margin)
     kept = np.array([
         not _missed_costs(entry, limits) and entry.point_id not in passed for entry in entries
     ])  # fmt: skip
@@ -231,8 +232,8 @@ def _weighed(
         missed = _missed_costs(entry, limits)
         if loss is not None and limits.loss is not None and loss.value > limits.loss + _ROUNDING:
             missed = (*missed, "loss")
-        undecided = loss is not None and loss.high > margin
-        evidence = point_evidence(point, reference, tasks, log_scores) if undecided else None
+        open_ = loss is not None and loss.low <= margin < loss.high
+        evidence = point_evidence(point, reference, tasks, log_scores) if open_ else None
         points.append(Advised(
             tradeoff=entry,
             memory_predicted=False,
@@ -248,11 +249,11 @@ def _weighed(
     return points
 
 
-def _passed_over(points: Sequence[Advised], records: Mapping[int, PointRecord]) -> set[int]:
+def _passed_over(points: Sequence[Advised], records: Mapping[int, PointRecord], margin: float) -> set[int]:
     """Of each model's points that keep to the limits, those that another has clearly less loss than."""
     fitting: dict[str, dict[int, Evidence | None]] = {}
     for point in points:
-        if not point.missed:
+        if not point.missed and (point.loss is None or point.loss.low <= margin):  # else scores show a loss
             model = records[point.tradeoff.point_id].model
             fitting.setdefault(model, {})[point.tradeoff.point_id] = point.evidence
     return set().union(*map(passed_over, fitting.values()))

@@ -38,6 +38,19 @@ def ratio_interval(ratio: Ratio) -> str:
     return f"{percent_change(ratio, ratio.low)} to {percent_change(ratio, ratio.high)}"
 
 
+def _unequal(changes: Changes) -> Iterable[str]:
+    """Where points are not compared on as many items: a difference is a point's own, and none beside another's."""
+    for model in dict.fromkeys(point.model for point in changes.points):
+        counts = {
+            point.label: point.overall.counts.common
+            for point in changes.points
+            if point.model == model and point.overall.counts.common
+        }
+        if len(set(counts.values())) > 1:
+            parts = ", ".join(f"{label} {count:,}" for label, count in counts.items())
+            yield f"{model}: items differ from point to point, so that their scores don't compare: {parts}."
+
+
 def notes(changes: Changes) -> Iterable[str]:
     """What the figures are, and when they count."""
     allowed, margin = changes.tolerances, changes.margin * 100
@@ -47,6 +60,7 @@ def notes(changes: Changes) -> Iterable[str]:
             "score: new minus old, in points, over the items of all tasks that both scored, with 95 % intervals; exact "
             f"McNemar with Holm's correction over {changes.tests} comparisons. The same: within {margin:g}."
         )
+        yield from _unequal(changes)
         yield (
             "flips: answers turned wrong and right. identical: items with exactly the same log-likelihoods or text; "
             "below it, those with the same answer."
