@@ -9,6 +9,7 @@ from pathlib import Path
 from gguf_eval.errors import UsageError
 from gguf_eval.study.cost import Basis, Rates
 from gguf_eval.study.events import PointPlan, StageKind
+from gguf_eval.study.loading import LeftOut
 
 HEAVY_SECONDS, HEAVY_BYTES = 600.0, 5e9
 """A run that takes more time or disk than this is worth asking about, and so is any download."""
@@ -80,6 +81,8 @@ class Forecast:
     rates: tuple[Rates, ...]
     """What the seconds rest on; empty for a guess."""
     planning_seconds: float
+    left_out: tuple[LeftOut, ...] = ()
+    """Tasks and texts of a suite that can't be had."""
 
     @property
     def total_seconds(self) -> float:

@@ -51,17 +51,18 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
     folder = cache_dir(request.cache)
     located = [locate_source(reference, cache=folder) for reference in references]
     pending = [source for source in located if isinstance(source, Unconverted)]
-    here = tuple(source for source in located if isinstance(source, Path))
+    models = tuple(source for source in located if isinstance(source, Path))
     if request.study == Path():
         first = located[0] if isinstance(located[0], Path) else located[0].path
         request = replace(request, study=Path(f"{model_name(first)}.study.sqlite"))
-    request = replace(request, models=here)
+    request = replace(request, models=models)
     tasks = requested_tasks(request)
     points = plan_points(request) if request.models else []
     points += foreseen_points([_unconverted_file(source) for source in pending], request)
     points = asked_alike(points, tasks, request)
-    missing, work, unread = tasks_here(tasks, request)
-    text, text_missing = text_here(request)
+    here = tasks_here(tasks, request)
+    work, unread = here.work, here.unread
+    text, text_missing, no_text = text_here(request)
     sizes, problems = _exact_sizes(points, request) if thorough else ({}, {})
     makings = _makings(points, sizes, problems)
     points = [point for point in points if point.name not in problems]
@@ -72,7 +73,7 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
         if calibrate and not known and _seconds(planned, ()) > _TINY_SECONDS:
             known = _calibrated(points, work, request)
             planned = outline(replace(what, known=known), points, lookup)
-    fetched = [*(file for source in pending for file in source.downloads), *missing, *text_missing]
+    fetched = [*(file for source in pending for file in source.downloads), *here.missing, *text_missing]
     conversions = tuple(NewFile(s.reference, s.level, s.size_bytes, True) for s in pending)
     return Forecast(
         study=request.study,
@@ -85,6 +86,7 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
         seconds=_by_kind(planned, conversions),
         basis=known[0].basis if known else "guessed",
         rates=tuple(known),
+        left_out=(*here.left_out, *no_text),
         planning_seconds=time.monotonic() - began,
     )
 
