@@ -119,6 +119,14 @@ def test_what_is_missing_is_named(server: HubServer) -> None:
         hub.checkpoint_folder(MODEL, revision="v9")
 
 
+def test_a_data_set_that_is_on_no_hub_is_not_asked_for(server: HubServer) -> None:
+    """Whoever takes the name on a hub could answer."""
+    for ask in (hub.dataset_files, hub.split_to_fetch):
+        with pytest.raises(TaskError, match=r"no copy on the hub is known; lay .* and give that folder as --mirror"):
+            ask("local/pep3k", "default", "test")
+    assert not server.requests
+
+
 @pytest.mark.parametrize("name", ["", "..", "../../x", "/etc"])
 def test_a_split_can_not_leave_the_repository(server: HubServer, name: str) -> None:
     with pytest.raises(TaskError, match="name is needed"):

@@ -15,6 +15,8 @@ from hub_server import HubServer
 from in_process import gguf_eval_here
 from quantize_fixtures import write_model
 
+from gguf_eval.tasks.catalog import suites
+
 SHARED = Path(os.environ.get("GGUF_EVAL_SHARED", Path(__file__).parents[2] / "shared"))
 
 FAST = ("--no-speed", "--threads", "1")
@@ -52,6 +54,69 @@ def test_a_task_from_the_hub(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert lost.returncode == 1
     assert "ybisk/piqa" in lost.stderr
     assert len(lost.stderr.strip().splitlines()) == 1
+
+
+def put_copa(folder: Path) -> None:
+    split = folder / "datasets" / "aps" / "super_glue" / "copa" / "validation"
+    split.mkdir(parents=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), split / "0000.parquet")
+
+
+def test_a_suite_goes_on_without_the_data_sets_that_are_not_there(place: Path) -> None:
+    put_copa(place / "mirror")
+    arguments = ("run", "tiny.gguf", *FAST, "--mirror", "mirror", "--json")
+    others = set(suites()["commonsense"]) - {"copa"}
+    planned = gguf_eval_here(*arguments, "-t", "commonsense", "--plan")
+    assert planned.returncode == 0, planned.stderr
+    document = json.loads(planned.stdout)
+    assert {one["name"] for one in document["left_out"]} == others
+    assert [task["name"] for task in document["tasks"]] == ["copa"]
+    assert "left out  hellaswag: mirror/" in gguf_eval_here(*arguments[:-1], "-t", "commonsense", "--plan").stdout
+    done = gguf_eval_here(*arguments, "-t", "commonsense")
+    assert done.returncode == 1  # not everything that was asked for is there
+    assert "leave out hellaswag, arc_easy" in done.stderr
+    for name in others:
+        assert f"{name} is left out: mirror/datasets/" in done.stderr.replace("\\", "/"), name
+    [point] = json.loads(done.stdout)["points"]
+    assert (list(point["tasks"]), point["tasks"]["copa"]["n"], point["status"]) == (["copa"], 12, "complete")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ("copa,piqa", "plain_text/validation: no Parquet files"),  # named by the user: nothing is asked
+        ("commonsense,piqa", "plain_text/validation: no Parquet files"),
+        ("scale-and-precision", "none of the 25 tasks can be asked; samsum: "),
+    ],
+)
+def test_data_sets_that_a_run_can_not_do_without(place: Path, tasks: str, message: str) -> None:
+    put_copa(place / "mirror")
+    result = gguf_eval_here("run", "tiny.gguf", "-t", tasks, *FAST, "--mirror", "mirror")
+    assert result.returncode == 1
+    assert message in result.stderr.replace("\\", "/")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (place / "tiny.study.sqlite").exists()
+
+
+def test_a_suite_from_the_hub_goes_on_without_what_the_hub_lacks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its text too, unless the user asked for it himself."""
+    split = place / "files" / "datasets" / "truthfulqa" / "truthful_qa" / "multiple_choice" / "validation"
+    split.mkdir(parents=True)
+    targets = {"choices": ["Bern.", "Rome."], "labels": [1, 0]}
+    rows = [{"question": f"What is {n}?", "mc1_targets": targets, "mc2_targets": targets} for n in range(3)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), split / "0000.parquet")
+    arguments = ("run", "tiny.gguf", "-t", "unified", *FAST, "--json")
+    with HubServer(place / "files") as hub:
+        for name, value in hub.environment(place / "hub-cache").items():
+            monkeypatch.setenv(name, value)
+        done = gguf_eval(*arguments)
+        assert done.returncode == 1
+        for name in ("gsm8k", "hellaswag", "ifeval", "mmlu", "text wikitext2"):
+            assert f"{name} is left out: dataset '" in done.stderr, done.stderr
+        assert set(json.loads(done.stdout)["points"][0]["tasks"]) == {"truthfulqa_mc1", "truthfulqa_mc2"}
+        asked = gguf_eval(*arguments, "--text", "wikitext2", "--study", "b.sqlite")
+        assert asked.returncode == 1
+        assert not (place / "b.sqlite").exists()
 
 
 def test_a_parquet_file_cut_short(place: Path) -> None:

@@ -37,6 +37,9 @@ DESCRIPTION_PATTERNS = (
 )
 WEIGHT_PATTERNS = ("model.safetensors", "model-*.safetensors")
 
+UNPUBLISHED = "local/"
+"""Owner of data sets that are on no hub."""
+
 _ANSWER_SECONDS = 20.0
 """What one answer of the hub may take, a file's content apart."""
 _SHOWN = 12  # names listed in a message
@@ -108,6 +111,7 @@ def dataset_files(repo: str, config: str, split: str, *, revision: str = PARQUET
     for what, name in (("config", config), ("split", split)):
         if not name or name != name.strip("/") or ".." in name.split("/"):
             raise TaskError(f"dataset '{repo}': a {what} name is needed, found {name!r}; name one of the dataset's")
+    _refuse_unpublished(repo)
     wanted = _Wanted(repo, "dataset", revision, TaskError)
     inside = f"{config}/{split}"
     folder = _snapshot(wanted, [f"{glob.escape(inside)}/*.parquet"])
@@ -130,9 +134,19 @@ def cached_split(repo: str, config: str, split: str, *, revision: str = PARQUET_
 
 def split_to_fetch(repo: str, config: str, split: str, *, revision: str = PARQUET_REVISION) -> list[RemoteFile]:
     """Return the parquet files of a split that `dataset_files` would download now. Raises `TaskError`."""
+    _refuse_unpublished(repo)
     if cached_split(repo, config, split, revision=revision):
         return []
     return _to_fetch(_Wanted(repo, "dataset", revision, TaskError), f"{config}/{split}", ("*.parquet",))
+
+
+def _refuse_unpublished(repo: str) -> None:
+    """Refuse a data set that nobody has put on the hub, without asking: whoever took its name could answer."""
+    if repo.startswith(UNPUBLISHED):
+        raise TaskError(
+            f"dataset '{repo}': no copy on the hub is known; lay its Parquet files out under a folder as "
+            f"datasets/{repo}/<config>/<split>/*.parquet and give that folder as --mirror"
+        )
 
 
 def weights_to_fetch(source: HubSource) -> list[RemoteFile]:

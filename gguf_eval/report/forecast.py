@@ -29,6 +29,8 @@ def forecast_text(found: Forecast) -> str:
     if found.makings:
         sections.append(_section("make", _files(found.makings)))
     sections.append(_section("tasks", _tasks(found)))
+    if found.left_out:
+        sections.append(_section("left out", "\n".join(plain(f"{one.name}: {one.reason}") for one in found.left_out)))
     sections.append(_section("points", _points(found.points)))
     needs = [f"{size(n.needed_bytes)} needed, {size(n.free_bytes)} free at {n.folder}" for n in found.disk]
     sections.append(_section("disk", "\n".join(map(plain, needs)) or "nothing to speak of"))
@@ -53,6 +55,8 @@ def forecast_line(found: Forecast) -> str:
     parts += [f"run {several(found.waiting('text'), 'point')} over the text"] * bool(found.waiting("text"))
     if not parts:
         return ""
+    if found.left_out:
+        parts.append(f"leave out {', '.join(plain(one.name) for one in found.left_out)}")
     return f"plan: {', '.join(parts)}; {'at a guess ' if found.basis == 'guessed' else ''}{_total(found)}"
 
 
@@ -81,6 +85,7 @@ def forecast_document(found: Forecast) -> dict[str, Any]:
             for point in found.points
         ],
         "tasks": [vars(task) for task in found.tasks],
+        "left_out": [vars(one) for one in found.left_out],
         "answers": {"left": found.answers_left, "there": found.answers_there},
         "disk": [{**vars(need), "folder": str(need.folder)} for need in found.disk],
         "seconds": {**found.seconds, "total": found.total_seconds},

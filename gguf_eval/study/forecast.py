@@ -9,6 +9,7 @@ from pathlib import Path
 from gguf_eval.errors import UsageError
 from gguf_eval.study.cost import Basis, Rates
 from gguf_eval.study.events import PointPlan, StageKind
+from gguf_eval.study.loading import LeftOut
 
 HEAVY_SECONDS, HEAVY_BYTES = 600.0, 5e9
 """A run that takes more time or disk than this is worth asking about, and so is any download."""
@@ -82,6 +83,8 @@ class Forecast:
     planning_seconds: float
     remarks: tuple[str, ...] = ()
     """Where models were told apart, or put together, otherwise than the user may expect."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Tasks and texts of a suite that can't be had."""
 
     @property
     def total_seconds(self) -> float:

@@ -55,13 +55,13 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
     named = [split_name(reference) for reference in references]
     located = [locate_source(reference, cache=folder) for _, reference in named]
     pending = [source for source in located if isinstance(source, Unfetched)]
-    here = tuple(source for source in located if isinstance(source, Path))
+    models = tuple(source for source in located if isinstance(source, Path))
     if request.study == Path():
         first = located[0] if isinstance(located[0], Path) else located[0].path
         request = replace(request, study=Path(f"{named[0][0] or model_name(first)}.study.sqlite"))
     paths = [source if isinstance(source, Path) else source.path for source in located]
     names = {path: name for path, (name, _) in zip(paths, named, strict=True) if name}
-    request = replace(request, models=here, names=names)
+    request = replace(request, models=models, names=names)
     tasks = requested_tasks(request)
     for source in pending:
         if source.header is not None:
@@ -70,8 +70,9 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
     planned_here += foreseen_points([_unfetched_file(source) for source in pending], request)
     with open_lookup(request.study) as lookup:
         points, remarks = group_points(asked_alike(planned_here, tasks, request), lookup.stored_models())
-    missing, work, unread = tasks_here(tasks, request)
-    text, text_missing = text_here(request)
+    here = tasks_here(tasks, request)
+    work, unread = here.work, here.unread
+    text, text_missing, no_text = text_here(request)
     sizes, problems = _exact_sizes(points, request) if thorough else ({}, {})
     makings = _makings(points, sizes, problems)
     points = [point for point in points if point.name not in problems]
@@ -82,7 +83,7 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
         if calibrate and not known and _seconds(planned, ()) > _TINY_SECONDS:
             known = _calibrated(points, work, request)
             planned = outline(replace(what, known=known), points, lookup)
-    fetched = [*(file for source in pending for file in source.downloads), *missing, *text_missing]
+    fetched = [*(file for source in pending for file in source.downloads), *here.missing, *text_missing]
     conversions = tuple(NewFile(s.reference, s.level, s.size_bytes, True) for s in pending if s.header is None)
     return Forecast(
         study=request.study,
@@ -95,6 +96,7 @@ def forecast(request: RunRequest, references: Sequence[str], *, thorough: bool, 
         seconds=_by_kind(planned, conversions),
         basis=known[0].basis if known else "guessed",
         rates=tuple(known),
+        left_out=(*here.left_out, *no_text),
         planning_seconds=time.monotonic() - began,
         remarks=remarks,
     )

@@ -14,18 +14,19 @@ from gguf_eval.study.cost import Rates, study_rates
 from gguf_eval.study.doctor import check_offload
 from gguf_eval.study.events import Observer, Planned, PointFailed
 from gguf_eval.study.grouping import group_points
+from gguf_eval.study.loading import check_any, load_text, load_work
 from gguf_eval.study.outline import OutlineRequest, outline, point_settings
 from gguf_eval.study.plan import PlannedPoint, RunRequest, plan_points
 from gguf_eval.study.stages.generate import generate
 from gguf_eval.study.stages.make import make_model_file
 from gguf_eval.study.stages.measure import measure
-from gguf_eval.study.stages.over_text import over_text, text_request
+from gguf_eval.study.stages.over_text import over_text
 from gguf_eval.study.stages.reference import Reference, find_references, references_first
 from gguf_eval.study.stages.score import score
-from gguf_eval.study.stages.state import ReadyPoint, RunState, TaskItems, save_template_date
+from gguf_eval.study.stages.state import ReadyPoint, RunState, save_template_date
 from gguf_eval.study.store import StudyWriter
 from gguf_eval.tasks.catalog import find_tasks
-from gguf_eval.tasks.datasets import load_items, mirror
+from gguf_eval.tasks.datasets import mirror
 from gguf_eval.tasks.spec import Task, with_shots
 
 
@@ -34,22 +35,21 @@ def run_study(request: RunRequest, observer: Observer, known: Sequence[Rates] = 
 
     ``known``: rates of model files on this machine, for what the observer is told of the time it will take.
 
-    A point that fails is stored with its reason and the others go on. Raises for what stops the whole run: wrong
+    A point that fails is stored with its reason and the others go on; what only a suite names and can't be had is left
+    out, and nothing is complete then. Raises for what stops the whole run: wrong
     options, an unreadable task, a study file that can't be written.
     """
     fetch = mirror(request.mirror) if request.mirror else dataset_files
     tasks = requested_tasks(request)
     asked = asked_alike(plan_points(request), tasks, request)
     check_offload(request.offload)
-    text = text_request(request, fetch)
+    text, no_text = load_text(request, fetch)
     with StudyWriter(request.study) as study:
         points, remarks = group_points(asked, study.stored_models())
         for remark in remarks:
             observer.note(remark)
-        work = []
-        for task in tasks:
-            items = load_items(task, fetch=fetch, limit=request.limit, seed=request.seed, ids=request.items)
-            work.append(TaskItems(task, {item.hash: item for item in items}))
+        work, no_tasks = load_work(tasks, request, fetch)
+        check_any(len(work), no_tasks)
         if request.items and not any(task_items.items for task_items in work):
             raise UsageError(f"no task has an item called {', '.join(request.items)}; 'gguf-eval tasks show' gives ids")
         environment = {"machine": describe_machine(), "packages": _packages()}
@@ -59,12 +59,14 @@ def run_study(request: RunRequest, observer: Observer, known: Sequence[Rates] = 
             study.save_task(task_items.task, list(task_items.items.values()), run)
         state = RunState(request, study, observer, work, run, environment)
         known = known or study_rates(study.measured_speeds(), environment["machine"]["processor"])
+        for left_out in (*no_tasks, *no_text):
+            observer.note(f"{left_out.name} is left out: {left_out.reason}")
         planned = outline(OutlineRequest(request, work, known, text), points, study)
         observer.tell(Planned(planned, rough=not known))
         ready, failed = _prepared(state, points)
         done = run_points(state, ready)
         read = text is None or over_text(state, done, text)
-    return read and not failed and len(done) == len(ready)
+    return read and not failed and len(done) == len(ready) and not no_tasks and not no_text
 
 
 def requested_tasks(request: RunRequest) -> list[Task]:

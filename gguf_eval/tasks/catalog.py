@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,12 @@ def suite_texts() -> dict[str, str]:
 def _suites_table() -> dict[str, Any]:
     table: dict[str, Any] = tomllib.loads((tasks_folder() / SUITES_FILE).read_text(encoding="utf-8"))
     return table
+
+
+def only_in_suites(names: Sequence[str]) -> frozenset[str]:
+    """Of what ``names`` stand for, the tasks that a suite brings and that are not named themselves."""
+    known = suites()
+    return frozenset(member for name in names for member in known.get(name, ())) - frozenset(names)
 
 
 def find_tasks(names: list[str]) -> list[Task]:

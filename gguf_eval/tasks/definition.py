@@ -40,14 +40,12 @@ _TABLES = {
     "judge": {"name", "options"},
 }  # fmt: skip
 _FREE_TABLES = {"groups", "columns"}
+_OF_CHOICES = ("prompt.choices", "prompt.gold", "prompt.terminator")
 _NEEDED_BY_KIND: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # kind: keys of [prompt] it needs, keys and tables that mean nothing there
     "choice": (("context", "choices", "gold"), ("prompt.target", "prompt.references", "generation", "judge")),
-    "continuation": (
-        ("context", "target"),
-        ("prompt.choices", "prompt.gold", "prompt.terminator", "prompt.references", "generation", "judge"),
-    ),
-    "generation": (("context", "references"), ("prompt.choices", "prompt.gold", "prompt.terminator")),
+    "continuation": (("context", "target"), (*_OF_CHOICES, "prompt.references", "generation", "judge")),
+    "generation": (("context", "references"), _OF_CHOICES),
 }
 
 
