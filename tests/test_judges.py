@@ -235,6 +235,14 @@ def test_translations() -> None:
         (r"\boxed{", "5", 0, 0),
         ("", "5", 0, 0),
         (r"\boxed{\frac}", "5", 0, 0),
+        # no box, and no word of an answer: what stands in running text is no answer, wherever it stands
+        ("First $x = 3$, then $y = 5$.", "5", 0, 0),
+        ("We add them: $2 + 3 = 5$\nand go on with $7$", "5", 0, 0),
+        ("So there are 2 + 3 = 5", "5", 0, 0),
+        ("The answer is $5$, since $2 + 5 = 7$.", "5", 1, 1),
+        ("$5$.", "5", 1, 1),
+        ("x = 5", "5", 1, 1),
+        ("5 cm", "5", 0, 1),
     ],
 )
 def test_mathematics(answer: str, gold: str, hendrycks: int, equal: int) -> None:

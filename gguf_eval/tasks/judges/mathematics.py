@@ -28,6 +28,9 @@ _REPLACED = (
     ("an ", ""), ("a ", ""), (".$", "$"), ("\\$", ""), (r"\ ", ""), (" ", ""), ("mbox", "text"),
     (",\\text{and}", ","), ("\\text{and}", ","), ("\\text{m}", "\\text{}"),
 )  # fmt: skip
+_FORMULA = re.compile(r"\$+([^$]+)\$+")
+_SENTENCE = re.compile(r"(?<![\\{])\b[a-zA-Z]{2,}[,:]?\s+[a-zA-Z]{2,}\b")
+"""Two words after one another, which a bare answer does not hold; its units are in LaTeX or one word."""
 _FINAL = re.compile(r"(?:final answer is|answer is|answer:)\s*:?\s*(.+?)\s*(?:I hope it is correct|$)", re.I | re.M)
 
 
@@ -49,16 +52,25 @@ def last_boxed(text: str) -> str | None:
     return None
 
 
-def final_answer(text: str) -> str:
-    """What an answer settles on: its last box, else what it calls its answer, else its last formula, else all of it."""
+def final_answer(text: str) -> str | None:
+    """What an answer settles on: its last box, else what it calls its answer, else all of it where it says no more.
+
+    Dollar signs around what is found are taken off, and of what it calls its answer the first formula is taken. None
+    for running text: a formula in it is a step on the way, the last one too.
+    """
     boxed = last_boxed(text)
     if boxed is not None:
         return boxed
     named = _FINAL.findall(text)
     if named:
-        text = named[-1].strip().rstrip(".")
-    formulas: list[str] = re.findall(r"\$+([^$]+)\$+", text)
-    return formulas[-1].strip() if formulas else text.strip()
+        named_last = str(named[-1]).strip().rstrip(".")
+        formula = _FORMULA.search(named_last)
+        return formula.group(1).strip() if formula else named_last
+    whole = text.strip()
+    alone = _FORMULA.fullmatch(whole.rstrip("."))
+    if alone:
+        return alone.group(1).strip()
+    return None if "\n" in whole or "$" in whole or _SENTENCE.search(whole) else whole
 
 
 def between_dollars(text: str) -> str:
@@ -165,6 +177,8 @@ def math_answer(answer: str, references: Sequence[str], options: Mapping[str, An
     if rule not in ("final", "dollars"):
         raise TaskError(f'option \'extract\' must be "final" or "dollars"; found {rule!r}')
     found = final_answer(answer) if rule == "final" else between_dollars(answer)
+    if found is None:
+        return judged("math_equal", None, math_equal=0.0, hendrycks_match=0.0)
     wanted = [reference if (box := last_boxed(reference)) is None else box for reference in references]
     hendrycks = any(hendrycks_equal(found, reference) for reference in wanted)
     equal = hendrycks or any(_equal_in_a_form(found, reference) for reference in wanted)
