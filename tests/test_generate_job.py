@@ -80,13 +80,23 @@ def test_from_items_to_outcomes(tiny_f32: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "finish_reason", "value"),
-    [(" \n", "stop", None), ("", "stop", None), ("", "eog", 0.0), (" \n", "length", 0.0), ("3", "stop", 0.0)],
+    [
+        (" \n", "stop", None),
+        ("", "stop", None),
+        ("So the answer is:", "stop", None),
+        ("", "eog", 0.0),
+        (" \n", "length", 0.0),
+        ("3", "stop", 0.0),
+        ("The answer is: 3", "stop", 0.0),
+        ("So the answer is:", "eog", 0.0),
+        ("The answer is: 2", "stop", 1.0),
+    ],
 )
 def test_an_answer_cut_before_it_began_is_not_a_wrong_one(
     tmp_path: Path, text: str, finish_reason: str, value: float | None
 ) -> None:
     """The task's own stop string hid the answer; a model that ends its answer at once has given a wrong one."""
-    (tmp_path / "sums.toml").write_text(TASK, encoding="utf-8")
+    (tmp_path / "sums.toml").write_text(TASK + 'options = { after = "answer is:" }\n', encoding="utf-8")
     (tmp_path / "rows.jsonl").write_text('{"question": "1+1", "answer": "2"}\n', encoding="utf-8")
     task = load_task(tmp_path / "sums.toml")
     [item] = load_items(task, fetch=mirror(tmp_path))

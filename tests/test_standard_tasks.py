@@ -123,7 +123,7 @@ def test_tasks_whose_answers_are_written(tmp_path: Path) -> None:
     answers = {
         "ifeval": ("7", "Write. End with 'Bye'.", "Well. Bye", "Well."),
         "bbh": ("0", "Q: not ( True ) is\nA: Let's think step by step.\n", "not True = False. So the answer is False.", "So the answer is True."),
-        "math_500": ("test/1.json", "Problem: What is $1+1$?\nAnswer:", "$\\boxed{2}$", "$\\boxed{3}$"),
+        "math_500": ("test/1.json", "Problem: What is $1+1$?\nSolve the problem step by step. Put the final answer in \\boxed{}.\nAnswer:", "$\\boxed{2}$", "$\\boxed{3}$"),
     }  # fmt: skip
     for name, (item_id, end, good, bad) in answers.items():
         [item] = items_of(tmp_path / name, name)

@@ -16,7 +16,7 @@ from gguf_eval.tasks.prompts import Item, item_renderer, plain_rows
 
 ROWS: dict[str, tuple[dict[str, Any], str, Any]] = {
     # task: a made-up row of the schema, the end of its prompt, the right answers (as scored) or references
-    "samsum": ({"id": "1", "dialogue": "Ann: Hi\nBo: Bye", "summary": "Bo leaves."}, "one or two sentences:", ["Bo leaves."]),
+    "samsum": ({"id": "1", "dialogue": "Ann: Hi\nBo: Bye", "summary": "Bo leaves."}, "Bo: Bye\n\nSummarise the dialogue in one or two sentences.\nSummary:", ["Bo leaves."]),
     "flores_eng_ind": ({"id": 1, "eng_Latn": "A cat.", "ind_Latn": "Seekor kucing."}, "English: A cat.\nIndonesian:", ["Seekor kucing."]),
     "flores_ind_eng": ({"id": 1, "eng_Latn": "A cat.", "ind_Latn": "Seekor kucing."}, "kucing.\nEnglish:", ["A cat."]),
     "flores_eng_jav": ({"id": 1, "eng_Latn": "A cat.", "jav_Latn": "Kucing."}, "A cat.\nJavanese:", ["Kucing."]),
@@ -25,11 +25,11 @@ ROWS: dict[str, tuple[dict[str, Any], str, Any]] = {
     "babi_16": ({"passage": "Ada is red.\n", "question": "What color is Bo?", "answer": "gray", "task": 16}, "What color is Bo?\nAnswer:", [" gray"]),
     "babi_17": ({"passage": "A is above B.\n", "question": "Is A above B?", "answer": "yes", "task": 17}, "Is A above B?\nAnswer:", [" yes"]),
     "babi_19": ({"passage": "A is north of B.\n", "question": "How?", "answer": "s,e", "task": 19}, "then east.\nAnswer:", [" s,e"]),
-    "entailment_bank": ({"id": "x", "context": "sent1: ice melts", "question": "Why?", "answer": "heat", "hypothesis": "h"}, "Question: Why?\nAnswer:", ["heat"]),
+    "entailment_bank": ({"id": "x", "context": "sent1: ice melts sent2: heat melts", "question": "Why?", "answer": "heat", "hypothesis": "h"}, "Facts:\n- ice melts\n- heat melts\nQuestion: Why?\nGive only the answer, in a few words.\nAnswer:", ["heat"]),
     "clutrr": (
         {"id": "x", "story": "[Ada] met her son [Bo].", "query": "('Ada', 'Bo')", "target_text": "son", "clean_story": "", "proof_state": "", "f_comb": "",
          "task_name": "task_1.2", "story_edges": "", "edge_types": "", "query_edge": "", "genders": "", "task_split": "test"},
-        "Ada met her son Bo.\nQuestion: How is Bo related to Ada?\nAnswer: Bo is the", [" son"],
+        "nephew, niece, sister, son, son-in-law, uncle.\nAnswer: Bo is the", [" son."],
     ),
     "alpha_nli": ({"observation_1": "It rained.", "observation_2": "Ann was wet.", "hypothesis_1": "She stayed in.", "hypothesis_2": "She went out.", "label": 2}, "in between?\nAnswer:", [" She went out."]),
     "letter_string_analogies": ({"problem_type": "succ", "source": "a b", "target": "a c", "query": "i j", "answer": "i k"}, "[a b] [a c]\n[i j] [", ["i k"]),
@@ -37,13 +37,17 @@ ROWS: dict[str, tuple[dict[str, Any], str, Any]] = {
         {"id": 1, "conversation": ["A: When?", "B: At <MASK> ."], "correct1": "noon", "correct2": "twelve", "incorrect1": "a year", "incorrect1_rule": "", "incorrect2": "x", "incorrect2_rule": ""},
         "A: When?\nB: At <MASK> .\nQuestion: What does <MASK> stand for?\nAnswer:", [" noon", " twelve"],
     ),
-    "stepgame": ({"story": ["A is left of B."], "question": "What is the relation of A to B?", "label": "left", "k_hop": 1}, "A to B?\nAnswer:", [" left"]),
+    "stepgame": ({"story": ["A is left of B."], "question": "What is the relation of A to B?", "label": "left", "k_hop": 1}, "A to B? Answer with left, right, above, below, upper-left, upper-right, lower-left, lower-right or overlap.\nAnswer:", [" left."]),
     "pep_3k": ({"subject": "cat", "verb": "eat", "object": "moon\r", "label": 0}, "Event: cat eat moon\nQuestion: Is the event plausible?\nAnswer:", [" no"]),
     "e_care": ({"index": "d-1", "premise": "Ice melts.", "ask-for": "cause", "hypothesis1": "It is cold.", "hypothesis2": "It is hot.", "label": 1}, "most likely cause?\nAnswer:", [" It is hot."]),
     "hotpot_qa": (
         {"id": "5a", "question": "Who?", "answer": "Ada", "type": "bridge", "level": "hard", "supporting_facts": {"title": ["T"], "sent_id": [0]},
          "context": {"title": ["T", "U"], "sentences": [["One.", " Two."], ["Three."]]}},
-        "T: One. Two.\nU: Three.\nQuestion: Who?\nAnswer:", ["Ada"],
+        "T: One. Two.\nU: Three.\nQuestion: Who?\nGive only the answer, in a few words, or yes or no.\nAnswer:", ["Ada"],
+    ),
+    "gsm8k_zero_shot": (
+        {"question": "Ann has 1 pen and buys 2. How many?", "answer": "1+2=<<1+2=3>>3\n#### 3"},
+        "How many?\nSolve it step by step. Write the final number on a last line of its own, after ####.\nAnswer:", ["1+2=<<1+2=3>>3\n#### 3"],
     ),
     "covid_claims": ({"claim": "Masks help.", "evidence": "They do.", "label": "SUPPORTED"}, "support the claim?\nAnswer:", [" yes"]),
 }  # fmt: skip
@@ -131,6 +135,13 @@ def test_show_and_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert " * 1: ' b'" in shown.stdout
     sound = gguf_eval("tasks", "check", "mine.toml")
     assert (sound.returncode, sound.stdout) == (0, "mine: 1 items, 0 wrong\n")
+    data.write_text(json.dumps(good | {"options": ["son", "son-in-law"]}) + "\n", encoding="utf-8")
+    shadowed = gguf_eval("tasks", "check", "mine.toml")
+    assert shadowed.returncode == 0
+    assert "in 1 items a choice begins another ('son', 'son-in-law'), which can't win by acc then" in shadowed.stdout
+    (tmp_path / "mine.toml").write_text(TASK + 'terminator = "."\n', encoding="utf-8")
+    assert gguf_eval("tasks", "check", "mine.toml").stdout == "mine: 1 items, 0 wrong\n"
+    (tmp_path / "mine.toml").write_text(TASK, encoding="utf-8")
     data.write_text("\n".join(["", *map(json.dumps, rows)]), encoding="utf-8")
     wrong = gguf_eval("tasks", "check", "mine.toml")
     assert wrong.returncode == 1

@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gguf_eval.errors import TaskError, UsageError
 from gguf_eval.study.plan import RunRequest
@@ -20,7 +22,7 @@ from gguf_eval.study.records import ItemRecord, TaskRecord
 from gguf_eval.study.run import requested_tasks
 from gguf_eval.tasks.aggregates import Answered, macro_f1, perplexity
 from gguf_eval.tasks.datasets import load_items, mirror
-from gguf_eval.tasks.metrics import CHOICE_METRICS, ChoiceScores, chance, values
+from gguf_eval.tasks.metrics import CHOICE_METRICS, ChoiceScores, chance, overshadowed, values
 from gguf_eval.tasks.prompts import Item
 from gguf_eval.tasks.spec import load_task, with_shots
 
@@ -252,6 +254,18 @@ def test_chance_is_the_mean_over_every_order_of_the_choices(choices: int, golds:
         else:
             found = [values(ChoiceScores(tuple(-1.0 - r for r in o), lengths, lengths), golds)[metric] for o in orders]
         assert chance(metric, choices, len(golds)) == pytest.approx(sum(found) / len(found)), metric
+
+
+@given(st.lists(st.text(alphabet="ab", min_size=1, max_size=4), min_size=2, max_size=6))
+def test_a_choice_that_another_begins_is_found(choices: list[str]) -> None:
+    expected = any(b != a and b.startswith(a) for a in choices for b in choices)
+    for metric in CHOICE_METRICS:
+        found = overshadowed(metric, choices)
+        assert (found is not None) == (expected and metric not in ("acc_norm", "acc_token_norm"))
+        if found is not None:
+            assert found[0] != found[1]
+            assert found[1].startswith(found[0])
+        assert overshadowed(metric, [choice + "." for choice in choices]) is None
 
 
 def test_chance_of_a_task_with_all_gold() -> None:

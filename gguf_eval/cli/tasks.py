@@ -102,6 +102,12 @@ def check(
         found = check_task(task, fetch=_fetch(mirror))
         for problem in found.problems:
             typer.echo(problem)
+        if found.overshadowed:
+            shorter, longer = found.overshadowed[0]
+            typer.echo(
+                f"{task.name}: in {len(found.overshadowed)} items a choice begins another ({shorter!r}, {longer!r}), "
+                f"which can't win by {task.metric} then; a prompt.terminator, such as a full stop, lets it"
+            )
         wrong = wrong or bool(found.problems)
         typer.echo(f"{task.name}: {found.items} items, {len(found.problems)} wrong")
     if wrong:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from gguf_eval.errors import TaskError
 from gguf_eval.tasks.datasets import Fetch, load_items, task_rows
-from gguf_eval.tasks.prompts import Row, item_renderer
+from gguf_eval.tasks.metrics import overshadowed
+from gguf_eval.tasks.prompts import Item, Row, item_renderer
 from gguf_eval.tasks.spec import Task
 
 
@@ -20,16 +21,20 @@ class Checked:
     """Rows that were rendered, sound or not."""
     problems: tuple[str, ...]
     """One line for each row that gives no sound item."""
+    overshadowed: tuple[tuple[str, str], ...] = ()
+    """Of each item in which a choice can't win by the task's metric: one that it begins with, and the choice."""
 
 
 def check_task(task: Task, *, fetch: Fetch) -> Checked:
     """Render every item. Raises `TaskError` for what concerns the whole task: no data, no few-shot examples."""
     if task.dataset.generator:
-        return Checked(len(load_items(task, fetch=fetch)), ())
+        items = load_items(task, fetch=fetch)
+        return Checked(len(items), (), _overshadowed(task, items))
     rows = task_rows(task, fetch=fetch)
     render = item_renderer(replace(task, fewshot=None))
     lines = _lines(task.dataset.file)
     problems: list[str] = []
+    sound: list[Item] = []
     seen: dict[str, Row] = {}
     for row in rows:
         try:
@@ -41,9 +46,16 @@ def check_task(task: Task, *, fetch: Fetch) -> Checked:
             first = seen[item.id].number
             problems.append(_placed(f"prompt.id gives '{item.id}', as for row {first} before", task, row, lines))
         seen[item.id] = row
+        sound.append(item)
     if not problems:
         load_items(task, fetch=fetch)
-    return Checked(len(rows), tuple(problems))
+    return Checked(len(rows), tuple(problems), _overshadowed(task, sound))
+
+
+def _overshadowed(task: Task, items: Sequence[Item]) -> tuple[tuple[str, str], ...]:
+    """Choices that follow contexts of their own are not compared with what follows another."""
+    found = (overshadowed(task.metric, item.choices) for item in items if len(item.contexts) == 1)
+    return tuple(pair for pair in found if pair is not None)
 
 
 def _lines(path: Path | None) -> Sequence[int]:

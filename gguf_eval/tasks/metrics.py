@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 CHOICE_METRICS = ("acc", "acc_norm", "acc_token_norm", "mc2", "all_gold")
 CONTINUATION_METRICS = ("acc",)
@@ -49,6 +50,17 @@ def values(scores: ChoiceScores, golds: Collection[int]) -> dict[str, float]:
     result["mc2"] = sum(weights[gold] for gold in golds) / sum(weights)
     result["all_gold"] = float(set(order[: len(golds)]) == set(golds))
     return result
+
+
+def overshadowed(metric: str, choices: Sequence[str]) -> tuple[str, str] | None:
+    """A choice and a longer one that begins with it; None where there is none, or the metric divides by length.
+
+    The log-likelihood of the longer one is that of the shorter and more below 0, so that it can never be the higher.
+    """
+    if metric in ("acc_norm", "acc_token_norm"):
+        return None
+    ordered = sorted(choices)  # of two neighbours the first begins the second, if any choice begins another
+    return next(((one, other) for one, other in pairwise(ordered) if one != other and other.startswith(one)), None)
 
 
 def chance(metric: str, choices: int, golds: int) -> float:

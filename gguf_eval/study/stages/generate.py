@@ -11,10 +11,11 @@ from gguf_eval.study.records import Outcome
 from gguf_eval.study.stages.ask import store_as_they_come, task_work, unanswered
 from gguf_eval.study.stages.state import ReadyPoint, RunState, TaskItems
 from gguf_eval.tasks.answers import judge_answer
+from gguf_eval.tasks.judges.judgement import cut
 from gguf_eval.tasks.spec import Generation, Task
 
 CUT_BEFORE_IT_BEGAN = "a stop string ended the answer before it began"
-"""Not a wrong answer: the task's stop strings kept the model from giving one."""
+"""Not a wrong answer: the task's stop strings kept the model from giving one, perhaps after "The answer is:"."""
 
 
 def generate(state: RunState, point: ReadyPoint) -> None:
@@ -50,9 +51,9 @@ def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
     if row["unscored_reason"] is not None:
         begun = {**written, "text": row["text"] or row["thought"]} if row["finish_reason"] else {}
         return Outcome(item.hash, None, None, {}, (), tokens, 0, row["unscored_reason"], **begun)
-    if row["finish_reason"] == "stop" and not row["text"].strip():
-        return Outcome(item.hash, None, None, {}, (), tokens, 0, CUT_BEFORE_IT_BEGAN, **written)
     assert task.judge is not None
+    if row["finish_reason"] == "stop" and not cut(row["text"], task.judge.options).strip():
+        return Outcome(item.hash, None, None, {}, (), tokens, 0, CUT_BEFORE_IT_BEGAN, **written)
     judgement = judge_answer(task.judge.name, row["text"], item.references, task.judge.options)
     if judgement.value is None:
         reason = judgement.unscored_reason or "no answer could be extracted"
