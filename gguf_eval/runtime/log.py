@@ -74,6 +74,11 @@ def _keep_notices(level: int, lines: Sequence[str]) -> None:
         _watch.warnings.extend(line for line in lines if not _HARMLESS.search(line))
 
 
+def add_warning(text: str) -> None:
+    """Let `take_warnings` tell of what was found out about llama.cpp's answers beside what it says itself."""
+    _watch.warnings.append(text)
+
+
 def take_warnings() -> list[str]:
     """What llama.cpp has warned of since it was last asked, but for the harmless; one for each function.
 
