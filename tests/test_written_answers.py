@@ -14,8 +14,8 @@ from gguf_eval.tasks.catalog import find_tasks, suites, task_names
 from gguf_eval.tasks.spec import Task
 
 WRITTEN = [task for task in find_tasks(task_names()) if task.kind == "generation"]
-AS_THE_HARNESS = ("gsm8k", "bbh")
-"""Tasks whose prompts, stop strings and scoring are lm-evaluation-harness's."""
+AS_THE_HARNESS = {"gsm8k": ("Question:", "</s>", "<|im_end|>"), "bbh": ("</s>", "Q", "\n\n")}
+"""Stop strings of completions that are lm-evaluation-harness's."""
 
 VERDICTS: list[tuple[str, str, str, float]] = [
     # task, answer, reference, value
@@ -62,14 +62,29 @@ def test_verdicts(name: str, answer: str, reference: str, value: float) -> None:
     assert found.metrics[task.metric] == value, found
 
 
-@pytest.mark.parametrize("name", [task.name for task in WRITTEN if task.name not in AS_THE_HARNESS])
+@pytest.mark.parametrize("name", [task.name for task in WRITTEN])
 def test_nothing_that_an_answer_may_hold_cuts_a_conversation(name: str) -> None:
     """Lines, blank lines and words that lead up to an answer end completions only."""
     how = of(name).generation
     assert how is not None
     stops = how.stop if how.chat_stop is None else how.chat_stop
-    for text in ("\n\nSure!\n\nParis", "Dialogue:\nAnn", "[i j l]", "Problem: 2\n\nAnswer: 3"):
+    held = (
+        "\n\nSure!\n\nQuite so.",
+        "Dialogue:\nAnn",
+        "[i j l]",
+        "Problem: 2\n\nAnswer: 3",
+        "Question: 2?\n3",
+        "Q: 2?\n3",
+    )
+    for text in held:
         assert not any(stop in text for stop in stops), (text, stops)
+
+
+@pytest.mark.parametrize("name", AS_THE_HARNESS)
+def test_completions_of_tasks_that_mirror_the_harness_end_as_there(name: str) -> None:
+    how = of(name).generation
+    assert how is not None
+    assert how.stop == AS_THE_HARNESS[name]
 
 
 def test_a_suite_asks_one_way() -> None:
