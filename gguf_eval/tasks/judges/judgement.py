@@ -41,18 +41,23 @@ def cut(answer: str, options: Mapping[str, Any]) -> str:
     """The part of an answer that is judged.
 
     ``after``: a regular expression; what follows its last match (all of the answer where there is none).
-    ``line``: "first" or "last", of the lines that are not blank.
+    ``paragraph``, ``line``: "first" or "last", of those that are not blank; where one ends in a colon and more follows,
+    it leads up to what follows and is not the first ("Here is a summary:").
     """
     after = options.get("after")
     if after is not None:
         ends = [match.end() for match in compiled(str(after)).finditer(answer)]
         answer = answer[ends[-1] :] if ends else answer
-    line = options.get("line")
-    if line is not None:
-        if line not in ("first", "last"):
-            raise TaskError(f'option \'line\' must be "first" or "last"; found {line!r}')
-        lines = [part for part in answer.splitlines() if part.strip()]
-        answer = (lines[0] if line == "first" else lines[-1]) if lines else ""
+    for name, parts in (("paragraph", lambda text: re.split(r"\n\s*\n", text)), ("line", str.splitlines)):
+        which = options.get(name)
+        if which is None:
+            continue
+        if which not in ("first", "last"):
+            raise TaskError(f'option \'{name}\' must be "first" or "last"; found {which!r}')
+        written = [part for part in parts(answer) if part.strip()]
+        while which == "first" and len(written) > 1 and written[0].rstrip().endswith(":"):
+            del written[0]
+        answer = (written[0] if which == "first" else written[-1]) if written else ""
     return answer
 
 

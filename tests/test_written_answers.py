@@ -1,0 +1,101 @@
+"""Answers as a small model wrote them, in completions and in conversations, with what each is worth.
+
+Every case was read by hand; where the verdict of a task was wrong, the task or its judge was mended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from gguf_eval.tasks.answers import judge_answer
+from gguf_eval.tasks.catalog import find_tasks, suites, task_names
+from gguf_eval.tasks.spec import Task
+
+WRITTEN = [task for task in find_tasks(task_names()) if task.kind == "generation"]
+AS_THE_HARNESS = {"gsm8k": ("Question:", "</s>", "<|im_end|>"), "bbh": ("</s>", "Q", "\n\n")}
+"""Stop strings of completions that are lm-evaluation-harness's."""
+
+VERDICTS: list[tuple[str, str, str, float]] = [
+    # task, answer, reference, value
+    ("arithmetic_written", "152 + 411 = 563\n\nThe answer is 563.", "563", 1),  # workings first
+    ("arithmetic_written", "11 * 12 = 132", "132", 1),
+    ("arithmetic_written", "255", "255", 1),
+    ("arithmetic_written", " 6 * 10 + 26 = 18 + 26 = 32", "86", 0),
+    ("arithmetic_written", "131 + 220 = 342\n\nThe answer is 342.", "131", 0),
+    ("arithmetic_written", "18 + 12 = 20\nIvo has 20 pears now.", "20", 1),
+    ("strings_written", "dzodz\n\nThe answer is: dzodz", "dzodz", 1),
+    ("strings_written", "zumix\n\nThis word has no vowels.", "zumix", 1),
+    ("strings_written", 'The final result is "trds".', "trds", 1),
+    ("strings_written", "werom", "eromw", 0),
+    ("strings_written", "tudus", "TUTUS", 0),
+    ("letter_string_analogies", "i j l]", "i j l", 1),
+    ("letter_string_analogies", "i j l", "i j l", 1),
+    ("letter_string_analogies", "[i j l]", "i j l", 1),
+    ("letter_string_analogies", "[a b c] [a b d]\n[i j k] [i j l]", "i j l", 1),  # the whole pattern again
+    ("letter_string_analogies", "The pattern is: [i j l]", "i j l", 1),
+    ("letter_string_analogies", "i j l\n\nThe last letter goes up by one.", "i j l", 1),
+    ("letter_string_analogies", "[i j k]", "i j l", 0),
+    ("letter_string_analogies", "", "i j l", 0),
+    ("entailment_bank", " The answer is: the liver", "The liver", 1),
+    ("entailment_bank", "The answer is:\n\nthe liver", "The liver", 1),
+    ("entailment_bank", "compass\nIt points to the north.", "compass", 1),
+    ("hotpot_qa", "\n\nYes.\n\nBoth are films.", "yes", 1),
+    ("hotpot_qa", "Answer: Papa Gino's", "Papa Gino's", 1),
+    ("hotpot_qa", "No, they are not American.", "no", 0),  # the short answer is asked for
+    ("flores_eng_ind", "Here is the translation:\n\nSeekor kucing tidur.\n\nIt is literal.", "Seekor kucing tidur.", 1),
+    ("samsum", "Here is a summary:\n\nBo leaves early.\n\nDialogue:\nAnn: Hi", "Bo leaves early.", 1),
+    ("gsm8k_zero_shot", "She has 3 pens.\n#### 3", "1+2=<<1+2=3>>3\n#### 3", 1),
+    ("gsm8k_zero_shot", "1 + 2 = 3, so she has $3.", "1+2=<<1+2=3>>3\n#### 3", 1),
+    ("math_500", "We have $2 + 3 = 5$, so that $x = 5$", "5", 0),  # a box is asked for
+    ("math_500", "Thus $x = 5$.\n\nThe final answer is $\\boxed{5}$.", "5", 1),
+    ("math_500", "The final answer is 5.", "5", 1),
+]  # fmt: skip
+
+
+def of(name: str) -> Task:
+    return next(task for task in WRITTEN if task.name == name)
+
+
+@pytest.mark.parametrize(("name", "answer", "reference", "value"), VERDICTS)
+def test_verdicts(name: str, answer: str, reference: str, value: float) -> None:
+    task = of(name)
+    assert task.judge is not None
+    found = judge_answer(task.judge.name, answer, [reference], task.judge.options)
+    assert found.metrics[task.metric] == pytest.approx(value), found
+
+
+@pytest.mark.parametrize("name", [task.name for task in WRITTEN])
+def test_nothing_that_an_answer_may_hold_cuts_a_conversation(name: str) -> None:
+    """Lines, blank lines and words that lead up to an answer end completions only."""
+    how = of(name).generation
+    assert how is not None
+    stops = how.stop if how.chat_stop is None else how.chat_stop
+    held = (
+        "\n\nSure!\n\nQuite so.",
+        "Dialogue:\nAnn",
+        "[i j l]",
+        "Problem: 2\n\nAnswer: 3",
+        "Question: 2?\n3",
+        "Q: 2?\n3",
+    )
+    for text in held:
+        assert not any(stop in text for stop in stops), (text, stops)
+
+
+@pytest.mark.parametrize("name", AS_THE_HARNESS)
+def test_completions_of_tasks_that_mirror_the_harness_end_as_there(name: str) -> None:
+    how = of(name).generation
+    assert how is not None
+    assert how.stop == AS_THE_HARNESS[name]
+
+
+def test_a_suite_asks_one_way() -> None:
+    """The suite of many sizes and levels is asked without examples, its written tasks with what they want said."""
+    tasks: Sequence[Task] = find_tasks(suites()["scale-and-precision"])
+    assert [task.name for task in tasks if task.fewshot] == []
+    asks = ("Summarise", "Give only", "Write only", "Put the final answer in \\boxed{}", "Write the final number")
+    for task in tasks:
+        if task.kind == "generation":
+            assert any(words in task.prompt.context[0] for words in asks), task.name
