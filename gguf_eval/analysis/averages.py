@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gguf_eval.analysis.comparison import Pairs, cluster_kinds, count_pairs
-from gguf_eval.analysis.resampling import Kinds, macro_average, macro_difference
+from gguf_eval.analysis.intervals import Kind, Kinds, macro_average, macro_difference
 from gguf_eval.analysis.statistics import Estimate
-from gguf_eval.study.outcomes import scores
-from gguf_eval.study.records import PointRecord, TaskRecord
+from gguf_eval.study.outcomes import item_metrics, metric_values, scores
+from gguf_eval.study.records import Outcome, PointRecord, TaskRecord
 
 ALL = "all"
 
@@ -53,6 +53,24 @@ def _kinds(point: PointRecord, task: TaskRecord) -> Kinds:
         return {(value, 1): count for value, count in counts.items() if value is not None}
     values = {key: value for key, value in headline(point, task).items() if value is not None}
     return cluster_kinds(values, task.clusters)
+
+
+def metric_estimates(task: TaskRecord, outcomes: Mapping[str, Outcome]) -> dict[str, Estimate]:
+    """Mean of each metric of the task over the scored items, by cluster where it has them; none without such items."""
+    unscored = sum(value is None for value in scores(outcomes).values())
+    kinds: dict[str, Counter[Kind]] = {metric: Counter() for metric in task.metrics}
+    if task.clusters:
+        values = item_metrics(outcomes)
+        for metric, counted in kinds.items():
+            of_metric = {key: found.get(metric, 0.0) for key, found in values.items()}
+            counted.update(cluster_kinds(of_metric, task.clusters))
+    else:
+        for combination, count in metric_values(outcomes).items():
+            found = dict(combination)
+            for metric, counted in kinds.items():
+                counted[found.get(metric, 0.0), 1] += count
+    estimates = {metric: macro_average([counted], unscored=unscored) for metric, counted in kinds.items()}
+    return {metric: estimate for metric, estimate in estimates.items() if estimate is not None}
 
 
 def _average(

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gguf_eval.analysis.statistics import wilson
+from gguf_eval.analysis.comparison import cluster_kinds
+from gguf_eval.analysis.intervals import macro_average
 from gguf_eval.study.outcomes import answers, scores, unscored_reasons
 from gguf_eval.study.records import Outcome, PointRecord, TaskRecord
 
@@ -79,7 +80,7 @@ def _suspicions(
     chances = [task.chances[key] for key in scored] if is_reference else []
     if chances and all(chances):
         chance = sum(chances) / len(chances)
-        estimate = wilson(sum(scored.values()), len(scored))
+        estimate = macro_average([cluster_kinds(scored, task.clusters)])
         if estimate is not None and estimate.low <= chance:
             text = f"scores {estimate.value * 100:.1f} % where guessing gets {chance * 100:.1f} %"
             found.append(("chance", text, "the reference can't be told from chance, so a level has nothing to lose"))

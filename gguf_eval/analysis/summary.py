@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gguf_eval.analysis.averages import Average, averages, pairs_on
+from gguf_eval.analysis.averages import Average, averages, metric_estimates, pairs_on
 from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare
 from gguf_eval.analysis.costs import Placing, context_warnings, noise_warnings, placing
 from gguf_eval.analysis.divergence import TextSummary, summarise_text
 from gguf_eval.analysis.environments import environment_warnings
 from gguf_eval.analysis.sanity import ScoreWarning, find_warnings
-from gguf_eval.analysis.statistics import Estimate, mean_and_deviation, wilson
+from gguf_eval.analysis.statistics import Estimate, mean_and_deviation
 from gguf_eval.analysis.task_divergence import TaskDivergence, task_divergence
 from gguf_eval.analysis.whole_task import WholeTask, whole_task
-from gguf_eval.study.outcomes import metric_values, scores, truncated, unscored_reasons
+from gguf_eval.study.outcomes import scores, truncated, unscored_reasons
 from gguf_eval.study.records import (
     Outcome,
     PointRecord,
@@ -222,12 +222,7 @@ def _summarise_task(
 ) -> TaskSummary | None:
     values = scores(outcomes)
     unscored = sum(value is None for value in values.values())
-    metrics = {}
-    totals = _totals(outcomes)
-    for metric in task.metrics:
-        estimate = wilson(totals.get(metric, 0.0), len(values) - unscored, unscored=unscored)
-        if estimate is not None:
-            metrics[metric] = estimate
+    metrics = metric_estimates(task, outcomes)
     if not outcomes:
         return None
     chances = list(task.chances.values())
@@ -247,15 +242,6 @@ def _summarise_task(
         unscored_reasons=dict(unscored_reasons(outcomes)),
         whole=whole_task(task, outcomes),
     )
-
-
-def _totals(outcomes: Mapping[str, Outcome]) -> dict[str, float]:
-    """The sum of each metric over the scored items."""
-    totals: dict[str, float] = {}
-    for combination, count in metric_values(outcomes).items():
-        for name, value in combination:
-            totals[name] = totals.get(name, 0.0) + value * count
-    return totals
 
 
 def _summarise_speed(record: SpeedRecord) -> SpeedSummary:

@@ -72,6 +72,14 @@ def metric_values(outcomes: Mapping[str, Outcome]) -> Counter[tuple[tuple[str, f
     return Counter(tuple(outcome.metrics.items()) for outcome in outcomes.values() if outcome.value is not None)
 
 
+def item_metrics(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, float]]:
+    """Every metric of each scored item."""
+    if isinstance(outcomes, StoredOutcomes):
+        rows = zip(outcomes, outcomes.column(0), outcomes.column(2), strict=True)
+        return {key: json.loads(text) for key, value, text in rows if value is not None}
+    return {key: outcome.metrics for key, outcome in outcomes.items() if outcome.value is not None}
+
+
 def truncated(outcomes: Mapping[str, Outcome]) -> int:
     """Items whose prompt was cut to fit the context."""
     if isinstance(outcomes, StoredOutcomes):
