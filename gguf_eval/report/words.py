@@ -10,6 +10,7 @@ from gguf_eval.analysis.divergence import Figure
 from gguf_eval.analysis.marks import Marks
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, SpeedSummary, StudySummary, TaskSummary
+from gguf_eval.analysis.task_divergence import FEW
 
 MINUS = "−"
 MISSING = "–"
@@ -217,6 +218,9 @@ def answer_notes(study: StudySummary) -> list[str]:
         if divergence.left_out:
             reasons = "".join(f"; {count}: {reason}" for reason, count in divergence.reasons.items())
             lines.append(f"{task.name}, {point.label}: {divergence.left_out} items have none{reasons}.")
+    few = dict.fromkeys(task.name for _, task, divergence in found if divergence.method is None)
+    if few:
+        lines.append(f"{', '.join(few)}: no interval of so few divergences; {FEW} items or clusters are needed.")
     return lines
 
 
