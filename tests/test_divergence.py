@@ -271,8 +271,11 @@ def test_figures_are_llama_perplexitys() -> None:
     change = np.exp(-nll) - np.exp(-base)
     assert divergence.change_rms.value == pytest.approx(math.sqrt((change**2).mean()))
     assert sum(band.tokens for band in divergence.by_confidence) == n
-    extreme = divergence.quantiles.pop("99.9%")
-    assert (extreme.low, extreme.high) == (None, None)  # of 600 tokens none need be beyond it
+    for name in ("99%", "99.9%"):  # 6 of 600 tokens lie beyond, and none
+        extreme = divergence.quantiles.pop(name)
+        assert (extreme.low, extreme.high) == (None, None)
+    for band in divergence.by_confidence:  # 12 windows are few for values as skewed as those of few tokens
+        assert band.mean is None or band.mean.low is None
     for figure in (found.perplexity, divergence.mean, divergence.same_top, *divergence.quantiles.values()):
         assert figure.low is not None
         assert figure.high is not None

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 from test_statistics import point, task
 
+from gguf_eval.analysis.intervals import FEW
 from gguf_eval.analysis.statistics import normal_quantile
 from gguf_eval.analysis.summary import summarise
-from gguf_eval.analysis.task_divergence import FEW, mean_with_interval, task_divergence
+from gguf_eval.analysis.task_divergence import mean_with_interval, task_divergence
 from gguf_eval.analysis.versus import versus, versus_references
 from gguf_eval.report.comparisons import print_comparisons
 from gguf_eval.report.data import item_rows, summary_rows
@@ -26,7 +27,7 @@ from gguf_eval.report.terminal import print_report
 from gguf_eval.report.whole_task import whole_cell, whole_interval, whole_rows
 from gguf_eval.study.records import AnswerDivergences, PointRecord, StudyRecord, TaskRecord
 
-KLDS = (0.1, 0.2, None, 0.4, 0.5, 0.1, 0.2, 0.4, 0.5, 0.3, 0.3)
+KLDS = (0.1, 0.2, None, 0.4, 0.5, 0.3, *(0.1, 0.2, 0.3, 0.4, 0.5) * 3)
 
 
 def divergences(reference: PointRecord, few: TaskRecord, klds: tuple[float | None, ...] = KLDS) -> AnswerDivergences:
@@ -40,11 +41,11 @@ def divergences(reference: PointRecord, few: TaskRecord, klds: tuple[float | Non
 
 @pytest.fixture
 def record() -> StudyRecord:
-    """F16 and Q4_0 on 12 items; of the last the reference kept nothing, and one answer is broken."""
-    few = task("t1", 12)
-    reference = replace(point(1, "F16", 16.0, {"t1": "111000" * 2}), sha256="1" * 64)
-    candidate = point(2, "Q4_0", 4.5, {"t1": "110000" * 2})
-    other = replace(divergences(reference, few, (9.0,) * 12), reference_sha256="another file")
+    """F16 and Q4_0 on 22 items; of the last the reference kept nothing, and one answer is broken."""
+    few = task("t1", 22)
+    reference = replace(point(1, "F16", 16.0, {"t1": "1" * 22}), sha256="1" * 64)
+    candidate = point(2, "Q4_0", 4.5, {"t1": "0" * 22})
+    other = replace(divergences(reference, few, (9.0,) * 22), reference_sha256="another file")
     stored = {few.hash: (other, divergences(reference, few))}
     points = (reference, replace(candidate, divergences=stored))
     return StudyRecord("s.sqlite", "then", "gguf-eval run", {}, (few,), points)
@@ -57,8 +58,8 @@ def test_figures_are_those_of_the_items_from_the_models_own_reference(record: St
     assert found.mean.value == pytest.approx(0.3)
     assert (found.mean.low or 0) < 0.3 < (found.mean.high or 0)
     assert found.quantiles == pytest.approx({"median": 0.3, "90%": 0.5, "99%": 0.5})
-    assert found.estimator_error == pytest.approx(1e-2 / 10**0.5)
-    assert (found.items, found.tokens, found.same_top, found.left_out) == (10, 40, 0.75, 2)
+    assert found.estimator_error == pytest.approx(1e-2 / 20**0.5)
+    assert (found.items, found.tokens, found.same_top, found.left_out) == (20, 80, 0.75, 2)
     assert (found.reference, found.reasons, found.method) == ("F16", {"broken": 1}, "hall-by-item")
     assert task_divergence(reference, candidate, record.tasks[0]) is None
     assert task_divergence(candidate, replace(reference, settings={"max_tokens": 64}), record.tasks[0]) is None
@@ -126,9 +127,9 @@ def test_many_items_have_the_normal_interval_and_few_have_none() -> None:
 
 
 @settings(max_examples=30)
-@given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 3)), min_size=10, max_size=20), st.randoms())
-@example([(1.0, 1)] + [(6e-161, 2)] * 9, Random(0))  # squares too small for a float
-@example([(0.1, 1), (0.3, 3)] * 5, Random(0))  # their spread is rounding
+@given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 3)), min_size=20, max_size=30), st.randoms())
+@example([(1.0, 1)] + [(6e-161, 2)] * 19, Random(0))  # squares too small for a float
+@example([(0.1, 1), (0.3, 3)] * 10, Random(0))  # their spread is rounding
 def test_order_means_nothing_and_scale_scales(rows: list[tuple[float, int]], random: object) -> None:
     def figure(pairs: list[tuple[float, int]], scale: float = 1.0) -> tuple[float, float, float]:
         kinds: dict[tuple[float, int], int] = {}
@@ -154,4 +155,4 @@ def test_a_report_says_why_few_divergences_have_no_interval(record: StudyRecord)
         summarise(replace(record, points=(reference, replace(candidate, divergences=few)))),
         Console(file=out, width=120),
     )
-    assert "t1: no interval of so few divergences; 10 items or clusters are needed." in out.getvalue()
+    assert "t1: no interval of so few divergences; 20 items or clusters are needed." in out.getvalue()

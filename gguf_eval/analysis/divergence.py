@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gguf_eval.analysis.intervals import Kind, effective_items, macro_average, mean_interval, spread_of
+from gguf_eval.analysis.intervals import FEW, Kind, effective_items, macro_average, mean_interval, spread_of
 from gguf_eval.analysis.statistics import t_quantile, wilson_bounds
 from gguf_eval.study.records import TextRecord
 
@@ -24,6 +24,8 @@ Values = npt.NDArray[np.float64]
 
 QUANTILES = {"median": 0.5, "90%": 0.9, "95%": 0.95, "99%": 0.99, "99.9%": 0.999}
 CHANGE_QUANTILES = {"1%": 0.01, "5%": 0.05, "10%": 0.1, "median": 0.5, "90%": 0.9, "95%": 0.95, "99%": 0.99}
+_BEYOND = 10
+"""Tokens that must lie beyond a quantile for an interval."""
 CONFIDENCE_BOUNDS = (0.0, 0.3, 0.6, 0.9, 0.99, 1.0)
 """Of the reference's largest probability, between which tokens are told apart."""
 
@@ -224,8 +226,10 @@ class _Windows:
         return Figure(transform(value), transform(max(least, low)), transform(high))
 
     def mean_where(self, values: Values, inside: npt.NDArray[np.bool_]) -> Figure:
-        """The mean over some of the tokens, of values that are not negative."""
-        return self.ratio(self._sums(np.where(inside, values, 0.0)), self._sums(inside.astype(np.float64)), least=0.0)
+        """The mean over some of the tokens, of values that are not negative; without an interval in few windows."""
+        counts = self._sums(inside.astype(np.float64))
+        found = self.ratio(self._sums(np.where(inside, values, 0.0)), counts, least=0.0)
+        return found if (counts > 0).sum() >= FEW else Figure(found.value, None, None)
 
     def share(self, values: Values) -> Figure:
         """The share of tokens that are 1, the others being 0."""
@@ -237,20 +241,20 @@ class _Windows:
     def quantiles(self, values: Values, shares: tuple[float, ...]) -> list[Figure]:
         """Quantiles over tokens, with Woodruff's (1952, J. Am. Stat. Assoc. 47:635) interval.
 
-        It is what the values are at both ends of the interval of the share of tokens below. There is none where an end
-        lies beyond the tokens that there are.
+        It is what the values are at both ends of the interval of the share of tokens below. There is none with fewer
+        than `_BEYOND` tokens beyond the quantile.
         """
         ordered = np.sort(values)
         found = []
         for share, value in zip(shares, np.quantile(ordered, shares).tolist(), strict=True):
             below = spread_of([self._kinds((values <= value).astype(np.float64))])
             bounds = wilson_bounds(share, effective_items(below), t_quantile(below.freedom))
-            low, high = (bound * len(values) for bound in bounds)
-            if self._windows < 2 or low < 1 or high > len(values) - 1:
+            if self._windows < 2 or min(share, 1 - share) * len(values) < _BEYOND:
                 found.append(Figure(value, None, None))
-            else:
-                ends = float(ordered[math.floor(low) - 1]), float(ordered[math.ceil(high)])
-                found.append(Figure(value, min(value, ends[0]), max(value, ends[1])))
+                continue
+            places = math.floor(bounds[0] * len(values)) - 1, math.ceil(bounds[1] * len(values))
+            low, high = (float(ordered[min(max(0, place), len(values) - 1)]) for place in places)
+            found.append(Figure(value, min(value, low), max(value, high)))
         return found
 
     def _kinds(self, values: Values) -> Counter[Kind]:

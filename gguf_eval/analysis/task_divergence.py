@@ -16,15 +16,12 @@ import numpy as np
 
 from gguf_eval.analysis.comparison import cluster_kinds
 from gguf_eval.analysis.divergence import Figure
-from gguf_eval.analysis.intervals import Kinds, hall, mean_of, spread_of
+from gguf_eval.analysis.intervals import FEW, Kinds, hall, mean_of, spread_of
 from gguf_eval.analysis.statistics import t_quantile
 from gguf_eval.study.outcomes import scores
 from gguf_eval.study.records import AnswerDivergences, PointRecord, TaskRecord
 
 QUANTILES = {"median": 0.5, "90%": 0.9, "99%": 0.99}
-FEW = 10
-"""Clusters from which there is an interval: of fewer values as skewed as these it holds the truth too rarely
-(benchmarks/coverage.py)."""
 
 
 @dataclass(frozen=True)

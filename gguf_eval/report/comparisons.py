@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from gguf_eval.analysis.comparison import Comparison
-from gguf_eval.analysis.task_divergence import FEW
+from gguf_eval.analysis.intervals import FEW
 from gguf_eval.analysis.versus import Versus
 from gguf_eval.report import words
 from gguf_eval.report.columns import VERDICT_STYLES

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from gguf_eval.analysis.comparison import Comparison
 from gguf_eval.analysis.costs import Placing
 from gguf_eval.analysis.divergence import Figure
+from gguf_eval.analysis.intervals import FEW
 from gguf_eval.analysis.marks import Marks
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, SpeedSummary, StudySummary, TaskSummary
-from gguf_eval.analysis.task_divergence import FEW
 
 MINUS = "−"
 MISSING = "–"
