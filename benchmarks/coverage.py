@@ -70,7 +70,10 @@ def main() -> None:
         parts["texts"] = texts()
     document = json.loads(args.output.read_text(encoding="utf-8")) if args.output and args.output.exists() else {}
     for name, cells in parts.items():
-        document[name] = {cell: measure(truth, draw, args.rounds) for cell, truth, draw in cells}
+        found = {cell: measure(truth, draw, args.rounds) for cell, truth, draw in cells}
+        if not found:
+            continue
+        document[name] = found
         covers = [found["covers"] for found in document[name].values() if found["covers"] is not None]
         inside = sum(0.93 <= value <= 0.97 for value in covers)
         print(f"{name}: {len(covers)} cells, {inside} within 93 to 97 %, from {min(covers):.1%} to {max(covers):.1%}")
@@ -209,7 +212,7 @@ def skewed() -> Iterator[Cell]:
         "gamma, shape 0.3": random.gamma(0.3, 1, n), "log-normal, 0.5": random.lognormal(0, 0.5, n),
         "log-normal, 1": random.lognormal(0, 1, n), "log-normal, 1.3": random.lognormal(0, 1.3, n),
     }  # fmt: skip
-    yield from graded(populations, divergence_interval, [(1, n) for n in (20, 50, 100, 200, 500)])
+    yield from graded(populations, divergence_interval, [(1, n) for n in (30, 50, 100, 200, 500)])
 
 
 def text_of(windows: int, scored: int, columns: dict[str, Any]) -> TextRecord:
@@ -321,7 +324,7 @@ def real_divergences(study: StudyRecord) -> Iterator[Cell]:
             stored = stored_divergences(point, reference, task.hash)
             values = np.array([kld for kld in stored.kld if kld is not None]) if stored else np.empty(0)
             if len(values) >= 60:
-                sizes = [(1, items) for items in (20, 50, 100)]
+                sizes = [(1, items) for items in (30, 50, 100)]
                 cells = graded({f"{task.name}, {point.level}": values}, divergence_interval, sizes)
                 yield from cells
 

@@ -27,7 +27,7 @@ from gguf_eval.report.terminal import print_report
 from gguf_eval.report.whole_task import whole_cell, whole_interval, whole_rows
 from gguf_eval.study.records import AnswerDivergences, PointRecord, StudyRecord, TaskRecord
 
-KLDS = (0.1, 0.2, None, 0.4, 0.5, 0.3, *(0.1, 0.2, 0.3, 0.4, 0.5) * 3)
+KLDS = (0.1, 0.2, None, 0.4, 0.5, 0.3, *(0.1, 0.2, 0.3, 0.4, 0.5) * 5)
 
 
 def divergences(reference: PointRecord, few: TaskRecord, klds: tuple[float | None, ...] = KLDS) -> AnswerDivergences:
@@ -41,11 +41,11 @@ def divergences(reference: PointRecord, few: TaskRecord, klds: tuple[float | Non
 
 @pytest.fixture
 def record() -> StudyRecord:
-    """F16 and Q4_0 on 22 items; of the last the reference kept nothing, and one answer is broken."""
-    few = task("t1", 22)
-    reference = replace(point(1, "F16", 16.0, {"t1": "1" * 22}), sha256="1" * 64)
-    candidate = point(2, "Q4_0", 4.5, {"t1": "0" * 22})
-    other = replace(divergences(reference, few, (9.0,) * 22), reference_sha256="another file")
+    """F16 and Q4_0 on 32 items; of the last the reference kept nothing, and one answer is broken."""
+    few = task("t1", 32)
+    reference = replace(point(1, "F16", 16.0, {"t1": "1" * 32}), sha256="1" * 64)
+    candidate = point(2, "Q4_0", 4.5, {"t1": "0" * 32})
+    other = replace(divergences(reference, few, (9.0,) * 32), reference_sha256="another file")
     stored = {few.hash: (other, divergences(reference, few))}
     points = (reference, replace(candidate, divergences=stored))
     return StudyRecord("s.sqlite", "then", "gguf-eval run", {}, (few,), points)
@@ -58,8 +58,8 @@ def test_figures_are_those_of_the_items_from_the_models_own_reference(record: St
     assert found.mean.value == pytest.approx(0.3)
     assert (found.mean.low or 0) < 0.3 < (found.mean.high or 0)
     assert found.quantiles == pytest.approx({"median": 0.3, "90%": 0.5, "99%": 0.5})
-    assert found.estimator_error == pytest.approx(1e-2 / 20**0.5)
-    assert (found.items, found.tokens, found.same_top, found.left_out) == (20, 80, 0.75, 2)
+    assert found.estimator_error == pytest.approx(1e-2 / 30**0.5)
+    assert (found.items, found.tokens, found.same_top, found.left_out) == (30, 120, 0.75, 2)
     assert (found.reference, found.reasons, found.method) == ("F16", {"broken": 1}, "hall-by-item")
     assert task_divergence(reference, candidate, record.tasks[0]) is None
     assert task_divergence(candidate, replace(reference, settings={"max_tokens": 64}), record.tasks[0]) is None
@@ -127,9 +127,9 @@ def test_many_items_have_the_normal_interval_and_few_have_none() -> None:
 
 
 @settings(max_examples=30)
-@given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 3)), min_size=20, max_size=30), st.randoms())
-@example([(1.0, 1)] + [(6e-161, 2)] * 19, Random(0))  # squares too small for a float
-@example([(0.1, 1), (0.3, 3)] * 10, Random(0))  # their spread is rounding
+@given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 3)), min_size=30, max_size=40), st.randoms())
+@example([(1.0, 1)] + [(6e-161, 2)] * 29, Random(0))  # squares too small for a float
+@example([(0.1, 1), (0.3, 3)] * 15, Random(0))  # their spread is rounding
 def test_order_means_nothing_and_scale_scales(rows: list[tuple[float, int]], random: object) -> None:
     def figure(pairs: list[tuple[float, int]], scale: float = 1.0) -> tuple[float, float, float]:
         kinds: dict[tuple[float, int], int] = {}
@@ -155,4 +155,4 @@ def test_a_report_says_why_few_divergences_have_no_interval(record: StudyRecord)
         summarise(replace(record, points=(reference, replace(candidate, divergences=few)))),
         Console(file=out, width=120),
     )
-    assert "t1: no interval of so few divergences; 20 items or clusters are needed." in out.getvalue()
+    assert "t1: no interval of so few divergences; 30 items or clusters are needed." in out.getvalue()
