@@ -97,7 +97,7 @@ def test_clusters_reach_the_comparison() -> None:
     comparison = summarise(found).points[1].tasks["t1"].comparison
     assert comparison is not None
     assert comparison.clusters == 4
-    assert comparison.difference.method == "bootstrap-by-cluster"
+    assert comparison.difference.method == "hall-by-cluster"
     assert comparison.p_value == 1  # one cluster changed, whichever way its coin falls
     assert summarise(StudyRecord("s", "", "", {}, (clustered,), (first, second))).points[1].tasks["t1"].comparison != (
         comparison

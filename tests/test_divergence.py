@@ -271,6 +271,11 @@ def test_figures_are_llama_perplexitys() -> None:
     change = np.exp(-nll) - np.exp(-base)
     assert divergence.change_rms.value == pytest.approx(math.sqrt((change**2).mean()))
     assert sum(band.tokens for band in divergence.by_confidence) == n
+    for name in ("99%", "99.9%"):  # 6 of 600 tokens lie beyond, and none
+        extreme = divergence.quantiles.pop(name)
+        assert (extreme.low, extreme.high) == (None, None)
+    for band in divergence.by_confidence:  # 12 windows are few for values as skewed as those of few tokens
+        assert band.mean is None or band.mean.low is None
     for figure in (found.perplexity, divergence.mean, divergence.same_top, *divergence.quantiles.values()):
         assert figure.low is not None
         assert figure.high is not None
@@ -289,6 +294,29 @@ def test_intervals_over_windows_cover_the_truth() -> None:
         assert figure.high is not None
         covered += math.log(figure.low) <= 3 <= math.log(figure.high)
     assert 0.93 <= covered / 400 <= 0.97
+
+
+def test_intervals_of_quantiles_and_shares_cover_the_truth() -> None:
+    """Tokens of a window go together; the interval of few windows is wide enough too."""
+    random = np.random.default_rng(10)
+    truth = {"median": 0.0, "90%": 1.2816}
+    covered = dict.fromkeys([*truth, "same_top"], 0)
+    for _ in range(400):
+        shared = random.normal(0, 0.3, (12, 1))
+        values = (shared + random.normal(0, math.sqrt(1 - 0.3**2), (12, 50))).ravel()
+        sample = record(12)
+        columns = sample.columns | {"kld": values, "same_top": (values < 1.2816).astype(np.uint8)}
+        divergence = summarise_text(replace(sample, columns=columns)).divergence
+        assert divergence is not None
+        for name, value in truth.items():
+            figure = divergence.quantiles[name]
+            assert figure.low is not None
+            assert figure.high is not None
+            covered[name] += figure.low <= value <= figure.high
+        assert divergence.same_top.low is not None
+        assert divergence.same_top.high is not None
+        covered["same_top"] += divergence.same_top.low <= 0.9 <= divergence.same_top.high
+    assert all(0.93 <= count / 400 <= 0.97 for count in covered.values()), covered
 
 
 def test_one_window_has_no_interval() -> None:

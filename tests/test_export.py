@@ -50,7 +50,7 @@ def test_texts_are_in_the_document(study: StudySummary) -> None:
         assert [text["text"] for text in point["texts"]] == ["text0", "text1"]
         for found, text in zip(point["texts"], summary.texts, strict=True):
             assert found["perplexity"]["value"] == text.perplexity.value
-            assert found["interval_method"] == "bootstrap-by-window"
+            assert found["interval_method"] == "hall-by-window"
             assert (found["windows"], found["tokens"]) == (8, 256)
             assert (found["divergence"] is None) is summary.is_reference
             if text.divergence is not None:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 from test_statistics import point, task
 
+from gguf_eval.analysis.intervals import FEW
 from gguf_eval.analysis.statistics import normal_quantile
 from gguf_eval.analysis.summary import summarise
-from gguf_eval.analysis.task_divergence import MANY, _mean_and_error, mean_with_interval, task_divergence
+from gguf_eval.analysis.task_divergence import mean_with_interval, task_divergence
 from gguf_eval.analysis.versus import versus, versus_references
 from gguf_eval.report.comparisons import print_comparisons
 from gguf_eval.report.data import item_rows, summary_rows
@@ -26,7 +27,7 @@ from gguf_eval.report.terminal import print_report
 from gguf_eval.report.whole_task import whole_cell, whole_interval, whole_rows
 from gguf_eval.study.records import AnswerDivergences, PointRecord, StudyRecord, TaskRecord
 
-KLDS = (0.1, 0.2, None, 0.4, 0.5)
+KLDS = (0.1, 0.2, None, 0.4, 0.5, 0.3, *(0.1, 0.2, 0.3, 0.4, 0.5) * 5)
 
 
 def divergences(reference: PointRecord, few: TaskRecord, klds: tuple[float | None, ...] = KLDS) -> AnswerDivergences:
@@ -40,11 +41,11 @@ def divergences(reference: PointRecord, few: TaskRecord, klds: tuple[float | Non
 
 @pytest.fixture
 def record() -> StudyRecord:
-    """F16 and Q4_0 on six items; of the sixth the reference kept nothing, and one answer is broken."""
-    few = task("t1", 6)
-    reference = replace(point(1, "F16", 16.0, {"t1": "111000"}), sha256="1" * 64)
-    candidate = point(2, "Q4_0", 4.5, {"t1": "110000"})
-    other = replace(divergences(reference, few, (9.0,) * 6), reference_sha256="another file")
+    """F16 and Q4_0 on 32 items; of the last the reference kept nothing, and one answer is broken."""
+    few = task("t1", 32)
+    reference = replace(point(1, "F16", 16.0, {"t1": "1" * 32}), sha256="1" * 64)
+    candidate = point(2, "Q4_0", 4.5, {"t1": "0" * 32})
+    other = replace(divergences(reference, few, (9.0,) * 32), reference_sha256="another file")
     stored = {few.hash: (other, divergences(reference, few))}
     points = (reference, replace(candidate, divergences=stored))
     return StudyRecord("s.sqlite", "then", "gguf-eval run", {}, (few,), points)
@@ -56,10 +57,10 @@ def test_figures_are_those_of_the_items_from_the_models_own_reference(record: St
     assert found is not None
     assert found.mean.value == pytest.approx(0.3)
     assert (found.mean.low or 0) < 0.3 < (found.mean.high or 0)
-    assert found.quantiles == pytest.approx({"median": 0.3, "90%": 0.47, "99%": 0.497})
-    assert found.estimator_error == pytest.approx(0.02 / 4)
-    assert (found.items, found.tokens, found.same_top, found.left_out) == (4, 16, 0.75, 2)
-    assert (found.reference, found.reasons, found.method) == ("F16", {"broken": 1}, "bootstrap-t-by-item")
+    assert found.quantiles == pytest.approx({"median": 0.3, "90%": 0.5, "99%": 0.5})
+    assert found.estimator_error == pytest.approx(1e-2 / 30**0.5)
+    assert (found.items, found.tokens, found.same_top, found.left_out) == (30, 120, 0.75, 2)
+    assert (found.reference, found.reasons, found.method) == ("F16", {"broken": 1}, "hall-by-item")
     assert task_divergence(reference, candidate, record.tasks[0]) is None
     assert task_divergence(candidate, replace(reference, settings={"max_tokens": 64}), record.tasks[0]) is None
 
@@ -99,20 +100,6 @@ def test_a_pair_that_was_never_compared_has_none(record: StudyRecord) -> None:
     assert found.tasks[0].divergence is None
 
 
-def test_resampled_means_and_errors_are_their_slow_definition() -> None:
-    random = np.random.default_rng(0)
-    sums, sizes = random.gamma(1, 1, 7), random.integers(1, 4, 7).astype(float)
-    weights = random.multinomial(7, np.full(7, 1 / 7), 5).astype(float)
-    means, errors = _mean_and_error(weights, sums, sizes)
-    for row, mean, error in zip(weights.astype(int), means, errors, strict=True):
-        picked = [(s, n) for s, n, count in zip(sums, sizes, row, strict=True) for _ in range(count)]
-        items = sum(n for _, n in picked)
-        slow = sum(s for s, _ in picked) / items
-        spread = sum((s - slow * n) ** 2 for s, n in picked)
-        assert mean == pytest.approx(slow)
-        assert error == pytest.approx((spread * 7 / 6) ** 0.5 / items)
-
-
 @pytest.mark.parametrize("clusters", [30, 100])
 @pytest.mark.parametrize("size", [1, 4])
 def test_intervals_of_skewed_values_cover_the_truth(clusters: int, size: int) -> None:
@@ -129,20 +116,20 @@ def test_intervals_of_skewed_values_cover_the_truth(clusters: int, size: int) ->
 
 
 def test_many_items_have_the_normal_interval_and_few_have_none() -> None:
-    values = np.random.default_rng(1).gamma(2, 1, MANY)
+    values = np.random.default_rng(1).gamma(2, 1, 20_000)
     figure, method = mean_with_interval({(value, 1): 1 for value in values.tolist()})
-    half = normal_quantile() * values.std(ddof=1) / MANY**0.5
-    assert (figure.low, figure.high) == pytest.approx((values.mean() - half, values.mean() + half))
-    assert method == "normal-by-item"
-    for count in (1, 2, 3):  # of two the bootstrap's interval has no width, of three it covers too little
+    half = normal_quantile() * values.std(ddof=1) / len(values) ** 0.5
+    assert (figure.low, figure.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=half / 50)
+    assert method == "hall-by-item"
+    for count in (1, 2, FEW - 1):
         figure, method = mean_with_interval({(0.5 + place, 1): 1 for place in range(count)})
-        assert (figure.low, figure.high, method) == (None, None, None)
+        assert (figure.value, figure.low, figure.high, method) == (count / 2, None, None, None)
 
 
 @settings(max_examples=30)
-@given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 3)), min_size=4, max_size=12), st.randoms())
-@example([(1.0, 1), (6e-161, 2), (6e-161, 2), (6e-161, 2)], Random(0))  # squares too small for a float
-@example([(0.1, 1), (0.3, 3), (0.1, 1), (0.3, 3)], Random(0))  # those of one cluster: their spread is rounding
+@given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 3)), min_size=30, max_size=40), st.randoms())
+@example([(1.0, 1)] + [(6e-161, 2)] * 29, Random(0))  # squares too small for a float
+@example([(0.1, 1), (0.3, 3)] * 15, Random(0))  # their spread is rounding
 def test_order_means_nothing_and_scale_scales(rows: list[tuple[float, int]], random: object) -> None:
     def figure(pairs: list[tuple[float, int]], scale: float = 1.0) -> tuple[float, float, float]:
         kinds: dict[tuple[float, int], int] = {}
@@ -158,3 +145,14 @@ def test_order_means_nothing_and_scale_scales(rows: list[tuple[float, int]], ran
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert figure(shuffled) == figure(rows)
     assert figure(rows, 4.0) == pytest.approx([4 * value for value in figure(rows)], rel=1e-6, abs=1e-9)
+
+
+def test_a_report_says_why_few_divergences_have_no_interval(record: StudyRecord) -> None:
+    reference, candidate = record.points
+    few = {record.tasks[0].hash: (divergences(reference, record.tasks[0], (0.1, 0.2, None)),)}
+    out = io.StringIO()
+    print_report(
+        summarise(replace(record, points=(reference, replace(candidate, divergences=few)))),
+        Console(file=out, width=120),
+    )
+    assert "t1: no interval of so few divergences; 30 items or clusters are needed." in out.getvalue()

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from gguf_eval.analysis.basis import Bases, Basis
 from gguf_eval.analysis.comparison import Pairs, cluster_kinds, count_pairs
-from gguf_eval.analysis.resampling import Kinds, macro_average, macro_difference
+from gguf_eval.analysis.intervals import Kind, Kinds, item_count, macro_average, macro_difference
 from gguf_eval.analysis.statistics import Estimate
-from gguf_eval.study.outcomes import scores
-from gguf_eval.study.records import PointRecord, TaskRecord
+from gguf_eval.study.outcomes import item_metrics, metric_values, scores
+from gguf_eval.study.records import Outcome, PointRecord, TaskRecord
 
 ALL = "all"
 
@@ -75,6 +75,29 @@ def _kinds(point: PointRecord, task: TaskRecord, common: Collection[str] | None)
         counts = Counter(values.values())
         return {(value, 1): count for value, count in counts.items() if value is not None}
     return cluster_kinds({key: value for key, value in values.items() if value is not None}, task.clusters)
+
+
+def metric_estimates(
+    task: TaskRecord, outcomes: Mapping[str, Outcome], only: Collection[str] | None = None
+) -> dict[str, Estimate]:
+    """Mean of each metric of the task over the scored items (of ``only``), by cluster; none without such items."""
+    kinds: dict[str, Counter[Kind]] = {metric: Counter() for metric in task.metrics}
+    if task.clusters:
+        values = item_metrics(outcomes, only)
+        for metric, counted in kinds.items():
+            of_metric = {key: found.get(metric, 0.0) for key, found in values.items()}
+            counted.update(cluster_kinds(of_metric, task.clusters))
+    else:
+        for combination, count in metric_values(outcomes, only).items():
+            found = dict(combination)
+            for metric, counted in kinds.items():
+                counted[found.get(metric, 0.0), 1] += count
+    estimates = {}
+    for metric, counted in kinds.items():
+        estimate = macro_average([counted], unscored=len(outcomes) - item_count(counted))
+        if estimate is not None:
+            estimates[metric] = estimate
+    return estimates
 
 
 def _average(

@@ -9,9 +9,9 @@ from typing import Literal
 from gguf_eval.analysis.comparison import MARGIN, Comparison
 from gguf_eval.analysis.costs import noise_of
 from gguf_eval.analysis.date_pairs import Circumstance, PointPair, Unpaired, circumstances, pair_points, pair_tasks
+from gguf_eval.analysis.intervals import macro_difference
 from gguf_eval.analysis.item_changes import Counted, Counts, ItemsChange, Key, compare_all, items_change
 from gguf_eval.analysis.ratios import Ratio, TextChange, Tolerances, memory_ratios, speed_ratios, text_changes
-from gguf_eval.analysis.resampling import macro_difference
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.errors import StudyError
 from gguf_eval.study.records import PointRecord, Status, StudyRecord, TaskRecord

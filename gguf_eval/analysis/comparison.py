@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from gguf_eval.analysis.resampling import Kinds, bootstrap_difference, sign_flip_test
+from gguf_eval.analysis.intervals import Kinds, macro_difference
+from gguf_eval.analysis.sign_flips import sign_flip_test
 from gguf_eval.analysis.statistics import CONFIDENCE, Estimate, holm, mcnemar_exact, normal_quantile, paired_difference
 
 Verdict = Literal["better", "worse", "same", "undecided"]
@@ -166,10 +167,9 @@ def _cluster_count(counted: Pairs) -> int | None:
 
 
 def _difference(counted: Pairs) -> Estimate | None:
-    """Closed form for single right-or-wrong items, where it is what the bootstrap converges to; else the bootstrap."""
     if counted.clusters is None:
         return paired_difference(counted.gained, counted.lost, counted.n)
-    return bootstrap_difference(counted.clusters)
+    return macro_difference([counted.clusters])
 
 
 def _p_value(counted: Pairs) -> float:

@@ -1,12 +1,14 @@
 """Sums up a model's run over a text: perplexity, bits per byte, and its divergence from a reference.
 
-Tokens of one window are not independent, so that every interval is a bootstrap over windows.
+Tokens of one window are not independent, so that every interval is over windows: Hall's for means, Wilson's with the
+effective sample size for shares (`gguf_eval.analysis.intervals`), and Woodruff's for quantiles.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,22 +16,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gguf_eval.analysis.statistics import CONFIDENCE
+from gguf_eval.analysis.intervals import FEW, Kind, effective_items, macro_average, mean_interval, spread_of
+from gguf_eval.analysis.statistics import t_quantile, wilson_bounds
 from gguf_eval.study.records import TextRecord
 
 Values = npt.NDArray[np.float64]
 
 QUANTILES = {"median": 0.5, "90%": 0.9, "95%": 0.95, "99%": 0.99, "99.9%": 0.999}
 CHANGE_QUANTILES = {"1%": 0.01, "5%": 0.05, "10%": 0.1, "median": 0.5, "90%": 0.9, "95%": 0.95, "99%": 0.99}
+_BEYOND = 10
+"""Tokens that must lie beyond a quantile for an interval."""
 CONFIDENCE_BOUNDS = (0.0, 0.3, 0.6, 0.9, 0.99, 1.0)
 """Of the reference's largest probability, between which tokens are told apart."""
-RESAMPLES = 2_000
-_QUANTILE_RESAMPLES = 400
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with its 95 % interval over windows; without one where there is a single window."""
+    """A figure with its 95 % interval; without one where there is too little for it (a single window, few items)."""
 
     value: float
     low: float | None
@@ -116,7 +119,7 @@ class TextSummary:
 
 def summarise_text(record: TextRecord) -> TextSummary:
     """Every figure of one run."""
-    sample = _Sample(record.windows, record.scored)
+    sample = _Windows(record.windows, record.scored)
     nll = _column(record, "nll")
     perplexity = sample.mean(nll, math.exp)
     bytes_of_windows = np.array(record.window_bytes, np.float64)
@@ -134,23 +137,23 @@ def summarise_text(record: TextRecord) -> TextSummary:
         bits_per_byte=bits,
         divergence=_divergence(record, sample) if "kld" in record.columns else None,
         noise=_noise(record.noise) if record.noise else None,
-        interval_method="bootstrap-by-window" if record.windows > 1 else None,
+        interval_method="hall-by-window" if record.windows > 1 else None,
     )
 
 
 def perplexity_ratio(new: TextRecord, old: TextRecord) -> Figure:
     """PPL of one run over that of another over the same windows, paired by window."""
     change = _column(new, "nll") - _column(old, "nll")
-    return _Sample(new.windows, new.scored).mean(change, math.exp)
+    return _Windows(new.windows, new.scored).mean(change, math.exp)
 
 
 def divergence_ratio(new: TextRecord, old: TextRecord) -> Figure | None:
     """Mean KL divergence of one run over that of another over the same windows; None where the other's is nothing."""
     above, below = (_column(run, "kld").reshape(run.windows, -1).sum(axis=1) for run in (new, old))
-    return _Sample(new.windows, new.scored).ratio(above, below) if (below > 0).all() else None
+    return _Windows(new.windows, new.scored).ratio(above, below, least=0.0) if (below > 0).all() else None
 
 
-def _divergence(record: TextRecord, sample: _Sample) -> Divergence:
+def _divergence(record: TextRecord, sample: _Windows) -> Divergence:
     kld, nll, base = (_column(record, name) for name in ("kld", "nll", "reference_nll"))
     same = _column(record, "same_top")
     change = np.exp(-nll) - np.exp(-base)
@@ -159,14 +162,14 @@ def _divergence(record: TextRecord, sample: _Sample) -> Divergence:
     return Divergence(
         reference=record.conditions["reference"],
         exact=record.conditions["exact"],
-        mean=sample.mean(kld),
+        mean=sample.mean(kld, least=0.0),
         token_error=_standard_error(kld),
         estimator_error=math.sqrt(float(_column(record, "kld_variance").sum())) / len(kld),
         quantiles=dict(zip(QUANTILES, sample.quantiles(kld, tuple(QUANTILES.values())), strict=True)),
         maximum=float(kld.max()),
-        same_top=sample.mean(same),
+        same_top=sample.share(same),
         change_mean=sample.mean(change),
-        change_rms=sample.mean(change**2, math.sqrt),
+        change_rms=sample.mean(change**2, math.sqrt, least=0.0),
         change_quantiles=dict(
             zip(CHANGE_QUANTILES, sample.quantiles(change, tuple(CHANGE_QUANTILES.values())), strict=True)
         ),
@@ -178,7 +181,7 @@ def _divergence(record: TextRecord, sample: _Sample) -> Divergence:
     )
 
 
-def _bands(kld: Values, same: Values, confidence: Values, sample: _Sample) -> tuple[ConfidenceBand, ...]:
+def _bands(kld: Values, same: Values, confidence: Values, sample: _Windows) -> tuple[ConfidenceBand, ...]:
     bands = []
     for low, high in itertools.pairwise(CONFIDENCE_BOUNDS):
         inside = (confidence >= low) & ((confidence < high) | (high == CONFIDENCE_BOUNDS[-1]))
@@ -208,51 +211,61 @@ def _standard_error(values: Values) -> float:
     return float(values.std() / math.sqrt(len(values) - 1)) if len(values) > 1 else 0.0
 
 
-class _Sample:
-    """Bootstrap resamples of windows, drawn once, so that figures of one run go together."""
+class _Windows:
+    """Figures over the tokens of a run, with intervals over its windows."""
 
-    def __init__(self, windows: int, scored: int, seed: int = 0) -> None:
+    def __init__(self, windows: int, scored: int) -> None:
         self._windows, self._scored = windows, scored
-        random = np.random.default_rng(seed)
-        self._weights = random.multinomial(windows, np.full(windows, 1 / windows), RESAMPLES).astype(np.float64)
-        self._stretch = math.sqrt(windows / (windows - 1)) if windows > 1 else 0.0
 
-    def mean(self, values: Values, transform: Callable[[float], float] = float) -> Figure:
-        """The transformed mean over tokens."""
-        sums = values.reshape(self._windows, self._scored).sum(axis=1)
-        return self._figure(float(values.mean()), self._weights @ sums / len(values), transform)
+    def mean(self, values: Values, transform: Callable[[float], float] = float, *, least: float = -math.inf) -> Figure:
+        """The transformed mean over tokens; ``least`` is the smallest that a mean can be."""
+        return self.ratio(self._sums(values), np.full(self._windows, float(self._scored)), transform, least=least)
 
-    def ratio(self, above: Values, below: Values) -> Figure:
-        """A ratio of two sums over windows."""
-        return self._figure(float(above.sum() / below.sum()), self._weights @ above / (self._weights @ below), float)
+    def ratio(
+        self, above: Values, below: Values, transform: Callable[[float], float] = float, *, least: float = -math.inf
+    ) -> Figure:
+        """A ratio of two sums over windows; windows in which there is nothing below are not there."""
+        there = below > 0
+        value, low, high = mean_interval(above[there], below[there])
+        if there.sum() < 2:
+            return Figure(transform(value), None, None)
+        return Figure(transform(value), transform(max(least, low)), transform(high))
 
     def mean_where(self, values: Values, inside: npt.NDArray[np.bool_]) -> Figure:
-        """The mean over some of the tokens."""
-        sums = np.where(inside, values, 0).reshape(self._windows, self._scored).sum(axis=1)
-        counts = inside.reshape(self._windows, self._scored).sum(axis=1)
-        drawn = self._weights @ counts
-        means = (self._weights @ sums)[drawn > 0] / drawn[drawn > 0]
-        return self._figure(float(values[inside].mean()), means, float)
+        """The mean over some of the tokens, of values that are not negative; without an interval in few windows."""
+        counts = self._sums(inside.astype(np.float64))
+        found = self.ratio(self._sums(np.where(inside, values, 0.0)), counts, least=0.0)
+        return found if (counts > 0).sum() >= FEW else Figure(found.value, None, None)
+
+    def share(self, values: Values) -> Figure:
+        """The share of tokens that are 1, the others being 0."""
+        found = macro_average([self._kinds(values)])
+        assert found is not None
+        one = self._windows < 2
+        return Figure(found.value, None if one else found.low, None if one else found.high)
 
     def quantiles(self, values: Values, shares: tuple[float, ...]) -> list[Figure]:
-        """Quantiles over tokens; a resample's are those of the tokens in its windows."""
-        order = np.argsort(values, kind="stable")
-        ordered, window = values[order], order // self._scored
-        drawn = []
-        for weights in self._weights[:_QUANTILE_RESAMPLES]:
-            reached = np.cumsum(weights[window])
-            places = np.searchsorted(reached, np.array(shares) * reached[-1])
-            drawn.append(ordered[places.clip(max=len(values) - 1)])
-        table = np.array(drawn)
-        exact = np.quantile(values, shares)
-        return [self._figure(float(value), table[:, i], float) for i, value in enumerate(exact)]
+        """Quantiles over tokens, with Woodruff's (1952, J. Am. Stat. Assoc. 47:635) interval.
 
-    def _figure(self, value: float, drawn: Values, transform: Callable[[float], float]) -> Figure:
-        """Percentile interval, stretched as in `resampling.resampled_means`."""
-        if self._windows < 2:
-            return Figure(transform(value), None, None)
-        tails = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        low, high = (value + (float(tail) - value) * self._stretch for tail in tails)
-        if transform is math.sqrt:
-            low = max(0.0, low)
-        return Figure(transform(value), transform(min(value, low)), transform(max(value, high)))
+        It is what the values are at both ends of the interval of the share of tokens below. There is none with fewer
+        than `_BEYOND` tokens beyond the quantile.
+        """
+        ordered = np.sort(values)
+        found = []
+        for share, value in zip(shares, np.quantile(ordered, shares).tolist(), strict=True):
+            below = spread_of([self._kinds((values <= value).astype(np.float64))])
+            bounds = wilson_bounds(share, effective_items(below), t_quantile(below.freedom))
+            if self._windows < 2 or min(share, 1 - share) * len(values) < _BEYOND:
+                found.append(Figure(value, None, None))
+                continue
+            places = math.floor(bounds[0] * len(values)) - 1, math.ceil(bounds[1] * len(values))
+            low, high = (float(ordered[min(max(0, place), len(values) - 1)]) for place in places)
+            found.append(Figure(value, min(value, low), max(value, high)))
+        return found
+
+    def _kinds(self, values: Values) -> Counter[Kind]:
+        return Counter((total, self._scored) for total in self._sums(values).tolist())
+
+    def _sums(self, values: Values) -> Values:
+        sums: Values = values.reshape(self._windows, self._scored).sum(axis=1)
+        return sums

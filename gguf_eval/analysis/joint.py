@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_eval.analysis.averages import headline
-from gguf_eval.analysis.resampling import Kinds, macro_difference
+from gguf_eval.analysis.intervals import Kinds, macro_difference
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.study.records import PointRecord, TaskRecord
 
@@ -59,7 +59,7 @@ def resampled_joint_means(tasks: Sequence[JointTask], *, resamples: int = RESAMP
     """(resamples x points) means over the tasks, each task's clusters drawn anew and the same ones for every point.
 
     Clusters on which all points did alike are drawn together, as multinomial counts. Deviations are stretched by
-    sqrt(c / (c - 1)) for c clusters, as in `gguf_eval.analysis.resampling`.
+    sqrt(c / (c - 1)) for c clusters: a resample varies less than the sample it comes from.
     """
     random = np.random.default_rng(seed)
     means: Array = np.mean([_resampled(task, resamples, random) for task in tasks], axis=0)

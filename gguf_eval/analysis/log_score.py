@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gguf_eval.analysis.comparison import cluster_kinds
-from gguf_eval.analysis.resampling import macro_difference
+from gguf_eval.analysis.intervals import macro_difference
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.study.outcomes import read_whole
 from gguf_eval.study.records import ItemRecord, Outcome, PointRecord, TaskRecord
@@ -51,8 +51,8 @@ def log_score_difference(
 ) -> Estimate | None:
     """Mean over the tasks of a point's log score less its reference's, on common items, in nats; None without any.
 
-    Both by task hash, then by item hash. The bootstrap is of differences between -1 and 1: they are resampled in units
-    of the largest.
+    Both by task hash, then by item hash. The interval is of differences between -1 and 1: they are put in units of the
+    largest.
     """
     differences = []
     for task in tasks:

@@ -159,7 +159,7 @@ def _text_change(old: TextRecord, new: TextRecord, tolerances: Tolerances) -> Te
 def _of_windows(record: TextRecord, unit: str, values: list[float], figure: Figure, tolerance: float) -> Ratio:
     return Ratio(
         record.conditions["text"], unit, values[0], values[1], figure.value, figure.low, figure.high,
-        record.windows, record.windows, None if figure.low is None else "bootstrap-by-window", tolerance,
+        record.windows, record.windows, None if figure.low is None else "hall-by-window", tolerance,
         _verdict(figure.value, figure.low, figure.high, tolerance, more_is_better=False),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Intervals and tests for right-or-wrong answers. Each function is one formula with its source."""
+"""Intervals and tests in closed form. Each function is one formula with its source."""
 
 from __future__ import annotations
 
@@ -34,18 +34,30 @@ def normal_quantile(confidence: float = CONFIDENCE) -> float:
     return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
+@lru_cache(maxsize=1024)
+def t_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
+    """The t with P(|T| < t) = confidence, T of Student's distribution; infinite freedom is the normal's."""
+    if math.isinf(freedom):
+        return normal_quantile(confidence)
+    from scipy.special import stdtrit  # scipy.stats takes a second to load
+
+    return float(stdtrit(freedom, 0.5 + confidence / 2))
+
+
 def wilson(successes: float, n: int, *, unscored: int = 0, confidence: float = CONFIDENCE) -> Estimate | None:
     """A proportion with Wilson's score interval (Wilson 1927; Brown, Cai and DasGupta 2001, eq. 4). None for n = 0."""
     if n == 0:
         return None
-    z = normal_quantile(confidence)
     share = successes / n
+    return Estimate(share, *wilson_bounds(share, n, normal_quantile(confidence)), n, unscored, "wilson")
+
+
+def wilson_bounds(share: float, n: float, z: float) -> tuple[float, float]:
+    """Wilson's interval for a share of ``n`` items, which need not be a whole number."""
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     # The interval holds the share itself, which rounding can put a digit outside when the share is 0 or 1.
-    return Estimate(
-        share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), n, unscored, "wilson"
-    )
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def paired_difference(gained: int, lost: int, n: int, *, confidence: float = CONFIDENCE) -> Estimate | None:
@@ -112,8 +124,6 @@ def ratio_of_means(values: Sequence[float], base: Sequence[float]) -> tuple[floa
     centre = float(logs.mean() - base_logs.mean())
     if len(logs) < 2 or len(base_logs) < 2:
         return math.exp(centre), None, None
-    from scipy.special import stdtrit  # scipy.stats takes a second to load
-
     parts = [float(sample.var(ddof=1)) / len(sample) for sample in (logs, base_logs)]
     variance = math.fsum(parts)
     if not variance:
@@ -121,5 +131,5 @@ def ratio_of_means(values: Sequence[float], base: Sequence[float]) -> tuple[floa
     freedom = variance**2 / sum(
         part**2 / (len(sample) - 1) for part, sample in zip(parts, (logs, base_logs), strict=True)
     )
-    half = float(stdtrit(freedom, 0.5 + CONFIDENCE / 2)) * math.sqrt(variance)
+    half = t_quantile(freedom) * math.sqrt(variance)
     return math.exp(centre), math.exp(centre - half), math.exp(centre + half)

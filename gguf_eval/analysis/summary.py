@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gguf_eval.analysis.averages import ALL, Average, averages, joint_score, pairs_on
+from gguf_eval.analysis.averages import ALL, Average, averages, joint_score, metric_estimates, pairs_on
 from gguf_eval.analysis.baselines import floored_tasks, majority
 from gguf_eval.analysis.basis import Bases, Basis, Lack, find_bases
 from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare
@@ -15,10 +15,10 @@ from gguf_eval.analysis.divergence import TextSummary, summarise_text
 from gguf_eval.analysis.environments import environment_warnings, library_warnings
 from gguf_eval.analysis.evidence import Evidence, LogScores, find_evidence
 from gguf_eval.analysis.sanity import ScoreWarning, find_warnings
-from gguf_eval.analysis.statistics import Estimate, mean_and_deviation, wilson
+from gguf_eval.analysis.statistics import Estimate, mean_and_deviation
 from gguf_eval.analysis.task_divergence import TaskDivergence, task_divergence
 from gguf_eval.analysis.whole_task import WholeTask, whole_task
-from gguf_eval.study.outcomes import cut_off, metric_values, scores, truncated, unscored_reasons
+from gguf_eval.study.outcomes import cut_off, scores, truncated, unscored_reasons
 from gguf_eval.study.records import (
     Outcome,
     PointRecord,
@@ -281,14 +281,7 @@ def _summarise_task(
         return None
     values = scores(outcomes)
     unscored = sum(value is None for value in values.values())
-    metrics = {}
-    if lack is None:
-        totals = _totals(outcomes, common)
-        counted = len(values) - unscored if common is None else len(common & values.keys())
-        for metric in task.metrics:
-            estimate = wilson(totals.get(metric, 0.0), counted, unscored=len(values) - counted)
-            if estimate is not None:
-                metrics[metric] = estimate
+    metrics = metric_estimates(task, outcomes, common) if lack is None else {}
     chances = list(task.chances.values())
     if len(values) != len(chances):
         chances = [task.chances[key] for key in values if key in task.chances]
@@ -311,15 +304,6 @@ def _summarise_task(
         majority=baseline.share if baseline else None,
         asked=len(outcomes),
     )
-
-
-def _totals(outcomes: Mapping[str, Outcome], only: frozenset[str] | None) -> dict[str, float]:
-    """The sum of each metric over the scored items (of ``only``)."""
-    totals: dict[str, float] = {}
-    for combination, count in metric_values(outcomes, only).items():
-        for name, value in combination:
-            totals[name] = totals.get(name, 0.0) + value * count
-    return totals
 
 
 def _summarise_speed(record: SpeedRecord) -> SpeedSummary:

@@ -1,7 +1,7 @@
 """Sums up a point's KL divergence from its reference on the right answers of a task.
 
 An item's value is the mean over its answer's tokens, and every item counts once. The values are skewed to the right, so
-that the interval is a bootstrap-t (Efron 1979; Hall 1988): the percentile bootstrap of such values covers too little.
+that the interval is Hall's (`gguf_eval.analysis.intervals`): a symmetric one would miss above.
 """
 
 from __future__ import annotations
@@ -10,28 +10,18 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gguf_eval.analysis.comparison import cluster_kinds
 from gguf_eval.analysis.divergence import Figure
-from gguf_eval.analysis.resampling import Kinds
-from gguf_eval.analysis.statistics import CONFIDENCE, normal_quantile
+from gguf_eval.analysis.intervals import FEW, Kinds, hall, mean_of, spread_of
+from gguf_eval.analysis.statistics import t_quantile
 from gguf_eval.study.outcomes import scores
 from gguf_eval.study.records import AnswerDivergences, PointRecord, TaskRecord
 
-Values = npt.NDArray[np.float64]
 QUANTILES = {"median": 0.5, "90%": 0.9, "99%": 0.99}
-RESAMPLES = 2_000
-MANY = 2_000
-"""Clusters from which the interval is the normal distribution's."""
-_LEAST_ERROR = 1e-6
-"""Of the sample's standard error: a resample of less is one cluster again and again, and what it has is rounding."""
-FEW = 4
-"""Clusters from which there is an interval: of two it has no width, of three it covers 80 % of skewed values."""
 
 
 @dataclass(frozen=True)
@@ -110,41 +100,9 @@ def mean_with_interval(kinds: Kinds) -> tuple[Figure, str | None]:
 
     kinds: how many clusters there are of each (sum of the values, items); values are not negative.
     """
-    ordered = sorted(kinds.items())
-    counts = [count for _, count in ordered]
-    sums, sizes = (np.repeat([kind[column] for kind, _ in ordered], counts).astype(np.float64) for column in (0, 1))
-    mean, error = (float(value[0]) for value in _mean_and_error(np.ones((1, len(sums))), sums, sizes))
-    clusters = "cluster" if (sizes > 1).any() else "item"
-    if len(sums) < FEW:
-        return Figure(mean, None, None), None
-    if len(sums) >= MANY:
-        half = normal_quantile() * error
-        return Figure(mean, max(0.0, mean - half), mean + half), f"normal-by-{clusters}"
-    means, errors = _mean_and_error(_weights(len(sums)), sums, sizes)
-    varied = errors > _LEAST_ERROR * error
-    ratios = (means[varied] - mean) / errors[varied]
-    low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]) if len(ratios) else (0.0, 0.0)
-    bounds = max(0.0, mean - float(high) * error), mean - float(low) * error
-    return Figure(mean, min(mean, bounds[0]), max(mean, bounds[1])), f"bootstrap-t-by-{clusters}"
-
-
-def _mean_and_error(weights: Values, sums: Values, sizes: Values) -> tuple[Values, Values]:
-    """Of each resample an item's mean, a ratio of sums over clusters, and its standard error (Cochran 1977, 11.29).
-
-    weights: (resamples, clusters), how often each cluster is in a resample.
-    """
-    totals = weights @ np.stack([sums, sizes, sums**2, sums * sizes, sizes**2], axis=1)
-    total, items, squares, products, size_squares = totals.T
-    means = total / items
-    spread = np.maximum(0.0, squares - 2 * means * products + means**2 * size_squares)
-    clusters = len(sums)
-    errors: Values = np.sqrt(spread * clusters / max(1, clusters - 1)) / items
-    return means, errors
-
-
-@lru_cache(maxsize=4)
-def _weights(clusters: int) -> Values:
-    """Resamples of so many clusters: the same for every task and point with as many."""
-    random = np.random.default_rng(0)
-    drawn: Values = random.multinomial(clusters, np.full(clusters, 1 / clusters), RESAMPLES).astype(np.float64)
-    return drawn
+    if sum(kinds.values()) < FEW:
+        return Figure(mean_of(kinds), None, None), None
+    found = spread_of([kinds])
+    low, high = hall(found.value, found.variance, found.cubes, t_quantile(found.freedom))
+    unit = "cluster" if any(size > 1 for _, size in kinds) else "item"
+    return Figure(found.value, max(0.0, low), high), f"hall-by-{unit}"

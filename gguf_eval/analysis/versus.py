@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gguf_eval.analysis.averages import pairs_on
 from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare
-from gguf_eval.analysis.resampling import macro_difference
+from gguf_eval.analysis.intervals import macro_difference
 from gguf_eval.analysis.sanity import find_warnings, warning_lines
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import choose_reference

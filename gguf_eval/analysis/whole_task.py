@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from gguf_eval.analysis.statistics import Estimate, wilson
+from gguf_eval.analysis.comparison import cluster_kinds
+from gguf_eval.analysis.intervals import macro_average
+from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.study.outcomes import scores
 from gguf_eval.study.records import ItemRecord, Outcome, TaskRecord
 from gguf_eval.tasks.aggregates import AGGREGATES, Answered
@@ -28,10 +30,10 @@ def whole_task(task: TaskRecord, outcomes: Mapping[str, Outcome], only: Collecti
     if not outcomes:
         return WholeTask()
     of_subject = _by_subject(task, outcomes, only) if task.groups or task.has_subjects else {}
-    subjects = {name: found for name, values in of_subject.items() if (found := _mean(values))}
+    subjects = {name: found for name, values in of_subject.items() if (found := _mean(task, values))}
     groups = {}
     for group, members in task.groups.items():
-        found = _mean([value for name in members for value in of_subject.get(name, [])])
+        found = _mean(task, {key: value for name in members for key, value in of_subject.get(name, {}).items()})
         if found is not None:
             groups[group] = found
     return WholeTask(_aggregates(task, outcomes, only), subjects, groups)
@@ -63,16 +65,15 @@ def _answered(outcome: Outcome, item: ItemRecord) -> Answered:
 
 def _by_subject(
     task: TaskRecord, outcomes: Mapping[str, Outcome], only: Collection[str] | None
-) -> dict[str, list[float | None]]:
-    found: dict[str, list[float | None]] = {}
+) -> dict[str, dict[str, float | None]]:
+    found: dict[str, dict[str, float | None]] = {}
     for key, value in scores(outcomes).items():
         item = task.items.get(key)
         if item is not None and item.subject and (only is None or value is None or key in only):
-            found.setdefault(item.subject, []).append(value)
+            found.setdefault(item.subject, {})[key] = value
     return dict(sorted(found.items()))
 
 
-def _mean(values: Iterable[float | None]) -> Estimate | None:
-    every = list(values)
-    scored = [value for value in every if value is not None]
-    return wilson(sum(scored), len(scored), unscored=len(every) - len(scored))
+def _mean(task: TaskRecord, values: Mapping[str, float | None]) -> Estimate | None:
+    scored = {key: value for key, value in values.items() if value is not None}
+    return macro_average([cluster_kinds(scored, task.clusters)], unscored=len(values) - len(scored))

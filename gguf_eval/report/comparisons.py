@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from gguf_eval.analysis.comparison import Comparison
+from gguf_eval.analysis.intervals import FEW
 from gguf_eval.analysis.versus import Versus
 from gguf_eval.report import words
 from gguf_eval.report.columns import VERDICT_STYLES
@@ -81,7 +82,7 @@ def _print_answers(versus: Versus, console: Console) -> None:
         rows.append((
             Text(name),
             Text(value),
-            Text(interval or "n=1"),
+            Text(interval or f"of {FEW} or more"),
             *(Text(f"{quantile:.3g}") for quantile in divergence.quantiles.values()),
             Text(f"{words.percent(divergence.same_top)} %"),
             Text(f"{divergence.items:,}"),

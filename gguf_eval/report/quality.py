@@ -14,13 +14,16 @@ from gguf_eval.report.escape import printable
 from gguf_eval.report.tables import Column, columns_of, print_columns, print_rows, print_warnings, width_of
 from gguf_eval.sizes import limit_text
 
+SHOWN = ("median", "90%", "99%", "99.9%")
+"""Quantiles of the divergence over tokens."""
+
 
 def print_texts(summaries: Sequence[tuple[str, TextSummary]], console: Console) -> None:
     """Perplexities and divergences, then the reference's noise floor and what the tables are of."""
     summaries = printable(summaries)
     headers = ["model", "PPL", "bits/byte"]
     if any(summary.divergence for _, summary in summaries):
-        headers += ["PPL ratio", "mean KLD", "median", "90%", "99%", "99.9%", "max", "same top", "RMS Δp"]
+        headers += ["PPL ratio", "mean KLD", *SHOWN, "max", "same top", "RMS Δp"]
     rows = [
         (
             Text(name),
@@ -41,7 +44,7 @@ def print_texts(summaries: Sequence[tuple[str, TextSummary]], console: Console) 
 def _divergence_cells(found: Divergence | None) -> list[Text]:
     if found is None:
         return [Text("reference", style="dim"), *([Text("")] * 8)]
-    quantiles = [_with_interval(found.quantiles[name], "{:.4f}") for name in ("median", "90%", "99%", "99.9%")]
+    quantiles = [_with_interval(found.quantiles[name], "{:.4f}") for name in SHOWN]
     return [
         _with_interval(found.perplexity_ratio, "{:.4f}"),
         _with_interval(found.mean, "{:.5f}"),
@@ -68,6 +71,9 @@ def _notes(summaries: Sequence[tuple[str, TextSummary]]) -> list[str]:
         f"{first.text} ({first.text_sha256[:12]}), {first.windows} windows of {first.n_ctx} tokens{stride}, "
         f"{first.tokens} scored; 95 % intervals over windows. KLD in nats."
     ]
+    found = [summary.divergence for _, summary in summaries if summary.divergence and summary.windows > 1]
+    if any(one.quantiles[name].low is None for one in found for name in SHOWN):
+        lines.append("Quantiles without an interval: fewer than 10 tokens lie beyond them.")
     for name, summary in summaries:
         if summary.noise is not None:
             noise = summary.noise

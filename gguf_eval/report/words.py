@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from gguf_eval.analysis.comparison import Comparison
 from gguf_eval.analysis.costs import Placing
 from gguf_eval.analysis.divergence import Figure
+from gguf_eval.analysis.intervals import FEW
 from gguf_eval.analysis.marks import Marks
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, SpeedSummary, StudySummary, TaskSummary
@@ -229,6 +230,9 @@ def answer_notes(study: StudySummary) -> list[str]:
         if divergence.left_out:
             reasons = "".join(f"; {count}: {reason}" for reason, count in divergence.reasons.items())
             lines.append(f"{task.name}, {point.label}: {divergence.left_out} items have none{reasons}.")
+    few = dict.fromkeys(task.name for _, task, divergence in found if divergence.method is None)
+    if few:
+        lines.append(f"{', '.join(few)}: no interval of so few divergences; {FEW} items or clusters are needed.")
     return lines
 
 

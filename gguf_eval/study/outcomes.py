@@ -83,6 +83,16 @@ def metric_values(
     )
 
 
+def item_metrics(outcomes: Mapping[str, Outcome], only: Collection[str] | None = None) -> dict[str, dict[str, float]]:
+    """Every metric of each scored item (of ``only``, where given)."""
+    values = scores(outcomes)
+    wanted = {key for key, value in values.items() if value is not None and (only is None or key in only)}
+    if isinstance(outcomes, StoredOutcomes):
+        rows = zip(outcomes, outcomes.column(2), strict=True)
+        return {key: json.loads(text) for key, text in rows if key in wanted}
+    return {key: outcome.metrics for key, outcome in outcomes.items() if key in wanted}
+
+
 def truncated(outcomes: Mapping[str, Outcome]) -> int:
     """Items whose prompt was cut to fit the context."""
     if isinstance(outcomes, StoredOutcomes):
