@@ -36,7 +36,7 @@ from gguf_eval.runtime.bindings import build_info
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.rows import Rows
 from gguf_eval.runtime.scoring import Request, Scorer, encode_pair
-from gguf_eval.study.read import read_study
+from gguf_eval.store.read import read_study
 from gguf_eval.tasks.catalog import find_tasks
 from gguf_eval.tasks.datasets import load_items, mirror
 from gguf_eval.tasks.prompts import Item

@@ -31,8 +31,8 @@ from gguf_eval.analysis.intervals import Kinds, macro_average, macro_difference
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import choose_reference
 from gguf_eval.analysis.task_divergence import mean_with_interval, stored_divergences
-from gguf_eval.study.read import read_study
-from gguf_eval.study.records import PointRecord, StudyRecord, TaskRecord, TextRecord
+from gguf_eval.store.read import read_study
+from gguf_eval.store.records import PointRecord, StudyRecord, TaskRecord, TextRecord
 
 Values = npt.NDArray[np.float64]
 Found = Estimate | Figure | None

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from gguf_eval.files.quantize import quantize
     from gguf_eval.runtime.model import Model
     from gguf_eval.runtime.scoring import Request, Score, Scorer
+    from gguf_eval.store.read import read_study
     from gguf_eval.study.plan import RunRequest
-    from gguf_eval.study.read import read_study
     from gguf_eval.study.run import run_study
     from gguf_eval.tasks.spec import Task, load_task
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from gguf_eval.files.model_file import ModelFile
-from gguf_eval.study.records import Outcome, TextRecord
-from gguf_eval.study.store import StudyWriter
+from gguf_eval.store.records import Outcome, TextRecord
+from gguf_eval.store.write import StudyWriter
 from gguf_eval.tasks.prompts import Item, make_item
 from gguf_eval.tasks.spec import Dataset, Prompt, Task
 

@@ -18,7 +18,7 @@ from gguf_eval.analysis.joint import common_items, joint_difference, joint_means
 from gguf_eval.analysis.memory_at import predict_memory
 from gguf_eval.errors import StudyError
 from gguf_eval.report.quality import print_advice
-from gguf_eval.study.records import PointRecord, SpeedRecord, StudyRecord
+from gguf_eval.store.records import PointRecord, SpeedRecord, StudyRecord
 
 N = 200
 

@@ -24,12 +24,12 @@ from gguf_eval.runtime.divergence import SlopeFit, compare_exactly, compare_with
 from gguf_eval.runtime.model import ContextSettings, Model
 from gguf_eval.runtime.rows import Rows
 from gguf_eval.runtime.scoring import Request, Scorer, encode_pair
+from gguf_eval.store.read import read_study
+from gguf_eval.store.records import PointRecord
 from gguf_eval.study.events import Advanced, Event
 from gguf_eval.study.jobs import Job
 from gguf_eval.study.plan import RunRequest
 from gguf_eval.study.process import run_in_worker
-from gguf_eval.study.read import read_study
-from gguf_eval.study.records import PointRecord
 from gguf_eval.study.run import run_study
 from gguf_eval.study.stages import state
 

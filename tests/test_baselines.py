@@ -13,8 +13,8 @@ from gguf_eval.analysis.summary import summarise
 from gguf_eval.report.export import to_document
 from gguf_eval.report.progress import PlainObserver
 from gguf_eval.report.words import items_note
+from gguf_eval.store.records import StudyRecord, TaskRecord
 from gguf_eval.study.events import Advanced, Planned, PointPlan, StageBegan, StageEnded, StagePlan, Tally
-from gguf_eval.study.records import StudyRecord, TaskRecord
 
 
 def labelled(golds: list[int], labels: tuple[str, ...] = ("no", "yes"), metric: str = "acc") -> TaskRecord:

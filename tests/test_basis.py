@@ -27,7 +27,7 @@ from gguf_eval.report.export import to_document
 from gguf_eval.report.html import to_html
 from gguf_eval.report.markdown import to_markdown
 from gguf_eval.report.terminal import print_report
-from gguf_eval.study.records import PointRecord, StudyRecord
+from gguf_eval.store.records import PointRecord, StudyRecord
 
 EASY, HARD = "1" * 18 + "00", "1" * 4 + "0" * 16
 
@@ -232,7 +232,7 @@ def test_figures_over_other_windows_stand_in_no_column(tmp_path_factory: pytest.
     from synthetic_study import write_study
 
     from gguf_eval.report.words import text_notes
-    from gguf_eval.study.read import read_study
+    from gguf_eval.store.read import read_study
 
     path = tmp_path_factory.mktemp("windows") / "s.sqlite"
     found = read_study(write_study(path, levels=3, sizes=1, tasks=1, items=20, texts=1))

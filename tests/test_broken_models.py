@@ -21,10 +21,10 @@ from gguf_eval.runtime.generation import GenerationRequest, Generator
 from gguf_eval.runtime.generation_sampling import TokenChooser
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.rows import NOT_FINITE
+from gguf_eval.store.read import read_study
+from gguf_eval.store.text_content import pack_text
 from gguf_eval.study.plan import RunRequest
-from gguf_eval.study.read import read_study
 from gguf_eval.study.run import run_study
-from gguf_eval.study.text_content import pack_text
 
 TASK = """
 name = "{kind}"

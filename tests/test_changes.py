@@ -26,8 +26,8 @@ from gguf_eval.analysis.statistics import holm, mcnemar_exact, ratio_of_means
 from gguf_eval.cli import app
 from gguf_eval.errors import StudyError
 from gguf_eval.report.changes import changes_document, print_changes
-from gguf_eval.study.read import read_study
-from gguf_eval.study.records import MeasurementRecord, PointRecord, SpeedRecord, StudyRecord, TextRecord
+from gguf_eval.store.read import read_study
+from gguf_eval.store.records import MeasurementRecord, PointRecord, SpeedRecord, StudyRecord, TextRecord
 
 GOLDEN = Path(__file__).parent / "golden"
 SIZE: dict[str, Any] = {"levels": 3, "sizes": 1, "tasks": 3, "items": 250, "texts": 1}

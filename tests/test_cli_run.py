@@ -121,7 +121,7 @@ def test_a_newer_study_is_refused_untouched(place: Path) -> None:
 
 
 def test_two_runs_do_not_write_one_study(place: Path) -> None:
-    from gguf_eval.study.store import StudyWriter
+    from gguf_eval.store.write import StudyWriter
 
     with StudyWriter(place / "tiny.study.sqlite"):
         result = gguf_eval("run", "tiny.gguf", *FAST)

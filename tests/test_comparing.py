@@ -17,7 +17,7 @@ from gguf_eval.analysis.versus import find_point, versus
 from gguf_eval.errors import StudyError, UsageError
 from gguf_eval.report.comparisons import print_comparisons
 from gguf_eval.report.conclusion import conclusion
-from gguf_eval.study.records import PointRecord, StudyRecord
+from gguf_eval.store.records import PointRecord, StudyRecord
 
 
 def record(*points: PointRecord, items: int = 6) -> StudyRecord:

@@ -30,8 +30,8 @@ from gguf_eval.report.costs import costs_document, print_costs
 from gguf_eval.report.doctor import print_doctor
 from gguf_eval.runtime.energy import EnergyMeter, spent
 from gguf_eval.runtime.log import Buffer, buffers_in, offloaded_layers
+from gguf_eval.store.records import MeasurementRecord, PointRecord, SpeedRecord
 from gguf_eval.study.doctor import Examination, Problem
-from gguf_eval.study.records import MeasurementRecord, PointRecord, SpeedRecord
 
 
 def point(label: str = "Q8_0", **changes: Any) -> PointRecord:

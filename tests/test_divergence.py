@@ -27,7 +27,7 @@ from gguf_eval.runtime.perplexity import (
 from gguf_eval.runtime.reference_file import ReferenceKey, ReferenceReader, ReferenceWriter, reference_path
 from gguf_eval.runtime.rows import Rows
 from gguf_eval.runtime.settings import EngineSettings
-from gguf_eval.study.records import TextRecord
+from gguf_eval.store.records import TextRecord
 
 TEXT = "the cat sat in the sand and the ant ran. " * 30 + "\n"
 

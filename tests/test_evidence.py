@@ -21,7 +21,7 @@ from gguf_eval.errors import StudyError
 from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.export import to_document
 from gguf_eval.report.quality import print_advice
-from gguf_eval.study.records import AnswerDivergences, PointRecord, StudyRecord
+from gguf_eval.store.records import AnswerDivergences, PointRecord, StudyRecord
 
 N = 60
 RIGHT = "1" * 40 + "0" * 20

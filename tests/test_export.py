@@ -14,7 +14,7 @@ from synthetic_study import write_study
 from gguf_eval.analysis.summary import StudySummary, summarise
 from gguf_eval.report.data import summary_rows, write_csv, write_parquet
 from gguf_eval.report.export import to_document
-from gguf_eval.study.read import read_study
+from gguf_eval.store.read import read_study
 
 ESTIMATE = {"value", "low", "high", "n", "unscored", "method"}
 

@@ -28,9 +28,9 @@ from gguf_eval.report.export import to_document
 from gguf_eval.report.html import to_html
 from gguf_eval.report.markdown import to_markdown
 from gguf_eval.report.terminal import print_report
-from gguf_eval.study.read import read_study
-from gguf_eval.study.records import StudyRecord
-from gguf_eval.study.store import StudyWriter
+from gguf_eval.store.read import read_study
+from gguf_eval.store.records import StudyRecord
+from gguf_eval.store.write import StudyWriter
 
 UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 FORMULAS = tuple("=+-@\t\r\n＝＋－＠")
@@ -94,7 +94,7 @@ def test_commands_print_no_character_that_a_terminal_obeys(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     # What the commands would read and sum up again, a second each.
-    monkeypatch.setattr("gguf_eval.study.read.read_study", lambda path: record)
+    monkeypatch.setattr("gguf_eval.store.read.read_study", lambda path: record)
     monkeypatch.setattr("gguf_eval.analysis.summary.summarise", lambda record: study)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("sys.argv", ["gguf-eval", command[0], str(study_file), *command[1:]])

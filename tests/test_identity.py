@@ -18,8 +18,8 @@ from split_files import edit_metadata, split_model
 from gguf_eval.files.identity import contradictions, identify
 from gguf_eval.files.model_file import model_name
 from gguf_eval.files.names import variant_name
-from gguf_eval.study.read import read_study
-from gguf_eval.study.together import merge_studies
+from gguf_eval.store.read import read_study
+from gguf_eval.store.together import merge_studies
 
 SMALL = {"feed_forward": 256, "layers": 1}
 

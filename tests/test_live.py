@@ -13,7 +13,6 @@ from cli_process import FAST, gguf_eval, write_task
 from pseudo_terminal import run_in_terminal
 from rich.console import Console
 
-from gguf_eval.analysis.progress import Progress
 from gguf_eval.analysis.statistics import wilson
 from gguf_eval.report.live import frame
 from gguf_eval.report.progress import PlainObserver
@@ -30,6 +29,7 @@ from gguf_eval.study.events import (
     Tally,
 )
 from gguf_eval.study.plan import RunRequest
+from gguf_eval.study.progress import Progress
 from gguf_eval.study.run import run_study
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_statistics import point, task
 
 from gguf_eval.analysis.log_score import LEAST, log_score_difference, log_scores
-from gguf_eval.study.records import Outcome, PointRecord, TaskRecord
+from gguf_eval.store.records import Outcome, PointRecord, TaskRecord
 
 
 def outcome(key: str, logprobs: tuple[float, ...], value: float | None = 1.0, text: str | None = None) -> Outcome:

@@ -23,8 +23,8 @@ from gguf_eval.report.comparisons import print_comparisons
 from gguf_eval.report.listing import print_tasks
 from gguf_eval.report.quality import print_advice, print_texts
 from gguf_eval.report.tables import Column, packed, width_of
-from gguf_eval.study.read import read_study
-from gguf_eval.study.records import StudyRecord
+from gguf_eval.store.read import read_study
+from gguf_eval.store.records import StudyRecord
 from gguf_eval.tasks.catalog import find_tasks, suites, task_names
 
 

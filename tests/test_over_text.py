@@ -14,12 +14,12 @@ from quantize_fixtures import write_model
 
 from gguf_eval.analysis.summary import summarise
 from gguf_eval.report.words import text_notes
+from gguf_eval.store.read import read_study
+from gguf_eval.store.text_content import pack_text, unpack_text
 from gguf_eval.study.events import Planned
 from gguf_eval.study.plan import RunRequest
-from gguf_eval.study.read import read_study
 from gguf_eval.study.run import run_study
 from gguf_eval.study.stages import over_text
-from gguf_eval.study.text_content import pack_text, unpack_text
 from gguf_eval.tasks.datasets import mirror
 
 

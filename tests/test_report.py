@@ -18,8 +18,8 @@ from gguf_eval.errors import UsageError
 from gguf_eval.report.export import to_document
 from gguf_eval.report.markdown import to_markdown
 from gguf_eval.report.terminal import print_report
-from gguf_eval.study.read import read_study
-from gguf_eval.study.records import ItemRecord, Outcome, PointRecord, SpeedRecord, StudyRecord, TaskRecord
+from gguf_eval.store.read import read_study
+from gguf_eval.store.records import ItemRecord, Outcome, PointRecord, SpeedRecord, StudyRecord, TaskRecord
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -14,7 +14,7 @@ from synthetic_study import write_study
 
 from gguf_eval.analysis.summary import summarise
 from gguf_eval.report.html import to_html
-from gguf_eval.study.read import read_study
+from gguf_eval.store.read import read_study
 
 pytest.importorskip("altair")
 HEADS = "[...document.querySelector('table.sortable').tHead.rows[0].cells]"

@@ -19,12 +19,12 @@ from gguf_eval.cli import app
 from gguf_eval.errors import EngineError, UsageError
 from gguf_eval.runtime.bindings import library
 from gguf_eval.runtime.settings import EngineSettings, Offload
+from gguf_eval.store.read import read_study
 from gguf_eval.study.doctor import check_offload, examine
 from gguf_eval.study.events import Event, PointFailed, StageBegan
 from gguf_eval.study.jobs import ScoreJob, SpeedJob
 from gguf_eval.study.plan import RunRequest
 from gguf_eval.study.process import run_in_worker
-from gguf_eval.study.read import read_study
 from gguf_eval.study.run import run_study
 
 MIB = 2**20

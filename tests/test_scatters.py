@@ -18,7 +18,7 @@ from gguf_eval.report.axes import Axis, axis_over
 from gguf_eval.report.charts import charts
 from gguf_eval.report.label_places import ASLANT_FIRST, LEVEL_FIRST, Layout, label_box, place_labels
 from gguf_eval.report.scatter import Dot, best_height, scatter
-from gguf_eval.study.read import read_study
+from gguf_eval.store.read import read_study
 
 CELLS = Layout(60, 11, mark=0.5, line=1, beside=1.5, aslant=0.5, over=0.5, gap=2, clear=1)
 PIXELS = Layout(290, 320, mark=6, line=13, beside=10, aslant=6, over=4, gap=3, clear=1)

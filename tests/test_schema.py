@@ -6,10 +6,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from gguf_eval.study.database import open_lookup
-from gguf_eval.study.read import read_study
-from gguf_eval.study.schema import MIGRATIONS, SCHEMA_VERSION, migrate
-from gguf_eval.study.store import StudyWriter
+from gguf_eval.store.database import open_lookup
+from gguf_eval.store.read import read_study
+from gguf_eval.store.schema import MIGRATIONS, SCHEMA_VERSION, migrate
+from gguf_eval.store.write import StudyWriter
 
 COLUMNS = {
     "run": "id started_at command environment",

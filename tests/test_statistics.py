@@ -22,7 +22,7 @@ from gguf_eval.analysis.statistics import (
     wilson,
 )
 from gguf_eval.analysis.summary import PointSummary, StudySummary, choose_reference, summarise
-from gguf_eval.study.records import ItemRecord, Outcome, PointRecord, SpeedRecord, Status, StudyRecord, TaskRecord
+from gguf_eval.store.records import ItemRecord, Outcome, PointRecord, SpeedRecord, Status, StudyRecord, TaskRecord
 
 counts = st.integers(0, 400)
 

@@ -19,9 +19,9 @@ from gguf_eval.cli import app
 from gguf_eval.errors import UsageError
 from gguf_eval.report.markdown import to_markdown
 from gguf_eval.report.terminal import print_report
-from gguf_eval.study.read import read_study
-from gguf_eval.study.records import StudyRecord
-from gguf_eval.study.together import merge_studies, study_names
+from gguf_eval.store.read import read_study
+from gguf_eval.store.records import StudyRecord
+from gguf_eval.store.together import merge_studies, study_names
 
 SIZE: dict[str, Any] = {"levels": 2, "sizes": 1, "tasks": 2, "items": 120}
 

@@ -25,7 +25,7 @@ from gguf_eval.report.export import to_document
 from gguf_eval.report.markdown import to_markdown
 from gguf_eval.report.terminal import print_report
 from gguf_eval.report.whole_task import whole_cell, whole_interval, whole_rows
-from gguf_eval.study.records import AnswerDivergences, PointRecord, StudyRecord, TaskRecord
+from gguf_eval.store.records import AnswerDivergences, PointRecord, StudyRecord, TaskRecord
 
 KLDS = (0.1, 0.2, None, 0.4, 0.5, 0.3, *(0.1, 0.2, 0.3, 0.4, 0.5) * 5)
 

@@ -21,12 +21,12 @@ from gguf_eval.lm_eval.arguments import parse_arguments
 from gguf_eval.lm_eval.model import GgufEvalLM
 from gguf_eval.report.words import date_notes, how_to_read
 from gguf_eval.runtime.chat_template import render_template, tells_date
+from gguf_eval.store.database import open_lookup
+from gguf_eval.store.read import read_study
+from gguf_eval.store.together import merge_studies
 from gguf_eval.study import run
-from gguf_eval.study.database import open_lookup
 from gguf_eval.study.plan import RunRequest
-from gguf_eval.study.read import read_study
 from gguf_eval.study.stages import state
-from gguf_eval.study.together import merge_studies
 
 DATED = (
     "{{ bos_token }}Today: {{ strftime_now('%d %b %Y') }}\n{% for m in messages %}{{ m.role }}: {{ m.content }}\n"

@@ -14,7 +14,7 @@ from gguf_eval.report.export import to_document
 from gguf_eval.report.html import _whole_row
 from gguf_eval.report.terminal import print_report
 from gguf_eval.report.whole_task import whole_rows
-from gguf_eval.study.records import ItemRecord, Outcome, PointRecord, StudyRecord, TaskRecord
+from gguf_eval.store.records import ItemRecord, Outcome, PointRecord, StudyRecord, TaskRecord
 
 
 def task(**changes: object) -> TaskRecord:

@@ -27,7 +27,7 @@ from gguf_eval.analysis.pareto import Tradeoff, pareto
 from gguf_eval.analysis.sanity import NOTHING_TO_LOSE, ScoreWarning, find_warnings, warning_lines
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.errors import StudyError
-from gguf_eval.study.records import PointRecord, StudyRecord, TaskRecord
+from gguf_eval.store.records import PointRecord, StudyRecord, TaskRecord
 
 Limit = Literal["memory", "speed", "loss"]
 _ROUNDING = 1e-9

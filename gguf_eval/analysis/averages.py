@@ -10,8 +10,8 @@ from gguf_eval.analysis.basis import Bases, Basis
 from gguf_eval.analysis.comparison import Pairs, cluster_kinds, count_pairs
 from gguf_eval.analysis.intervals import Kind, Kinds, item_count, macro_average, macro_difference
 from gguf_eval.analysis.statistics import Estimate
-from gguf_eval.study.outcomes import item_metrics, metric_values, scores
-from gguf_eval.study.records import Outcome, PointRecord, TaskRecord
+from gguf_eval.store.outcomes import item_metrics, metric_values, scores
+from gguf_eval.store.records import Outcome, PointRecord, TaskRecord
 
 ALL = "all"
 

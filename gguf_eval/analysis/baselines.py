@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gguf_eval.analysis.averages import headline
-from gguf_eval.study.records import PointRecord, TaskRecord
+from gguf_eval.store.records import PointRecord, TaskRecord
 
 _PICKING = ("acc", "acc_norm", "acc_token_norm")
 """Metrics that are 1 where the choice picked is a right one: a constant answer has a score in them."""

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gguf_eval.study.outcomes import scores
-from gguf_eval.study.records import PointRecord, TaskRecord
+from gguf_eval.store.outcomes import scores
+from gguf_eval.store.records import PointRecord, TaskRecord
 
 _LEAST_SHARE = 0.5
 """Of what the best has, below which a point does not reduce what the others are judged by."""

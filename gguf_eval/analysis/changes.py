@@ -14,7 +14,7 @@ from gguf_eval.analysis.item_changes import Counted, Counts, ItemsChange, Key, c
 from gguf_eval.analysis.ratios import Ratio, TextChange, Tolerances, memory_ratios, speed_ratios, text_changes
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.errors import StudyError
-from gguf_eval.study.records import PointRecord, Status, StudyRecord, TaskRecord
+from gguf_eval.store.records import PointRecord, Status, StudyRecord, TaskRecord
 
 
 @dataclass(frozen=True)

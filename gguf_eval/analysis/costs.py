@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gguf_eval.study.records import PointRecord, SpeedRecord
+from gguf_eval.store.records import PointRecord, SpeedRecord
 
 _STEADY = 0.05
 """Relative deviation, and difference of the anchor, up to which a machine counts as quiet."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gguf_eval.analysis.environments import TITLES
-from gguf_eval.study.records import PointRecord, StudyRecord, TaskRecord, way_of
+from gguf_eval.store.records import PointRecord, StudyRecord, TaskRecord, way_of
 
 
 @dataclass(frozen=True)

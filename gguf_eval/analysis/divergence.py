@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gguf_eval.analysis.intervals import FEW, Kind, effective_items, macro_average, mean_interval, spread_of
 from gguf_eval.analysis.statistics import t_quantile, wilson_bounds
-from gguf_eval.study.records import TextRecord
+from gguf_eval.store.records import TextRecord
 
 Values = npt.NDArray[np.float64]
 

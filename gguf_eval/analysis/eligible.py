@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from gguf_eval.analysis.basis import find_bases
 from gguf_eval.analysis.joint import JointTask
 from gguf_eval.analysis.summary import choose_reference
-from gguf_eval.study.outcomes import scores
-from gguf_eval.study.records import PointRecord, StudyRecord, TaskRecord
+from gguf_eval.store.outcomes import scores
+from gguf_eval.store.records import PointRecord, StudyRecord, TaskRecord
 
 
 def answered_points(study: StudyRecord) -> tuple[list[PointRecord], list[TaskRecord], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gguf_eval.study.records import PointRecord
+from gguf_eval.store.records import PointRecord
 
 _COMPARED = {
     "processor": ("machine", "processor"),

@@ -27,7 +27,7 @@ from gguf_eval.analysis.divergence import Figure, TextSummary, summarise_text
 from gguf_eval.analysis.log_score import log_score_difference, log_scores
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.task_divergence import task_divergence
-from gguf_eval.study.records import PointRecord, TaskRecord
+from gguf_eval.store.records import PointRecord, TaskRecord
 
 LIMIT = 0.1
 """Nats."""

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from gguf_eval.analysis.averages import pairs_on
 from gguf_eval.analysis.comparison import Comparison, Pairs, add_pairs, compare
-from gguf_eval.study.outcomes import read_whole
-from gguf_eval.study.records import Outcome, PointRecord, TaskRecord
+from gguf_eval.store.outcomes import read_whole
+from gguf_eval.store.records import Outcome, PointRecord, TaskRecord
 
 ItemsVerdict = Literal["better", "worse", "same", "undecided", "identical"]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gguf_eval.analysis.summary import StudySummary
-from gguf_eval.study.outcomes import answers, scores
-from gguf_eval.study.records import ItemRecord, Outcome, PointRecord, StudyRecord, TaskRecord
+from gguf_eval.store.outcomes import answers, scores
+from gguf_eval.store.records import ItemRecord, Outcome, PointRecord, StudyRecord, TaskRecord
 
 UNSCORED, MISSING = "?", "."
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gguf_eval.analysis.averages import headline
 from gguf_eval.analysis.intervals import Kinds, macro_difference
 from gguf_eval.analysis.statistics import Estimate
-from gguf_eval.study.records import PointRecord, TaskRecord
+from gguf_eval.store.records import PointRecord, TaskRecord
 
 Array = npt.NDArray[np.float64]
 RESAMPLES = 4_000

@@ -15,8 +15,8 @@ import numpy as np
 from gguf_eval.analysis.comparison import cluster_kinds
 from gguf_eval.analysis.intervals import macro_difference
 from gguf_eval.analysis.statistics import Estimate
-from gguf_eval.study.outcomes import read_whole
-from gguf_eval.study.records import ItemRecord, Outcome, PointRecord, TaskRecord
+from gguf_eval.store.outcomes import read_whole
+from gguf_eval.store.records import ItemRecord, Outcome, PointRecord, TaskRecord
 
 LEAST = 0.001
 

@@ -8,7 +8,7 @@ from gguf_eval.errors import GgufEvalError
 from gguf_eval.files.cache import model_bytes, model_parts
 from gguf_eval.files.footprint import predict_footprint
 from gguf_eval.files.header import read_header
-from gguf_eval.study.records import PointRecord
+from gguf_eval.store.records import PointRecord
 
 
 def predict_memory(point: PointRecord, context: int, features: frozenset[str]) -> int | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from gguf_eval.analysis.divergence import Figure, divergence_ratio, perplexity_ratio
 from gguf_eval.analysis.statistics import ratio_of_means
-from gguf_eval.study.records import PointRecord, SpeedRecord, TextRecord
+from gguf_eval.store.records import PointRecord, SpeedRecord, TextRecord
 
 RatioVerdict = Literal["better", "worse", "same", "undecided"]
 TOLERANCE = 0.05

@@ -9,8 +9,8 @@ from typing import Literal
 from gguf_eval.analysis.baselines import majority
 from gguf_eval.analysis.comparison import cluster_kinds
 from gguf_eval.analysis.intervals import macro_average
-from gguf_eval.study.outcomes import answers, scores, unscored_reasons
-from gguf_eval.study.records import Outcome, PointRecord, TaskRecord
+from gguf_eval.store.outcomes import answers, scores, unscored_reasons
+from gguf_eval.store.records import Outcome, PointRecord, TaskRecord
 
 Suspicion = Literal["chance", "majority", "nothing", "one-answer", "non-finite"]
 NOTHING_TO_LOSE: tuple[Suspicion, ...] = ("chance", "majority", "nothing")

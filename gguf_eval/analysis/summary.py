@@ -18,8 +18,8 @@ from gguf_eval.analysis.sanity import ScoreWarning, find_warnings
 from gguf_eval.analysis.statistics import Estimate, mean_and_deviation
 from gguf_eval.analysis.task_divergence import TaskDivergence, task_divergence
 from gguf_eval.analysis.whole_task import WholeTask, whole_task
-from gguf_eval.study.outcomes import cut_off, scores, truncated, unscored_reasons
-from gguf_eval.study.records import (
+from gguf_eval.store.outcomes import cut_off, scores, truncated, unscored_reasons
+from gguf_eval.store.records import (
     Outcome,
     PointRecord,
     SpeedRecord,

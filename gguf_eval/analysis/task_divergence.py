@@ -18,8 +18,8 @@ from gguf_eval.analysis.comparison import cluster_kinds
 from gguf_eval.analysis.divergence import Figure
 from gguf_eval.analysis.intervals import FEW, Kinds, hall, mean_of, spread_of
 from gguf_eval.analysis.statistics import t_quantile
-from gguf_eval.study.outcomes import scores
-from gguf_eval.study.records import AnswerDivergences, PointRecord, TaskRecord
+from gguf_eval.store.outcomes import scores
+from gguf_eval.store.records import AnswerDivergences, PointRecord, TaskRecord
 
 QUANTILES = {"median": 0.5, "90%": 0.9, "99%": 0.99}
 

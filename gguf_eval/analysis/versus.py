@@ -13,7 +13,7 @@ from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import choose_reference
 from gguf_eval.analysis.task_divergence import TaskDivergence, task_divergence
 from gguf_eval.errors import StudyError, UsageError, nearest
-from gguf_eval.study.records import PointRecord, StudyRecord, TaskRecord
+from gguf_eval.store.records import PointRecord, StudyRecord, TaskRecord
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from gguf_eval.analysis.comparison import cluster_kinds
 from gguf_eval.analysis.intervals import macro_average
 from gguf_eval.analysis.statistics import Estimate
-from gguf_eval.study.outcomes import scores
-from gguf_eval.study.records import ItemRecord, Outcome, TaskRecord
+from gguf_eval.store.outcomes import scores
+from gguf_eval.store.records import ItemRecord, Outcome, TaskRecord
 from gguf_eval.tasks.aggregates import AGGREGATES, Answered
 
 

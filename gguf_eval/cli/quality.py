@@ -133,7 +133,7 @@ def compare(
     """Compare points of a study, of any size, on the items both answered: differences, flips and verdicts."""
     from gguf_eval.analysis.versus import find_point, versus, versus_references
     from gguf_eval.report.comparisons import print_comparisons
-    from gguf_eval.study.read import read_study
+    from gguf_eval.store.read import read_study
 
     record = read_study(study)
     named = [find_point(record, name) for name in points or []]
@@ -169,8 +169,8 @@ def recommend(
     from gguf_eval.analysis.advice import Limits, advise
     from gguf_eval.analysis.memory_at import predict_memory
     from gguf_eval.report.quality import print_advice
+    from gguf_eval.store.read import read_study
     from gguf_eval.study.doctor import build_features
-    from gguf_eval.study.read import read_study
 
     limits = Limits(memory_bytes(max_memory), min_tps, None if max_loss is None else max_loss / 100)
     record = read_study(study)

@@ -16,7 +16,7 @@ from gguf_eval.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from gguf_eval.analysis.summary import StudySummary
-    from gguf_eval.study.records import StudyRecord
+    from gguf_eval.store.records import StudyRecord
 
 FORMATS = ("text", "html", "svg", "png", "markdown", "json", "csv", "jsonl", "parquet")
 
@@ -49,8 +49,8 @@ def report(
     """
     from gguf_eval.analysis.summary import summarise
     from gguf_eval.report.terminal import print_report
-    from gguf_eval.study.read import read_study
-    from gguf_eval.study.together import merge_studies
+    from gguf_eval.store.read import read_study
+    from gguf_eval.store.together import merge_studies
 
     name = _format(format_, output, json_output)
     record = merge_studies([read_study(study) for study in studies])
@@ -160,7 +160,7 @@ def changes(
     from gguf_eval.analysis.changes import find_changes
     from gguf_eval.analysis.ratios import Tolerances
     from gguf_eval.report.changes import changes_document, print_changes
-    from gguf_eval.study.read import read_study
+    from gguf_eval.store.read import read_study
 
     tolerances = Tolerances(speed_tolerance / 100, memory_tolerance / 100)
     found = find_changes(read_study(old), read_study(new), margin=margin / 100, tolerances=tolerances)

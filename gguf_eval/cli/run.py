@@ -201,7 +201,7 @@ def _run(request: RunRequest, known: Sequence[Rates], json_output: bool) -> None
     from gguf_eval.analysis.summary import summarise
     from gguf_eval.report.escape import plain
     from gguf_eval.report.progress import console_observer
-    from gguf_eval.study.read import read_study
+    from gguf_eval.store.read import read_study
     from gguf_eval.study.run import run_study
 
     console = Console(stderr=True)

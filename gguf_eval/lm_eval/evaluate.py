@@ -18,9 +18,9 @@ from gguf_eval.lm_eval.harness import check_installed, run_harness
 from gguf_eval.lm_eval.results import HarnessTask, read_results
 from gguf_eval.machine import describe_machine
 from gguf_eval.runtime.chat_template import tells_date
+from gguf_eval.store.write import StudyWriter
 from gguf_eval.study.grouping import group_points
 from gguf_eval.study.plan import PlannedPoint, RunRequest, plan_points
-from gguf_eval.study.store import StudyWriter
 
 _SEPARATORS = ",="
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gguf_eval.runtime.rows import NOT_FINITE
-from gguf_eval.study.database import canonical_json
-from gguf_eval.study.records import Outcome, TaskRecord
+from gguf_eval.store.database import canonical_json
+from gguf_eval.store.records import Outcome, TaskRecord
 from gguf_eval.tasks.prompts import Item, make_item
 
 GROUP = "lm-evaluation-harness"

@@ -13,7 +13,7 @@ from gguf_eval.analysis.marks import score
 from gguf_eval.analysis.summary import PointSummary, StudySummary, choose_reference
 from gguf_eval.analysis.task_divergence import TaskDivergence, stored_divergences
 from gguf_eval.report.escape import csv_cell, safe_json
-from gguf_eval.study.records import PointRecord, StudyRecord
+from gguf_eval.store.records import PointRecord, StudyRecord
 
 
 def summary_rows(study: StudySummary) -> Iterator[dict[str, Any]]:

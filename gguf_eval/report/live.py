@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from gguf_eval.analysis.progress import PointView, RunView, StageView
 from gguf_eval.report.escape import plain
 from gguf_eval.report.words import MISSING, clock_time, duration, interval, percent, rate, size
+from gguf_eval.study.progress import PointView, RunView, StageView
 
 _GAP = "  "
 _LONGEST_NAME = 30

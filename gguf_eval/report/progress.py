@@ -10,11 +10,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from gguf_eval.analysis.progress import Progress, StageView
 from gguf_eval.report.escape import plain
 from gguf_eval.report.live import frame
 from gguf_eval.report.words import MISSING, interval, percent
 from gguf_eval.study.events import Event, Observer, PointFailed, StageBegan, StageEnded
+from gguf_eval.study.progress import Progress, StageView
 
 _REDRAWS_PER_SECOND = 4
 

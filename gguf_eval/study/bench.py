@@ -6,10 +6,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from gguf_eval.store.read import read_study
+from gguf_eval.store.records import StudyRecord
 from gguf_eval.study.events import Observer
 from gguf_eval.study.plan import RunRequest
-from gguf_eval.study.read import read_study
-from gguf_eval.study.records import StudyRecord
 from gguf_eval.study.run import run_study
 
 

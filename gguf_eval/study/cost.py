@@ -16,7 +16,7 @@ from typing import Any, Literal
 from gguf_eval.files.model_file import ModelFile
 from gguf_eval.machine import physical_cores
 from gguf_eval.runtime.settings import EngineSettings
-from gguf_eval.study.database import MeasuredSpeed
+from gguf_eval.store.database import MeasuredSpeed
 from gguf_eval.study.jobs import CalibrateJob, SpeedJob
 from gguf_eval.study.process import run_in_worker
 from gguf_eval.tasks.prompts import Item

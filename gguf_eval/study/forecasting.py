@@ -19,8 +19,8 @@ from gguf_eval.files.quantize import planned_sizes
 from gguf_eval.files.references import split_name
 from gguf_eval.files.source import Unfetched, locate_source
 from gguf_eval.machine import processor_name
+from gguf_eval.store.database import open_lookup
 from gguf_eval.study.cost import CHARACTERS_PER_TOKEN, Rates, calibrated_rates, study_rates
-from gguf_eval.study.database import open_lookup
 from gguf_eval.study.events import PointPlan, StageKind
 from gguf_eval.study.forecast import DiskNeed, Download, Forecast, NewFile, TaskCount
 from gguf_eval.study.grouping import group_points

@@ -10,6 +10,7 @@ from gguf_eval.errors import ModelFileError
 from gguf_eval.files.cache import cache_dir
 from gguf_eval.files.levels import rough_bits
 from gguf_eval.files.model_file import ModelFile, describe
+from gguf_eval.store.database import StudyLookup
 from gguf_eval.study.cost import (
     Rates,
     answer_seconds,
@@ -20,7 +21,6 @@ from gguf_eval.study.cost import (
     speed_seconds,
     text_seconds,
 )
-from gguf_eval.study.database import StudyLookup
 from gguf_eval.study.events import RIGHT_ANSWERS, PointPlan, StageKind, StagePlan, Tally, counted
 from gguf_eval.study.plan import PlannedPoint, RunRequest
 from gguf_eval.study.stages.measure import sample_count, speed_conditions, speed_job

@@ -10,6 +10,7 @@ from pathlib import Path
 from gguf_eval.errors import EngineError, GgufEvalError, StudyError, UsageError
 from gguf_eval.files.hub import dataset_files
 from gguf_eval.machine import describe_machine
+from gguf_eval.store.write import StudyWriter
 from gguf_eval.study.cost import Rates, study_rates
 from gguf_eval.study.doctor import check_offload
 from gguf_eval.study.events import Observer, Planned, PointFailed
@@ -24,7 +25,6 @@ from gguf_eval.study.stages.over_text import over_text
 from gguf_eval.study.stages.reference import Reference, find_references, references_first
 from gguf_eval.study.stages.score import score
 from gguf_eval.study.stages.state import ReadyPoint, RunState, save_template_date
-from gguf_eval.study.store import StudyWriter
 from gguf_eval.tasks.catalog import find_tasks
 from gguf_eval.tasks.datasets import mirror
 from gguf_eval.tasks.spec import Task, with_shots

@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from gguf_eval.files.engine_reasons import without_numbers
 from gguf_eval.runtime.settings import EngineSettings
+from gguf_eval.store.records import TextRecord
 from gguf_eval.study.events import MemoryTaken, Observer, stage
 from gguf_eval.study.jobs import TextJob
 from gguf_eval.study.process import run_in_worker
-from gguf_eval.study.records import TextRecord
 from gguf_eval.tasks.texts import TextFile
 
 

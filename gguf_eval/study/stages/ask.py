@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from gguf_eval.store.records import Outcome
 from gguf_eval.study.events import RIGHT_ANSWERS, Advanced, StageBegan, StageEnded, StageKind, counted
 from gguf_eval.study.jobs import HeaderWork, Job, PromptWork, TaskWork
-from gguf_eval.study.records import Outcome
 from gguf_eval.study.stages.state import ReadyPoint, RunState, TaskItems, run_job, save_build
 
 

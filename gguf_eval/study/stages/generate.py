@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gguf_eval.errors import TaskError
+from gguf_eval.store.records import Outcome
 from gguf_eval.study.jobs import GenerateJob, GenerationWork
-from gguf_eval.study.records import Outcome
 from gguf_eval.study.stages.ask import store_as_they_come, task_work, unanswered
 from gguf_eval.study.stages.state import ReadyPoint, RunState, TaskItems
 from gguf_eval.tasks.answers import judge_answer

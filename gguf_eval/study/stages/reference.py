@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gguf_eval.runtime.answer_file import AnswerKey, answer_path, held_items
-from gguf_eval.study.database import StudyLookup
-from gguf_eval.study.records import way_of
+from gguf_eval.store.database import StudyLookup
+from gguf_eval.store.records import way_of
 from gguf_eval.study.stages.state import ReadyPoint, RunState
 
 KINDS = ("choice", "continuation")

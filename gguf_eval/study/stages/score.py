@@ -10,8 +10,8 @@ from typing import Any
 from gguf_eval.files.cache import cache_dir
 from gguf_eval.runtime.answers import NOT_KEPT, AnswerDivergence
 from gguf_eval.runtime.rows import NOT_FINITE
+from gguf_eval.store.records import Outcome
 from gguf_eval.study.jobs import AnswersWork, ScoreJob
-from gguf_eval.study.records import Outcome
 from gguf_eval.study.stages.ask import store_as_they_come, task_work, unanswered
 from gguf_eval.study.stages.reference import KINDS, Reference, items_kept, uncompared, unkept
 from gguf_eval.study.stages.state import ReadyPoint, RunState, TaskItems

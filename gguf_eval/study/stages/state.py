@@ -12,11 +12,11 @@ from gguf_eval.files.engine_reasons import without_numbers
 from gguf_eval.files.header import read_header
 from gguf_eval.files.model_file import ModelFile
 from gguf_eval.runtime.chat_template import tells_date
+from gguf_eval.store.write import StudyWriter
 from gguf_eval.study.events import MemoryTaken, Observer
 from gguf_eval.study.jobs import Job
 from gguf_eval.study.plan import PlannedPoint, RunRequest
 from gguf_eval.study.process import run_in_worker
-from gguf_eval.study.store import StudyWriter
 from gguf_eval.tasks.prompts import Item
 from gguf_eval.tasks.spec import Task
 

@@ -16,10 +16,10 @@ import filelock
 from gguf_eval.errors import StudyError
 from gguf_eval.files.model_file import ModelFile
 from gguf_eval.runtime.answers import AnswerDivergence
-from gguf_eval.study.database import StudyLookup, canonical_json, check_folder, check_version, sqlite_errors
-from gguf_eval.study.records import Outcome, TaskRecord, TextRecord
-from gguf_eval.study.schema import migrate
-from gguf_eval.study.text_content import pack_text
+from gguf_eval.store.database import StudyLookup, canonical_json, check_folder, check_version, sqlite_errors
+from gguf_eval.store.records import Outcome, TaskRecord, TextRecord
+from gguf_eval.store.schema import migrate
+from gguf_eval.store.text_content import pack_text
 from gguf_eval.tasks.prompts import Item
 from gguf_eval.tasks.spec import Task
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gguf_eval.study.records import TextRecord
+from gguf_eval.store.records import TextRecord
 
 _COLUMN, _NOISE = "column ", "noise "
 

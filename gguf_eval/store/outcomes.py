@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from gguf_eval.study.records import Outcome
+from gguf_eval.store.records import Outcome
 
 LIGHT_COLUMNS = "value, answer, metrics, truncated_tokens, unscored_reason, finish_reason"
 """What nearly every report reads; the other columns are fetched with the first outcome that is looked at."""

@@ -12,9 +12,9 @@ from typing import Any
 
 from gguf_eval.errors import StudyError
 from gguf_eval.runtime.settings import ANCHOR
-from gguf_eval.study.database import check_version, open_to_read, sqlite_errors
-from gguf_eval.study.outcomes import LIGHT_COLUMNS, StoredOutcomes
-from gguf_eval.study.records import (
+from gguf_eval.store.database import check_version, open_to_read, sqlite_errors
+from gguf_eval.store.outcomes import LIGHT_COLUMNS, StoredOutcomes
+from gguf_eval.store.records import (
     AnswerDivergences,
     ItemRecord,
     MeasurementRecord,
@@ -26,8 +26,8 @@ from gguf_eval.study.records import (
     TaskRecord,
     TextRecord,
 )
-from gguf_eval.study.store import is_unmade
-from gguf_eval.study.text_content import is_broken, unpack_text
+from gguf_eval.store.text_content import is_broken, unpack_text
+from gguf_eval.store.write import is_unmade
 
 
 def read_study(path: Path) -> StudyRecord:

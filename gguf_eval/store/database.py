@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_eval.errors import StudyError
-from gguf_eval.study.schema import APPLICATION_ID, SCHEMA_VERSION, is_older_study, migrate
+from gguf_eval.store.schema import APPLICATION_ID, SCHEMA_VERSION, is_older_study, migrate
 
 
 def canonical_json(value: Any) -> str:

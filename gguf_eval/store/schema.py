@@ -117,7 +117,7 @@ CREATE TABLE point_run (                 -- whose environment a point was evalua
 CREATE TABLE text_run (                  -- a point run over a text, token by token
     point_id INTEGER NOT NULL,
     conditions TEXT NOT NULL,            -- JSON: text, context, reference
-    content BLOB NOT NULL,               -- NumPy's .npz (gguf_eval.study.text_content)
+    content BLOB NOT NULL,               -- NumPy's .npz (gguf_eval.store.text_content)
     UNIQUE (point_id, conditions)
 );
 CREATE TABLE harness_figure (            -- lm-evaluation-harness's own figures

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gguf_eval.errors import UsageError
 from gguf_eval.files.identity import Identity, contradictions, stored_identity
-from gguf_eval.study.records import ItemRecord, PointRecord, StudyRecord, StudySource, TaskRecord
+from gguf_eval.store.records import ItemRecord, PointRecord, StudyRecord, StudySource, TaskRecord
 
 
 def study_names(paths: Sequence[str]) -> list[str]:
