@@ -42,7 +42,7 @@ _ROOMS = {
     "load_task": "tasks.spec",
     "quantize": "files.quantize",
     "read_header": "files.header",
-    "read_study": "study.read",
+    "read_study": "store.read",
     "run_study": "study.run",
     "summarise": "analysis.summary",
 }

@@ -1,4 +1,4 @@
-"""The package as a whole: its public names, what ships, and the README."""
+"""The package as a whole: its public names, what ships, and the rooms."""
 
 from __future__ import annotations
 
@@ -28,12 +28,7 @@ def test_suites_name_tasks_that_ship() -> None:
     assert {name for members in suites().values() for name in members} <= set(task_names())
 
 
-def test_the_readme_names_every_module() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    tree = readme[readme.index("gguf_eval/\n") :]
-    missing = [
-        path.name
-        for path in (ROOT / "gguf_eval").rglob("*.py")
-        if not path.name.startswith("__") and f" {path.name} " not in tree and f" {path.parent.name}/ " not in tree
-    ]
-    assert missing == []
+def test_the_architecture_names_every_room() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = {path.parent.name for path in (ROOT / "gguf_eval").glob("*/__init__.py")}
+    assert {room for room in rooms if f"`{room}/`" not in text} == set()
