@@ -39,7 +39,7 @@ from gguf_eval.runtime.divergence import Compared, compare_exactly, compare_with
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.perplexity import decode_windows, open_window_context, plan_windows
 from gguf_eval.runtime.settings import EngineSettings
-from gguf_eval.study.text import TextModel, TextRequest, run_text
+from gguf_eval.study.stages.text import TextModel, TextRequest, run_text
 from gguf_eval.tasks.texts import TextFile
 
 RESULT = Path(__file__).parent / "results" / "divergence.json"

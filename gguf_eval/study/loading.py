@@ -9,13 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gguf_eval.errors import TaskError
+from gguf_eval.files.cache import cache_dir
 from gguf_eval.study.plan import RunRequest
-from gguf_eval.study.stages.over_text import requested_text, text_request
 from gguf_eval.study.stages.state import TaskItems
-from gguf_eval.study.text import TextRequest
-from gguf_eval.tasks.catalog import only_in_suites
+from gguf_eval.study.stages.text import TextRequest
+from gguf_eval.tasks.catalog import only_in_suites, suite_texts
 from gguf_eval.tasks.datasets import Fetch, load_items
 from gguf_eval.tasks.spec import Task
+from gguf_eval.tasks.texts import find_text
+
+NO_TEXT = "none"
+"""Asks for the tasks of a suite without its text."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,32 @@ def check_any(left: int, left_out: Sequence[LeftOut]) -> None:
         raise TaskError(f"none of the {len(left_out)} tasks can be asked; {first.name}: {first.reason}")
 
 
+def requested_text(request: RunRequest) -> str:
+    """The text the run was asked for, by name or with a suite; empty where for none."""
+    text = request.text or next((text for suite, text in suite_texts().items() if suite in request.tasks), NO_TEXT)
+    return "" if text == NO_TEXT else text
+
+
+def _text_request(request: RunRequest, fetch: Fetch) -> TextRequest | None:
+    """How the text that the run was asked for is run over, fetched; None where for none. Raises `UsageError`."""
+    text = requested_text(request)
+    if not text:
+        return None
+    folder = cache_dir(request.cache)
+    return TextRequest(
+        text=find_text(text, fetch=fetch, folder=folder / "texts"),
+        references=folder / "references",
+        n_ctx=request.text_ctx,
+        chunks=request.chunks,
+        batch_size=request.batch_size,
+        threads=request.threads,
+    )
+
+
 def load_text(request: RunRequest, fetch: Fetch) -> tuple[TextRequest | None, list[LeftOut]]:
     """The text to run over, fetched, or that of a suite as left out."""
     try:
-        return text_request(request, fetch), []
+        return _text_request(request, fetch), []
     except TaskError as error:
         return None, [leave_out_text(request, error)]
 

@@ -9,15 +9,21 @@ from pathlib import Path
 
 from gguf_eval.errors import TaskError
 from gguf_eval.files import hub
-from gguf_eval.files.hub import RemoteFile
+from gguf_eval.files.hub import RemoteFile, dataset_files
 from gguf_eval.files.remote import read_tail
-from gguf_eval.study.loading import LeftOut, check_any, leave_out, leave_out_text, load_text, load_work
-from gguf_eval.study.outline import UnreadTask
+from gguf_eval.study.loading import (
+    LeftOut,
+    check_any,
+    leave_out,
+    leave_out_text,
+    load_text,
+    load_work,
+    requested_text,
+)
 from gguf_eval.study.plan import RunRequest
-from gguf_eval.study.stages.over_text import requested_text
-from gguf_eval.study.stages.state import TaskItems
-from gguf_eval.study.text import TextRequest
-from gguf_eval.tasks.datasets import Fetch, mirror, parquet_extent
+from gguf_eval.study.stages.state import TaskItems, UnreadTask
+from gguf_eval.study.stages.text import TextRequest
+from gguf_eval.tasks.datasets import mirror, parquet_extent
 from gguf_eval.tasks.spec import Task
 from gguf_eval.tasks.texts import WIKITEXT2, WIKITEXT2_SPLIT
 
@@ -27,20 +33,35 @@ _CONNECTIONS = 8
 
 
 @dataclass(frozen=True)
-class TasksHere:
-    """What is known of a run's tasks before anything is downloaded."""
+class Data:
+    """What is known of a run's data: those that are on this machine are read."""
 
-    missing: list[RemoteFile]
-    """To be downloaded."""
     work: list[TaskItems]
     """Tasks whose rows are here."""
+    text: TextRequest | None
+    """The text where it is here."""
     unread: list[UnreadTask]
+    unread_text: str
+    """The name of a text that is not here."""
+    missing: list[RemoteFile]
+    """To be downloaded."""
     left_out: list[LeftOut]
+    """What of a suite can't be had."""
 
 
-def tasks_here(tasks: Sequence[Task], request: RunRequest) -> TasksHere:
-    """Look for every task's rows. Raises `TaskError` as `gguf_eval.study.loading.load_work` does."""
-    splits = [] if request.mirror else sorted({split for task in tasks for split in _splits(task)})
+def read_data(tasks: Sequence[Task], request: RunRequest, *, fetch: bool) -> Data:
+    """Read every task's rows and the text; what is not here is downloaded with ``fetch``, else looked up.
+
+    Raises `TaskError` as `gguf_eval.study.loading.load_work` does.
+    """
+    if fetch or request.mirror:
+        get = mirror(request.mirror) if request.mirror else dataset_files
+        text, no_text = load_text(request, get)
+        work, left_out = load_work(tasks, request, get)
+        check_any(len(work), left_out)
+        return Data(work, text, [], "", [], [*left_out, *no_text])
+    text, text_missing, no_text = _text_here(request)
+    splits = sorted({split for task in tasks for split in _splits(task)})
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
         found = dict(zip(splits, pool.map(_to_fetch, splits), strict=True))
     missing = {split: files for split, files in found.items() if not isinstance(files, TaskError)}
@@ -53,10 +74,13 @@ def tasks_here(tasks: Sequence[Task], request: RunRequest) -> TasksHere:
             unread.append(_unread(task, [f for split in _asked_splits(task) for f in missing[split]], request))
         else:
             here.append(task)
-    work, unsound = load_work(here, request, local_fetch(request))
+    work, unsound = load_work(here, request, _cached)
     left_out += unsound
     check_any(len(work) + len(unread), left_out)
-    return TasksHere([file for files in missing.values() for file in files], work, unread, left_out)
+    return Data(
+        work, text, unread, WIKITEXT2 if text_missing else "",
+        [*(file for files in missing.values() for file in files), *text_missing], [*left_out, *no_text],
+    )  # fmt: skip
 
 
 def _to_fetch(split: tuple[str, str, str]) -> list[RemoteFile] | TaskError:
@@ -66,13 +90,9 @@ def _to_fetch(split: tuple[str, str, str]) -> list[RemoteFile] | TaskError:
         return error
 
 
-def local_fetch(request: RunRequest) -> Fetch:
-    """Fetches rows from the mirror or the hub's cache; what neither has from the hub."""
-    return mirror(request.mirror) if request.mirror else _cached
-
-
 def _cached(repo: str, config: str, split: str) -> Sequence[Path]:
-    return hub.cached_split(repo, config, split) or hub.dataset_files(repo, config, split)
+    """Rows from the hub's cache; what it lacks from the hub."""
+    return hub.cached_split(repo, config, split) or dataset_files(repo, config, split)
 
 
 def _asked_splits(task: Task) -> list[tuple[str, str, str]]:
@@ -97,14 +117,14 @@ def _unread(task: Task, files: Sequence[RemoteFile], request: RunRequest) -> Unr
     return UnreadTask(task, items, items * size_bytes // max(1, rows))
 
 
-def text_here(request: RunRequest) -> tuple[TextRequest | None, list[RemoteFile], list[LeftOut]]:
+def _text_here(request: RunRequest) -> tuple[TextRequest | None, list[RemoteFile], list[LeftOut]]:
     """The text that is asked for where it is here, or what is to be downloaded for it, or that it is left out."""
     name = requested_text(request)
-    if name.lower() == WIKITEXT2 and not Path(name).exists() and not request.mirror:
+    if name.lower() == WIKITEXT2 and not Path(name).exists():
         missing = _to_fetch(WIKITEXT2_SPLIT)
         if isinstance(missing, TaskError):
             return None, [], [leave_out_text(request, missing)]
         if missing:
             return None, missing, []
-    text, left_out = load_text(request, local_fetch(request))
+    text, left_out = load_text(request, _cached)
     return text, [], left_out

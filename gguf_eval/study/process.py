@@ -15,7 +15,7 @@ from typing import Any
 from gguf_eval.errors import EngineError, GgufEvalError, UsageError
 from gguf_eval.machine import memory_limit_bytes
 from gguf_eval.sizes import limit_text
-from gguf_eval.study.jobs import Job, to_document
+from gguf_eval.study.job import Job, encode_job
 from gguf_eval.study.memory_watch import MemoryWatch
 
 _LOG_TAIL_BYTES = 1 << 18
@@ -72,7 +72,7 @@ def _converse(
     """Send the job and pass its events on; return whether the worker said that it is done. Raises what it reports."""
     assert worker.stdin is not None and worker.stdout is not None
     with contextlib.suppress(BrokenPipeError):  # it died at once: its exit status says more
-        worker.stdin.write(json.dumps(to_document(job)).encode() + b"\n")
+        worker.stdin.write(encode_job(job) + b"\n")
         worker.stdin.flush()
     finished = False
     failure: GgufEvalError | None = None

@@ -1,23 +1,58 @@
-"""Runs models over a text in worker processes, the reference first."""
+"""Runs points over a text: the reference of each model first, then the others beside what it left.
+
+The reference is the point of highest rank that this run makes of the model. `perplexity` does the same without a study.
+"""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gguf_eval.errors import EngineError, UsageError
 from gguf_eval.files.engine_reasons import without_numbers
+from gguf_eval.files.model_file import ModelFile
 from gguf_eval.runtime.settings import EngineSettings
+from gguf_eval.store.database import StudyLookup
 from gguf_eval.store.records import TextRecord
-from gguf_eval.study.events import MemoryTaken, Observer, stage
-from gguf_eval.study.jobs import TextJob
+from gguf_eval.study.cost import Rates, text_seconds
+from gguf_eval.study.events import MemoryTaken, Observer, StagePlan, Tally, stage
+from gguf_eval.study.job import Emit
+from gguf_eval.study.plan import PlannedPoint
 from gguf_eval.study.process import run_in_worker
-from gguf_eval.tasks.texts import TextFile
+from gguf_eval.study.stages.reference import Point, by_model
+from gguf_eval.study.stages.state import Asked, FoundPoint, ReadyPoint, RunPoint, RunState, fail, warn
+from gguf_eval.tasks.texts import WIKITEXT2_BYTES, TextFile
+
+
+@dataclass(frozen=True)
+class TextJob:
+    """Run a model over a text. Events: ``build``, ``plan``, ``rows``, ``peak``."""
+
+    model: str
+    text: str
+    """Path of the text file."""
+    n_ctx: int
+    chunks: int | None
+    stride: int | None
+    batch_size: int
+    threads: int | None
+    engine: EngineSettings
+    model_sha256: str
+    write_reference: str = ""
+    """Folder to store the model's distributions in, as what candidates are compared with."""
+    reference_folder: str = ""
+    """Folder with the stored distributions of ``reference_sha256``: the divergence from it is computed too."""
+    reference_sha256: str = ""
+    reference_settings: dict[str, Any] = field(default_factory=dict)
+    """What changes the reference's answers, as in a point's settings."""
+    reference_model: str = ""
+    """Path of a reference that is run beside the model, window by window: exact, and twice the work."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +98,69 @@ def text_conditions(request: TextRequest, reference: TextModel | None) -> dict[s
             "exact": request.exact,
         }
     return conditions
+
+
+def plan(asked: Asked, point: FoundPoint, members: Sequence[RunPoint], lookup: StudyLookup) -> list[StagePlan]:
+    """One stage, of the tokens that are scored; ``members`` are the points of its model."""
+    request, text, rates = asked.request, asked.text, point.rates
+    if text is None:
+        windows = _windows(WIKITEXT2_BYTES, request.text_ctx, request.chunks, rates)
+        return [_stage(asked.unread_text, windows, request.text_ctx, False, rates)] if asked.unread_text else []
+    first = _first(members)
+    base = text_model(first.planned, first.file) if first is not point and first.file else None
+    done = point.id is not None and lookup.has_text(point.id, text_conditions(text, base))
+    windows = _windows(text.text.path.stat().st_size, text.n_ctx, text.chunks, rates)
+    return [_stage(text.text.name, windows, text.n_ctx, done, rates)]
+
+
+def _windows(size_bytes: int, n_ctx: int, most: int | None, rates: Rates) -> int:
+    windows = max(1, int(size_bytes / rates.characters_per_token) // n_ctx)
+    return min(windows, most or windows)
+
+
+def _stage(name: str, windows: int, n_ctx: int, done: bool, rates: Rates) -> StagePlan:
+    scored = windows * n_ctx // 2  # a window's second half, as llama-perplexity counts
+    return StagePlan("text", name, scored, scored if done else 0, Tally(), text_seconds(windows * n_ctx, rates))
+
+
+def _first(members: Sequence[Point]) -> Point:
+    """The point of a model that the others are compared with."""
+    return max(members, key=lambda point: point.rank)
+
+
+def text_model(point: PlannedPoint, file: ModelFile) -> TextModel:
+    """The point as it is run over a text."""
+    return TextModel(point.label, file.path, file.sha256, point.engine)
+
+
+def run(state: RunState, points: Sequence[ReadyPoint], request: TextRequest) -> bool:
+    """Run what is missing of every model; return whether nothing is. A point that fails leaves the others to go on."""
+    complete = True
+    for members in by_model(points).values():
+        reference = _first(members)
+        others = [point for point in members if point is not reference]
+        base = text_model(reference.planned, reference.file)
+        missing = [p for p in others if not state.study.has_text(p.id, text_conditions(request, base))]
+        if missing or not state.study.has_text(reference.id, text_conditions(request, None)):
+            stored = _run(state, reference, request, None, store=bool(others))
+            complete &= stored
+            for point in missing if stored else ():
+                complete &= _run(state, point, request, base, store=False)
+    return complete
+
+
+def _run(state: RunState, point: ReadyPoint, request: TextRequest, base: TextModel | None, *, store: bool) -> bool:
+    planned = point.planned
+    try:
+        record = run_observed(
+            text_model(planned, point.file), request, base, store=store, observer=state.observer, log=point.log,
+            name=planned.name, on_warning=lambda text: warn(state, planned, text),
+        )  # fmt: skip
+    except (EngineError, UsageError) as error:
+        fail(state, point, error)
+        return False
+    state.study.save_text(point.id, record)
+    return True
 
 
 def run_text(
@@ -188,3 +286,10 @@ def run_observed(
 
 def _unpacked(columns: dict[str, list[str]]) -> dict[str, npt.NDArray[Any]]:
     return {name: np.frombuffer(base64.b64decode(data), np.dtype(kind)) for name, (kind, data) in columns.items()}
+
+
+def work(job: TextJob, emit: Emit) -> None:
+    """The worker's side."""
+    from gguf_eval.study.stages.text_work import run_over
+
+    run_over(job, emit)
