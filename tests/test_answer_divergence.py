@@ -32,7 +32,6 @@ from gguf_eval.study.plan import RunRequest
 from gguf_eval.study.planning import make_plan
 from gguf_eval.study.process import run_in_worker
 from gguf_eval.study.run import run_study
-from gguf_eval.study.stages import state
 
 ROWS = [
     {"question": f"after {i} the cat", "options": ["sat in the house", "ran", "and the rain"], "right": i % 3}
@@ -211,9 +210,7 @@ def test_divergences_of_another_reference_are_not_shown(request_: RunRequest) ->
     assert summary["Q8_0"] is None
 
 
-def test_where_the_reference_fails_without_answers_the_next_one_takes_its_place(
-    request_: RunRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_the_reference_fails_without_answers_the_next_one_takes_its_place(request_: RunRequest) -> None:
     """As in the report: a file that this machine can't run is no reference."""
 
     def failing(job: Job, *rest: Any) -> None:
@@ -221,9 +218,8 @@ def test_where_the_reference_fails_without_answers_the_next_one_takes_its_place(
             raise EngineError("too large")
         run_in_worker(job, *rest)
 
-    monkeypatch.setattr(state, "run_in_worker", failing)
     observer = Listening()
-    assert not run_study(make_plan(replace(request_, levels=("F32", "Q4_0", "Q8_0"))), observer)
+    assert not run_study(make_plan(replace(request_, levels=("F32", "Q4_0", "Q8_0"))), observer, failing)
     assert observer.failures == ["too large"]
     assert observer.asked[1:] == [("tiny Q8_0: few", 6), ("tiny Q4_0: few", 6)]
     assert not observer.notes

@@ -16,12 +16,11 @@ from gguf_eval.analysis.summary import summarise
 from gguf_eval.report.words import text_notes
 from gguf_eval.store.read import read_study
 from gguf_eval.store.text_content import pack_text, unpack_text
-from gguf_eval.study import loading
+from gguf_eval.study import data
 from gguf_eval.study.events import Planned
 from gguf_eval.study.plan import RunRequest
 from gguf_eval.study.planning import make_plan
 from gguf_eval.study.run import run_study
-from gguf_eval.tasks.datasets import mirror
 
 
 @pytest.fixture
@@ -100,15 +99,17 @@ def test_a_suite_brings_its_text(request_: RunRequest, monkeypatch: pytest.Monke
         found.append(name)
         return Path(name)
 
-    monkeypatch.setattr(loading, "find_text", find)
+    monkeypatch.setattr(data, "find_text", find)
     asked = [
         ("wikitext2", replace(request_, text="", tasks=("everyday", "unified"))),
         ("my.txt", replace(request_, text="my.txt", tasks=("unified",))),
     ]
-    assert [loading.load_text(request, mirror(Path()))[0] is not None for _, request in asked] == [True, True]
+    for _, request in asked:
+        assert data.read_data([], replace(request, mirror=Path()), fetch=False).text is not None
     assert found == [text for text, _ in asked]
     for tasks, text in ((("everyday",), ""), (("unified",), "none")):
-        assert loading.load_text(replace(request_, text=text, tasks=tasks), mirror(Path())) == (None, [])
+        request = replace(request_, text=text, tasks=tasks, mirror=Path())
+        assert data.read_data([], request, fetch=False) == data.Data()
 
 
 def test_perplexity_refuses_cache_types_that_it_would_leave_out() -> None:

@@ -27,7 +27,7 @@ from gguf_eval.store.together import merge_studies
 from gguf_eval.study import run
 from gguf_eval.study.plan import RunRequest
 from gguf_eval.study.planning import make_plan
-from gguf_eval.study.stages import state
+from gguf_eval.study.process import run_in_worker
 
 DATED = (
     "{{ bos_token }}Today: {{ strftime_now('%d %b %Y') }}\n{% for m in messages %}{{ m.role }}: {{ m.content }}\n"
@@ -88,20 +88,18 @@ def test_a_template_is_told_the_day() -> None:
         assert render_template(DATED, [], {}, add_generation_prompt=False, day=day).startswith(f"Today: {spelt}\n")
 
 
-def test_every_run_of_a_study_tells_the_day_of_its_first(request_: RunRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_run_of_a_study_tells_the_day_of_its_first(request_: RunRequest) -> None:
     told: list[str] = []
-    really = state.run_in_worker
 
     def listen(job: Any, *others: Any) -> None:
         told.append(job.chat.day)
-        really(job, *others)
+        run_in_worker(job, *others)
 
-    monkeypatch.setattr(state, "run_in_worker", listen)
-    assert run.run_study(make_plan(request_), Listening())
+    assert run.run_study(make_plan(request_), Listening(), listen)
     today = read_study(request_.study).created_at[:10]
     set_first_day(request_.study, "2027-01-02T23:59:00+00:00")  # a study of before, that says no day
     again = replace(request_, cache_types=(("Q8_0", "Q8_0"),))
-    assert run.run_study(make_plan(again), Listening())
+    assert run.run_study(make_plan(again), Listening(), listen)
     assert told == [today, "2027-01-02"]
     record = read_study(request_.study)
     assert record.environment["templates"] == {"date": "2027-01-02"}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from gguf_eval.errors import UsageError
 from gguf_eval.study.cost import Basis, Rates
+from gguf_eval.study.data import LeftOut
 from gguf_eval.study.events import PointPlan, StageKind
-from gguf_eval.study.loading import LeftOut
 
 HEAVY_SECONDS, HEAVY_BYTES = 600.0, 5e9
 """A run that takes more time or disk than this is worth asking about, and so is any download."""

@@ -11,9 +11,9 @@ from gguf_eval.files.hub import RemoteFile
 from gguf_eval.files.hub_cache import cache_folder
 from gguf_eval.files.source import Unfetched
 from gguf_eval.study.cost import CHARACTERS_PER_TOKEN
+from gguf_eval.study.data import Data
 from gguf_eval.study.events import PointPlan, StageKind
 from gguf_eval.study.forecast import DiskNeed, Download, Forecast, NewFile, TaskCount
-from gguf_eval.study.local_data import Data
 from gguf_eval.study.outline import rough_size
 from gguf_eval.study.plan import PlannedPoint, RunRequest
 from gguf_eval.study.stages.state import Asked, TaskItems

@@ -19,6 +19,9 @@ _ROOM = "gguf_eval.study."
 Emit = Callable[[dict[str, Any]], None]
 """Sends one event to the parent."""
 
+OnEvent = Callable[[dict[str, Any]], None]
+"""Is given one event by the worker."""
+
 
 class Job(Protocol):
     """Any of them."""

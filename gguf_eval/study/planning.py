@@ -19,10 +19,10 @@ from gguf_eval.machine import processor_name
 from gguf_eval.store.database import open_lookup
 from gguf_eval.study.calibrate import calibrated_rates
 from gguf_eval.study.cost import Rates, study_rates
+from gguf_eval.study.data import Data, read_data
 from gguf_eval.study.forecast import Forecast
 from gguf_eval.study.forecasting import forecast
 from gguf_eval.study.grouping import group_points
-from gguf_eval.study.local_data import Data, read_data
 from gguf_eval.study.outline import found_points, outline
 from gguf_eval.study.plan import PlannedPoint, RunRequest, asked_levels, check_requantize, foreseen_points, plan_points
 from gguf_eval.study.stages.state import Asked, TaskItems

@@ -14,17 +14,18 @@ from gguf_eval.study.doctor import check_offload
 from gguf_eval.study.events import Observer, Planned, PointFailed
 from gguf_eval.study.plan import PlannedPoint
 from gguf_eval.study.planning import Plan, make_plan
+from gguf_eval.study.process import Executor, run_in_worker
 from gguf_eval.study.stages import generate, make, score, speed, text
 from gguf_eval.study.stages.reference import Reference, by_model, find_reference, references_first
 from gguf_eval.study.stages.state import ReadyPoint, RunState, fail, point_settings, save_template_date
 
 
-def run_study(plan: Plan, observer: Observer) -> bool:
+def run_study(plan: Plan, observer: Observer, execute: Executor = run_in_worker) -> bool:
     """Run everything of the plan that is missing; return whether every point is complete.
 
-    Data that are not on this machine are downloaded first. A point that fails is stored with its reason and the others
-    go on; what only a suite names and can't be had is left out, and nothing is complete then. Raises for what stops the
-    whole run, as `make_plan` does.
+    ``execute`` runs the jobs. Data that are not on this machine are downloaded first. A point that fails is stored with
+    its reason and the others go on; what only a suite names and can't be had is left out, and nothing is complete then.
+    Raises for what stops the whole run, as `make_plan` does.
     """
     if plan.pending:
         raise UsageError(f"{plan.pending[0].reference}: a model file is needed, this one is not on this machine yet")
@@ -44,7 +45,7 @@ def run_study(plan: Plan, observer: Observer) -> bool:
         for left_out in found.left_out:
             observer.note(f"{left_out.name} is left out: {left_out.reason}")
         observer.tell(Planned(found.points, rough=not found.rates))
-        state = RunState(asked, study, observer, run, environment)
+        state = RunState(asked, study, observer, run, environment, execute)
         ready, failed = _prepared(state, plan.points)
         done = run_points(state, ready)
         read = asked.text is None or text.run(state, done, asked.text)

@@ -170,6 +170,6 @@ def store_as_they_come(
         begin_task(missing[0])
     else:
         begin_again()
-    run_job(state, point.planned, job, point.log, on_event)
+    run_job(state, point.planned, point.log, job, on_event)
     if current is not None:
         tell(StageEnded(name, *current))

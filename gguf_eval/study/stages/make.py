@@ -36,7 +36,7 @@ def run(state: RunState, point: PlannedPoint, log: Path) -> ModelFile:
     if not point.is_there:
         job = MakeJob(str(point.source.path), str(point.path), point.level, request.allow_requantize, request.threads)
         with stage(state.observer, point.name, "make", units=1):
-            run_job(state, point, job, log, lambda event: None)
+            run_job(state, point, log, job, lambda event: None)
     return describe(point.path, cache=request.cache)
 
 

@@ -125,7 +125,7 @@ def run(state: RunState, point: ReadyPoint) -> None:
             elif event["event"] == "build":
                 save_build(state, event, point.id)
 
-        run_job(state, point.planned, job, point.log, on_event)
+        run_job(state, point.planned, point.log, job, on_event)
 
 
 def work(job: SpeedJob, emit: Emit) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,9 @@ from gguf_eval.store.records import reference_rank
 from gguf_eval.store.write import StudyWriter
 from gguf_eval.study.cost import Rates, prompt_characters
 from gguf_eval.study.events import MemoryTaken, Observer, PointFailed
-from gguf_eval.study.job import Job
+from gguf_eval.study.job import Job, OnEvent
 from gguf_eval.study.plan import PlannedPoint, RunRequest
-from gguf_eval.study.process import run_in_worker
+from gguf_eval.study.process import Executor
 from gguf_eval.tasks.prompts import Item
 from gguf_eval.tasks.spec import Task
 
@@ -111,6 +111,7 @@ class RunState:
     run: int
     environment: dict[str, Any]
     """Of this run; completed when the first worker names its llama.cpp build."""
+    execute: Executor
 
     @property
     def request(self) -> RunRequest:
@@ -129,20 +130,18 @@ def fail(state: RunState, point: ReadyPoint, error: Exception) -> None:
     state.observer.tell(PointFailed(point.planned.name, str(error)))
 
 
-def run_job(
-    state: RunState, point: PlannedPoint, job: Job, log: Path, on_event: Callable[[dict[str, Any]], None]
-) -> None:
-    """Run a job of a point in a worker, telling the observer what memory it takes and what llama.cpp warns of."""
-    run_in_worker(
+def run_job(state: RunState, point: PlannedPoint, log: Path, job: Job, on_event: OnEvent) -> None:
+    """Run a job of a point, telling the observer what memory its worker takes and what llama.cpp warns of."""
+    state.execute(
         job,
         log,
         on_event,
         lambda used: state.observer.tell(MemoryTaken(point.name, used)),
-        lambda text: warn(state, point, text),
+        lambda text: _warn(state, point, text),
     )
 
 
-def warn(state: RunState, point: PlannedPoint, text: str) -> None:
+def _warn(state: RunState, point: PlannedPoint, text: str) -> None:
     """Tell of llama.cpp's warning about a point, once in a run, and keep it in the run's environment."""
     told = state.environment.setdefault("warnings", {}).setdefault(point.name, [])
     if all(without_numbers(text) != without_numbers(other) for other in told):

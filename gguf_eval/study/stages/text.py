@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_eval.errors import EngineError, UsageError
-from gguf_eval.files.engine_reasons import without_numbers
 from gguf_eval.files.model_file import ModelFile
 from gguf_eval.runtime.settings import EngineSettings
 from gguf_eval.store.database import StudyLookup
 from gguf_eval.store.records import TextRecord
 from gguf_eval.study.cost import Rates, text_seconds
-from gguf_eval.study.events import MemoryTaken, Observer, StagePlan, Tally, stage
-from gguf_eval.study.job import Emit
+from gguf_eval.study.events import Observer, StagePlan, Tally, stage
+from gguf_eval.study.job import Emit, Job, OnEvent
 from gguf_eval.study.plan import PlannedPoint
-from gguf_eval.study.process import run_in_worker
 from gguf_eval.study.stages.reference import Point, by_model
-from gguf_eval.study.stages.state import Asked, FoundPoint, ReadyPoint, RunPoint, RunState, fail, warn
+from gguf_eval.study.stages.state import Asked, FoundPoint, ReadyPoint, RunPoint, RunState, fail, run_job
 from gguf_eval.tasks.texts import WIKITEXT2_BYTES, TextFile
+
+Execute = Callable[[Job, OnEvent], None]
+"""Runs a job, and passes its events on."""
 
 
 @dataclass(frozen=True)
@@ -150,11 +152,11 @@ def run(state: RunState, points: Sequence[ReadyPoint], request: TextRequest) -> 
 
 
 def _run(state: RunState, point: ReadyPoint, request: TextRequest, base: TextModel | None, *, store: bool) -> bool:
-    planned = point.planned
+    model, name = text_model(point.planned, point.file), point.planned.name
     try:
-        record = run_observed(
-            text_model(planned, point.file), request, base, store=store, observer=state.observer, log=point.log,
-            name=planned.name, on_warning=lambda text: warn(state, planned, text),
+        record = run_text(
+            model, request, partial(run_job, state, point.planned, point.log), state.observer, name,
+            reference=base, store=store,
         )  # fmt: skip
     except (EngineError, UsageError) as error:
         fail(state, point, error)
@@ -166,19 +168,17 @@ def _run(state: RunState, point: ReadyPoint, request: TextRequest, base: TextMod
 def run_text(
     model: TextModel,
     request: TextRequest,
-    log: Path,
+    execute: Execute,
+    observer: Observer,
+    name: str,
     *,
     reference: TextModel | None = None,
     store: bool = False,
-    on_rows: Callable[[int, int], None] = lambda done, total: None,
-    on_memory: Callable[[int], None] | None = None,
-    on_warning: Callable[[str], None] = lambda text: None,
 ) -> TextRecord:
     """Run one model; with ``reference`` also compare it, with ``store`` keep it as a reference for others.
 
-    ``on_rows`` is told tokens scored and tokens in all, ``on_memory`` the bytes that the worker takes, ``on_warning``
-    what llama.cpp warns of. A stored reference must be there before a model is compared with it, unless the request is
-    exact. Raises `EngineError` where the worker fails.
+    The observer knows the model by ``name``. A stored reference must be there before a model is compared with it,
+    unless the request is exact. Raises `EngineError` where the worker fails.
     """
     job = TextJob(
         model=str(model.path),
@@ -199,20 +199,18 @@ def run_text(
     plan: dict[str, Any] = {}
     parts: list[dict[str, npt.NDArray[Any]]] = []
     noise: dict[str, npt.NDArray[Any]] = {}
-    done = 0
+    with stage(observer, name, "text", request.text.name) as advance:
 
-    def on_event(event: dict[str, Any]) -> None:
-        nonlocal done
-        if event["event"] == "rows":
-            parts.append(_unpacked(event["columns"]))
-            done += len(parts[-1]["nll"])
-            on_rows(done, plan["windows"] * plan["scored"])
-        elif event["event"] == "noise":
-            noise.update(_unpacked(event["columns"]))
-        elif event["event"] in ("plan", "peak"):
-            plan.update(event)
+        def on_event(event: dict[str, Any]) -> None:
+            if event["event"] == "rows":
+                parts.append(_unpacked(event["columns"]))
+                advance(len(parts[-1]["nll"]))
+            elif event["event"] == "noise":
+                noise.update(_unpacked(event["columns"]))
+            elif event["event"] in ("plan", "peak"):
+                plan.update(event)
 
-    run_in_worker(job, log, on_event, on_memory, on_warning)
+        execute(job, on_event)
     return TextRecord(
         conditions=text_conditions(request, reference),
         windows=plan["windows"],
@@ -222,66 +220,6 @@ def run_text(
         noise=noise,
         peak_bytes=plan["peak_bytes"],
     )
-
-
-def run_texts(
-    models: Sequence[TextModel], request: TextRequest, reference: TextModel | None, observer: Observer, log: Path
-) -> list[tuple[str, TextRecord]]:
-    """Run the reference, then every other model against it; the result is by name, in that order."""
-    records = []
-    if reference is not None:
-        records.append((reference.name, run_observed(reference, request, None, store=True, observer=observer, log=log)))
-    for model in models:
-        if reference is None or (model.sha256, model.engine) != (reference.sha256, reference.engine):
-            found = run_observed(model, request, reference, store=False, observer=observer, log=log)
-            records.append((model.name, found))
-    return records
-
-
-def run_observed(
-    model: TextModel,
-    request: TextRequest,
-    reference: TextModel | None,
-    *,
-    store: bool,
-    observer: Observer,
-    log: Path,
-    name: str = "",
-    on_warning: Callable[[str], None] | None = None,
-) -> TextRecord:
-    """`run_text`, telling the observer, to whom the model is ``name`` where that is given.
-
-    llama.cpp's warnings are noted unless ``on_warning`` takes them.
-    """
-    point = name or model.name
-    told: set[str] = set()
-
-    def note(text: str) -> None:
-        if without_numbers(text) not in told:
-            told.add(without_numbers(text))
-            observer.note(f"{point}: llama.cpp warns: {text}")
-
-    with stage(observer, point, "text", request.text.name) as advance:
-        seen = 0
-
-        def on_rows(done: int, total: int) -> None:
-            nonlocal seen
-            advance(done - seen)
-            seen = done
-
-        def on_memory(used: int) -> None:
-            observer.tell(MemoryTaken(point, used))
-
-        return run_text(
-            model,
-            request,
-            log,
-            reference=reference,
-            store=store,
-            on_rows=on_rows,
-            on_memory=on_memory,
-            on_warning=on_warning or note,
-        )
 
 
 def _unpacked(columns: dict[str, list[str]]) -> dict[str, npt.NDArray[Any]]:
