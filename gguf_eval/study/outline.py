@@ -12,42 +12,24 @@ from gguf_eval.store.database import StudyLookup
 from gguf_eval.study.cost import Rates, rates_of
 from gguf_eval.study.events import PointPlan, StagePlan
 from gguf_eval.study.plan import PlannedPoint, RunRequest
-from gguf_eval.study.stages import generate, make, score, speed, text
-from gguf_eval.study.stages.reference import Reference, by_model, find_reference, references_first
+from gguf_eval.study.stages import make, text
+from gguf_eval.study.stages.order import STAGES
+from gguf_eval.study.stages.reference import points_by_model
 from gguf_eval.study.stages.state import Asked, FoundPoint, point_settings
 
 
 def outline(asked: Asked, points: Sequence[FoundPoint], lookup: StudyLookup) -> tuple[PointPlan, ...]:
-    """Every point with its stages, in the order they are scored; nothing is made, and only what is there is read."""
+    """Every point with its stages, in the order they are done; nothing is made, and only what is there is read."""
     makers = {point.planned.path: point for point in reversed(points)}  # the first point of a file makes it
-    references = {model: find_reference(lookup, model, members) for model, members in by_model(points).items()}
     plans = []
-    for point in references_first(points, references):
-        members = [other for other in points if other.planned.model == point.planned.model]
-        makes = makers[point.planned.path] is point and point.planned.made and point.file is None
-        stages = _stages(asked, point, members, references[point.planned.model], lookup, makes=makes)
-        plans.append(PointPlan(point.planned.name, point.planned.model, point.planned.label, tuple(stages)))
+    for model in points_by_model(lookup, points).values():
+        for point in model.reference_first:
+            makes = makers[point.planned.path] is point and point.planned.made and point.file is None
+            stages = make.plan(point, asked.request.threads) if makes else []
+            for plan in (*(stage.plan for stage in STAGES), text.plan):
+                stages += _with_start(plan(asked, point, model, lookup), point.rates)
+            plans.append(PointPlan(point.planned.name, point.planned.model, point.planned.label, tuple(stages)))
     return tuple(plans)
-
-
-def _stages(
-    asked: Asked,
-    point: FoundPoint,
-    members: Sequence[FoundPoint],
-    reference: Reference,
-    lookup: StudyLookup,
-    *,
-    makes: bool,
-) -> list[StagePlan]:
-    stages = make.plan(point, asked.request.threads) if makes else []
-    for of_a_worker in (
-        score.plan(asked, point, members, reference, lookup),
-        generate.plan(asked, point, lookup),
-        speed.plan(asked, point, lookup),
-        text.plan(asked, point, members, lookup),
-    ):
-        stages += _with_start(of_a_worker, point.rates)
-    return stages
 
 
 def _with_start(stages: list[StagePlan], rates: Rates) -> list[StagePlan]:

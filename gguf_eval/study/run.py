@@ -15,8 +15,9 @@ from gguf_eval.study.events import Observer, Planned, PointFailed
 from gguf_eval.study.plan import PlannedPoint
 from gguf_eval.study.planning import Plan, make_plan
 from gguf_eval.study.process import Executor, run_in_worker
-from gguf_eval.study.stages import generate, make, score, speed, text
-from gguf_eval.study.stages.reference import Reference, by_model, find_reference, references_first
+from gguf_eval.study.stages import make, text
+from gguf_eval.study.stages.order import STAGES
+from gguf_eval.study.stages.reference import ModelPoints, points_by_model
 from gguf_eval.study.stages.state import ReadyPoint, RunState, fail, point_settings, save_template_date
 
 
@@ -97,24 +98,21 @@ def run_points(state: RunState, points: Sequence[ReadyPoint]) -> list[ReadyPoint
     """
     done, able, waiting = [], list(points), list(points)
     while waiting:
-        references = {m: find_reference(state.study, m, members) for m, members in by_model(able).items()}
-        point = references_first(waiting, references)[0]
+        model = points_by_model(state.study, able)[waiting[0].planned.model]
+        point = next(point for point in model.reference_first if point in waiting)
         waiting.remove(point)
-        members = [other for other in able if other.planned.model == point.planned.model]
-        if run_point(state, point, members, references[point.planned.model]):
+        if run_point(state, point, model):
             done.append(point)
         else:
             able.remove(point)
     return done
 
 
-def run_point(state: RunState, point: ReadyPoint, members: Sequence[ReadyPoint], reference: Reference) -> bool:
-    """Score and time one point; return whether that went well. ``members`` are the points of its model."""
+def run_point(state: RunState, point: ReadyPoint, model: ModelPoints[ReadyPoint]) -> bool:
+    """Score and time one point; return whether that went well."""
     try:
-        score.run(state, point, members, reference)
-        generate.run(state, point)
-        if state.request.speed:
-            speed.run(state, point)
+        for stage in STAGES:
+            stage.run(state, point, model)
     except (EngineError, UsageError) as error:
         fail(state, point, error)
         return False

@@ -14,6 +14,7 @@ from gguf_eval.store.records import Outcome
 from gguf_eval.study.events import StagePlan
 from gguf_eval.study.job import Emit
 from gguf_eval.study.stages.ask import AskJob, TaskWork, ask_fields, plan_asked, store_as_they_come, unanswered
+from gguf_eval.study.stages.reference import ModelPoints
 from gguf_eval.study.stages.state import Asked, FoundPoint, ReadyPoint, RunState, TaskItems
 from gguf_eval.tasks.answers import judge_answer
 from gguf_eval.tasks.judges.judgement import cut
@@ -37,12 +38,12 @@ class GenerateJob(AskJob):
     """One for each task."""
 
 
-def plan(asked: Asked, point: FoundPoint, lookup: StudyLookup) -> list[StagePlan]:
+def plan(asked: Asked, point: FoundPoint, model: ModelPoints[FoundPoint], lookup: StudyLookup) -> list[StagePlan]:
     """A stage for each task."""
     return plan_asked("generate", KINDS, asked, point, lookup)
 
 
-def run(state: RunState, point: ReadyPoint) -> None:
+def run(state: RunState, point: ReadyPoint, model: ModelPoints[ReadyPoint]) -> None:
     """Have the missing answers of every generation task written; each is stored when it is finished."""
     missing = unanswered(state, point.id, KINDS)
     if missing:

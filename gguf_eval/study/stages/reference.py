@@ -5,9 +5,9 @@ One that has no answers yet counts as long as this run may get some.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from gguf_eval.store.database import StudyLookup
 from gguf_eval.store.records import reference_rank, way_of
@@ -43,6 +43,32 @@ def by_model(points: Sequence[Point]) -> dict[str, list[Point]]:
     return found
 
 
+@dataclass(frozen=True)
+class ModelPoints(Generic[Point]):
+    """The points of one model in this run, and the one that the others are compared with."""
+
+    members: Sequence[Point]
+    reference: Reference
+
+    @property
+    def others(self) -> list[Point]:
+        """All members but the reference, which need not be one."""
+        return [member for member in self.members if not self.reference.is_point(member)]
+
+    @property
+    def reference_first(self) -> list[Point]:
+        """The others are compared with what the reference leaves."""
+        return sorted(self.members, key=lambda point: not self.reference.is_point(point))
+
+
+def points_by_model(lookup: StudyLookup, points: Sequence[Point]) -> dict[str, ModelPoints[Point]]:
+    """The points of each model with their reference, by the model's name."""
+    return {
+        model: ModelPoints(members, find_reference(lookup, model, members))
+        for model, members in by_model(points).items()
+    }
+
+
 def find_reference(lookup: StudyLookup, model: str, points: Sequence[RunPoint]) -> Reference:
     """The reference of a model: of its points of this run, and those the study has answers of."""
     ranked: dict[int, tuple[tuple[float, bool], Reference]] = {}
@@ -54,12 +80,3 @@ def find_reference(lookup: StudyLookup, model: str, points: Sequence[RunPoint]) 
         reference = Reference(point.planned.name, point.planned.label, point.id, sha256, point.settings)
         ranked[-place - 1 if point.id is None else point.id] = (point.rank, reference)
     return max(ranked.values(), key=lambda entry: entry[0])[1]
-
-
-def references_first(points: Sequence[Point], references: Mapping[str, Reference]) -> list[Point]:
-    """The points of one model together, its reference first: the others are compared with what it leaves."""
-    return [
-        point
-        for model, members in by_model(points).items()
-        for point in sorted(members, key=lambda point: not references[model].is_point(point))
-    ]

@@ -29,7 +29,7 @@ from gguf_eval.study.stages.ask import (
     task_work,
     unanswered,
 )
-from gguf_eval.study.stages.reference import Reference
+from gguf_eval.study.stages.reference import ModelPoints, Reference
 from gguf_eval.study.stages.state import Asked, FoundPoint, ReadyPoint, RunPoint, RunState, TaskItems
 from gguf_eval.tasks.metrics import ChoiceScores, is_finite, picks, values
 
@@ -65,12 +65,10 @@ class ScoreJob(AskJob):
     """Items that are scored already, of which only the right answer is asked, for ``answers``."""
 
 
-def plan(
-    asked: Asked, point: FoundPoint, members: Sequence[RunPoint], reference: Reference, lookup: StudyLookup
-) -> list[StagePlan]:
-    """A stage for each task, and one for the right answers that are asked again; ``members`` are of one model."""
+def plan(asked: Asked, point: FoundPoint, model: ModelPoints[FoundPoint], lookup: StudyLookup) -> list[StagePlan]:
+    """A stage for each task, and one for the right answers that are asked again."""
     stages = plan_asked("score", KINDS, asked, point, lookup)
-    others = [other.id for other in members if not reference.is_point(other)]
+    reference, others = model.reference, [other.id for other in model.others]
     if point.id is None or not others:
         return stages
     units, seconds = 0, 0.0
@@ -85,12 +83,12 @@ def plan(
     return [*stages, StagePlan("again", RIGHT_ANSWERS, units, 0, Tally(), seconds)] if units else stages
 
 
-def run(state: RunState, point: ReadyPoint, members: Sequence[ReadyPoint], reference: Reference) -> None:
+def run(state: RunState, point: ReadyPoint, model: ModelPoints[ReadyPoint]) -> None:
     """Score what is missing of every task of choices or continuations; outcomes are stored as they come."""
     from gguf_eval.runtime.answers import NOT_KEPT, AnswerDivergence
 
     missing = unanswered(state, point.id, KINDS)
-    others = [other.id for other in members if not reference.is_point(other)]
+    reference, others = model.reference, [other.id for other in model.others]
     keep = reference.is_point(point)
     folder = str(_folder(state.asked))
     answers = AnswersWork(folder, reference.sha256, reference.settings, keep) if others else None

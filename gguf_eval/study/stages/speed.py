@@ -16,6 +16,7 @@ from gguf_eval.study.cost import Rates
 from gguf_eval.study.events import StagePlan, Tally, stage
 from gguf_eval.study.job import Emit
 from gguf_eval.study.plan import PlannedPoint, RunRequest
+from gguf_eval.study.stages.reference import ModelPoints
 from gguf_eval.study.stages.state import Asked, FoundPoint, ReadyPoint, RunState, run_job, save_build
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def sample_count(job: SpeedJob) -> int:
     return tests * job.repetitions + kinds
 
 
-def plan(asked: Asked, point: FoundPoint, lookup: StudyLookup) -> list[StagePlan]:
+def plan(asked: Asked, point: FoundPoint, model: ModelPoints[FoundPoint], lookup: StudyLookup) -> list[StagePlan]:
     """One stage, of timed repetitions."""
     request = asked.request
     if not request.speed:
@@ -104,8 +105,10 @@ def speed_seconds(job: SpeedJob, rates: Rates) -> float:
     return deep + prompts + written
 
 
-def run(state: RunState, point: ReadyPoint) -> None:
+def run(state: RunState, point: ReadyPoint, model: ModelPoints[ReadyPoint]) -> None:
     """Time the point and record its memory unless the study holds that."""
+    if not state.request.speed:
+        return
     job = speed_job(state.request, point.planned, point.file)
     conditions = speed_conditions(job)
     if not state.request.measure_again and state.study.has_measurement(point.id, conditions):

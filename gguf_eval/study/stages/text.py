@@ -24,8 +24,8 @@ from gguf_eval.study.cost import Rates, text_seconds
 from gguf_eval.study.events import Observer, StagePlan, Tally, stage
 from gguf_eval.study.job import Emit, Job, OnEvent
 from gguf_eval.study.plan import PlannedPoint
-from gguf_eval.study.stages.reference import Point, by_model
-from gguf_eval.study.stages.state import Asked, FoundPoint, ReadyPoint, RunPoint, RunState, fail, run_job
+from gguf_eval.study.stages.reference import ModelPoints, Point, by_model
+from gguf_eval.study.stages.state import Asked, FoundPoint, ReadyPoint, RunState, fail, run_job
 from gguf_eval.tasks.texts import WIKITEXT2_BYTES, TextFile
 
 Execute = Callable[[Job, OnEvent], None]
@@ -102,13 +102,13 @@ def text_conditions(request: TextRequest, reference: TextModel | None) -> dict[s
     return conditions
 
 
-def plan(asked: Asked, point: FoundPoint, members: Sequence[RunPoint], lookup: StudyLookup) -> list[StagePlan]:
-    """One stage, of the tokens that are scored; ``members`` are the points of its model."""
+def plan(asked: Asked, point: FoundPoint, model: ModelPoints[FoundPoint], lookup: StudyLookup) -> list[StagePlan]:
+    """One stage, of the tokens that are scored."""
     request, text, rates = asked.request, asked.text, point.rates
     if text is None:
         windows = _windows(WIKITEXT2_BYTES, request.text_ctx, request.chunks, rates)
         return [_stage(asked.unread_text, windows, request.text_ctx, False, rates)] if asked.unread_text else []
-    first = _first(members)
+    first = _first(model.members)
     base = text_model(first.planned, first.file) if first is not point and first.file else None
     done = point.id is not None and lookup.has_text(point.id, text_conditions(text, base))
     windows = _windows(text.text.path.stat().st_size, text.n_ctx, text.chunks, rates)
