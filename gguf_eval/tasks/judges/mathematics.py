@@ -8,11 +8,11 @@ Lewkowycz et al. 2022, appendix D (arXiv 2206.14858). Both compare strings: no a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from gguf_eval.errors import TaskError
-from gguf_eval.tasks.judges.judgement import Judgement, judged
+from gguf_eval.tasks.judges.judgement import Cut, Judge, Judgement, judged
 from gguf_eval.tasks.judges.numbers import numbers_in
 
 _UNITS_TEXT = """
@@ -166,17 +166,22 @@ def _same_number(first: str, second: str) -> bool:
     return abs(values[0] - values[1]) <= 1e-9 * max(1.0, abs(values[1]))
 
 
-def math_answer(answer: str, references: Sequence[str], options: Mapping[str, Any]) -> Judgement:
+@dataclass(frozen=True, kw_only=True)
+class Extraction(Cut):
+    """What is taken for the answer."""
+
+    extract: Literal["final", "dollars"] = "final"
+    """`final_answer`, or `between_dollars`, with which ``hendrycks_match`` is lm-evaluation-harness's exact_match of
+    hendrycks_math."""
+
+
+def math_answer(answer: str, references: Sequence[str], options: Extraction) -> Judgement:
     """``math_equal`` (the value) and ``hendrycks_match``, for references that are solutions or bare answers.
 
     ``hendrycks_match``: what is extracted equals the reference in Hendrycks' form. ``math_equal``: in Hendrycks' form,
-    in Minerva's form, or as a number. ``extract``: "final" (`final_answer`, unless given) or "dollars"
-    (`between_dollars`, with which ``hendrycks_match`` is lm-evaluation-harness's exact_match of hendrycks_math).
+    in Minerva's form, or as a number.
     """
-    rule = options.get("extract", "final")
-    if rule not in ("final", "dollars"):
-        raise TaskError(f'option \'extract\' must be "final" or "dollars"; found {rule!r}')
-    found = final_answer(answer) if rule == "final" else between_dollars(answer)
+    found = final_answer(answer) if options.extract == "final" else between_dollars(answer)
     if found is None:
         return judged("math_equal", None, math_equal=0.0, hendrycks_match=0.0)
     wanted = [reference if (box := last_boxed(reference)) is None else box for reference in references]
@@ -188,3 +193,6 @@ def math_answer(answer: str, references: Sequence[str], options: Mapping[str, An
 def _equal_in_a_form(found: str, wanted: str) -> bool:
     first, second = minerva_form(found), minerva_form(wanted)
     return bool(first) and (first == second or _same_number(first, second))
+
+
+JUDGES = (Judge("math", math_answer, ("math_equal", "hendrycks_match"), Extraction),)
