@@ -40,13 +40,14 @@ def unscored(reason: str) -> Judgement:
 def cut(answer: str, options: Mapping[str, Any]) -> str:
     """The part of an answer that is judged.
 
-    ``after``: a regular expression; what follows its last match (all of the answer where there is none).
+    ``after``: a regular expression; what follows its last match that anything follows, all of the answer where there is
+    none: "compass. The answer is:", cut there, has said compass.
     ``paragraph``, ``line``: "first" or "last", of those that are not blank; where one ends in a colon and more follows,
     it leads up to what follows and is not the first ("Here is a summary:").
     """
     after = options.get("after")
     if after is not None:
-        ends = [match.end() for match in compiled(str(after)).finditer(answer)]
+        ends = [match.end() for match in compiled(str(after)).finditer(answer) if answer[match.end() :].strip()]
         answer = answer[ends[-1] :] if ends else answer
     for name, parts in (("paragraph", lambda text: re.split(r"\n\s*\n", text)), ("line", str.splitlines)):
         which = options.get(name)
