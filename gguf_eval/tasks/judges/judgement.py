@@ -29,8 +29,8 @@ class Cut:
     """Options that every judge takes: which part of an answer is judged (`cut`). A judge's own are added to them."""
 
     after: re.Pattern[str] | None = None
-    """What follows its last match that anything follows; all of the answer where there is none: "compass. The answer is:",
-    cut there, has said compass."""
+    """What follows its last match that anything follows; all of the answer where there is none. "compass. The answer
+    is:" has said compass."""
     paragraph: Place | None = None
     """Of those that are not blank."""
     line: Place | None = None
