@@ -64,12 +64,25 @@ class TaskSummary:
 
 
 @dataclass(frozen=True)
+class Energy:
+    """Mean and sample deviation of the repetitions' joules for each token, all counters together."""
+
+    joules_per_token: float
+    stdev: float | None
+    repetitions: int
+    """Those that every counter has seen."""
+    sources: tuple[str, ...]
+    """Names of the counters (`gguf_eval.runtime.energy`)."""
+
+
+@dataclass(frozen=True)
 class SpeedSummary:
     """Mean and sample deviation of the repetitions' rates."""
 
     tokens_per_second: float
     stdev: float | None
     repetitions: int
+    energy: Energy | None = None
 
 
 @dataclass(frozen=True)
@@ -309,4 +322,10 @@ def _summarise_task(
 def _summarise_speed(record: SpeedRecord) -> SpeedSummary:
     rates = [record.tokens / seconds for seconds in record.seconds]
     mean, deviation = mean_and_deviation(rates)
-    return SpeedSummary(mean, deviation, len(rates))
+    return SpeedSummary(mean, deviation, len(rates), _summarise_energy(record))
+
+
+def _summarise_energy(record: SpeedRecord) -> Energy | None:
+    sources = tuple(dict.fromkeys(source for repetition in record.joules for source in repetition))
+    spent = [sum(seen.values()) / record.tokens for seen in record.joules if sources and len(seen) == len(sources)]
+    return Energy(*mean_and_deviation(spent), len(spent), sources) if spent else None

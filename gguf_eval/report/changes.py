@@ -14,9 +14,8 @@ from gguf_eval.analysis.changes import Changes, PointChange
 from gguf_eval.analysis.item_changes import Counts, ItemsChange
 from gguf_eval.report import change_words, words
 from gguf_eval.report.change_words import percent_change, ratio_interval, title
-from gguf_eval.report.columns import VERDICT_STYLES
 from gguf_eval.report.escape import printable
-from gguf_eval.report.tables import Column, bare_table, packed
+from gguf_eval.report.tables import VERDICT_STYLES, Column, bare_table, packed
 
 SCHEMA = 1
 _STYLES = {**VERDICT_STYLES, "identical": "green"}

@@ -37,11 +37,15 @@ on and the name of the interval. "commands" are those that measured the point. I
 A report of several studies also has "studies": [{"name", "path", "created_at", "command", "environment"}], and each of
 its points "study": NAME; "command" then repeats all of them, and "environment" is the first's.
 
+What else the main table shows of a point, like energy where it was counted, has the names of flat rows, for instance
+"tg128_joules_per_token".
+
 Shares are between 0 and 1, differences between -1 and 1. What was not measured is null.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -49,12 +53,14 @@ from gguf_eval.analysis.comparison import Comparison
 from gguf_eval.analysis.evidence import Evidence
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, StudySummary, TaskSummary
+from gguf_eval.report.columns import Column, all_columns
 
 SCHEMA = 1
 
 
 def to_document(study: StudySummary) -> dict[str, Any]:
     """The study's summary as JSON-ready values."""
+    columns = all_columns(study, study.points)
     several = [
         {"name": s.name, "path": s.path, "created_at": s.created_at, "command": s.command, "environment": s.environment}
         for s in study.sources
@@ -71,18 +77,16 @@ def to_document(study: StudySummary) -> dict[str, Any]:
         "score_tasks": {model: list(names) for model, names in study.score_tasks.items()},
         "joint_tasks": list(study.joint_tasks),
         "floored": {model: list(names) for model, names in study.floored.items()},
-        "points": [_point(point) for point in study.points],
+        "points": [_point(point, columns) for point in study.points],
     }
 
 
-def _point(point: PointSummary) -> dict[str, Any]:
-    return {
+def _point(point: PointSummary, columns: Sequence[Column[Any]]) -> dict[str, Any]:
+    entry: dict[str, Any] = {
         "name": point.name,
         **({"study": point.study} if point.study else {}),
         "model": point.model,
         "level": point.level,
-        "bits_per_weight": point.bits_per_weight if point.parameters else None,
-        "size_bytes": point.size_bytes or None,
         "parameters": point.parameters or None,
         "sha256": point.sha256,
         "status": point.status,
@@ -91,16 +95,7 @@ def _point(point: PointSummary) -> dict[str, Any]:
         "origin": point.origin,
         "is_reference": point.is_reference,
         "commands": list(point.commands),
-        "memory": {"peak_rss_bytes": point.peak_rss_bytes, "method": point.memory_methods.get("peak_rss")},
-        "placing": asdict(point.placing) if point.placing else None,
-        "speed": {
-            test: {
-                "tokens_per_second": speed.tokens_per_second,
-                "stdev": speed.stdev,
-                "repetitions": speed.repetitions,
-            }
-            for test, speed in point.speed.items()
-        },
+        "speed": {},
         "tasks": {name: _task(task) for name, task in point.tasks.items()},
         "averages": {
             name: {
@@ -117,6 +112,10 @@ def _point(point: PointSummary) -> dict[str, Any]:
         "lm_eval": point.harness,
         "comparison": _comparison(point.overall),
     }
+    for column in columns:
+        for key, value in (column.document or column.row)(point).items():
+            entry[key] = {**entry.get(key, {}), **value} if isinstance(value, dict) else value
+    return entry
 
 
 def _task(task: TaskSummary) -> dict[str, Any]:
