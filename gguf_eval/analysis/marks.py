@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from gguf_eval.analysis.averages import ALL
+from gguf_eval.analysis.costs import is_generation
 from gguf_eval.analysis.pareto import Tradeoff, pareto
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, StudySummary
@@ -40,11 +41,6 @@ def score(point: PointSummary) -> Estimate | None:
 def generation_rate(point: PointSummary) -> float | None:
     """Tokens a second of the point's generation test."""
     return next((speed.tokens_per_second for test, speed in point.speed.items() if is_generation(test)), None)
-
-
-def is_generation(test: str) -> bool:
-    """Whether a speed test is of generation; the others are of prompts."""
-    return test.startswith("tg")
 
 
 def memory_measured(study: StudySummary) -> bool:

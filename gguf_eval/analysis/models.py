@@ -11,12 +11,12 @@ class _OfModel(Protocol):
     def model(self) -> str: ...
 
 
-Point = TypeVar("Point", bound=_OfModel)
+OfModel = TypeVar("OfModel", bound=_OfModel)
 
 
-def by_model(points: Iterable[Point]) -> dict[str, list[Point]]:
+def by_model(points: Iterable[OfModel]) -> dict[str, list[OfModel]]:
     """The points of each model, in the order given."""
-    groups: dict[str, list[Point]] = {}
+    groups: dict[str, list[OfModel]] = {}
     for point in points:
         groups.setdefault(point.model, []).append(point)
     return groups

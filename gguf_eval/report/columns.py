@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from gguf_eval.analysis.averages import ALL
+from gguf_eval.analysis.costs import is_generation
 from gguf_eval.analysis.divergence import Figure, TextSummary
-from gguf_eval.analysis.marks import is_generation, score
+from gguf_eval.analysis.marks import score
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import Energy, PointSummary, SpeedSummary, StudySummary
 from gguf_eval.report import words

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.summary import PointSummary, StudySummary, choose_reference
 from gguf_eval.analysis.task_divergence import TaskDivergence, stored_divergences
 from gguf_eval.report.columns import all_columns
@@ -47,16 +48,15 @@ def _task_rows(point: PointSummary) -> list[dict[str, Any]]:
         estimate, compared = task.estimate, task.comparison
         rows.append({
             "task": name, "group": task.group, "metric": task.metric,
-            "value": estimate.value if estimate else None, "low": estimate.low if estimate else None,
-            "high": estimate.high if estimate else None, "n": estimate.n if estimate else 0,
+            **{name: getattr(estimate, name, None) for name in ("value", "low", "high")},
+            "n": estimate.n if estimate else 0,
             "unscored": estimate.unscored if estimate else task.unscored, "cut_off": task.cut_off, "asked": task.asked,
             "asked_of": task.lack.of if task.lack else task.asked,
             "interval_method": estimate.method if estimate else None, "chance": task.chance, "majority": task.majority,
             "difference": compared.difference.value if compared else None,
             "difference_low": compared.difference.low if compared else None,
             "difference_high": compared.difference.high if compared else None,
-            "gained": compared.gained if compared else None, "lost": compared.lost if compared else None,
-            "p_value": compared.p_value if compared else None, "verdict": compared.verdict if compared else None,
+            **{name: getattr(compared, name, None) for name in ("gained", "lost", "p_value", "verdict")},
             **_divergence_columns(task.divergence),
         })  # fmt: skip
     return rows
@@ -77,8 +77,9 @@ def _divergence_columns(found: TaskDivergence | None) -> dict[str, Any]:
 
 def item_rows(study: StudyRecord) -> Iterator[dict[str, Any]]:
     """One row for each point and item that has an outcome; divergences are from the model's reference."""
+    references = {model: choose_reference(points) for model, points in by_model(study.points).items()}
     for point in study.points:
-        reference = choose_reference([other for other in study.points if other.model == point.model])
+        reference = references[point.model]
         for task in study.tasks:
             divergences = _item_divergences(point, reference, task.hash)
             for key, outcome in point.outcomes.get(task.hash, {}).items():
