@@ -137,7 +137,7 @@ def test_each_model_has_its_sentences(with_texts: StudySummary) -> None:
 def test_markdown_has_the_columns_of_the_table_and_its_marks(with_texts: StudySummary) -> None:
     table = [line for line in to_markdown(with_texts).splitlines() if line.startswith("|")]
     names = [cell.strip() for cell in table[0].strip("|").split("|")]
-    assert names[-5:] == ["PPL text0", "KLD text0", "PPL text1", "KLD text1", "against reference"]
+    assert names[-5:] == ["PPL text0", "KLD text0", "PPL text1", "KLD text1", "against F16"]
     smallest = [cell.strip() for cell in table[4].strip("|").split("|")]
     assert smallest[names.index("file")] == "1,017 MB\\*"
     assert re.fullmatch(r"0\.\d+ \(0\.\d+–0\.\d+\)", smallest[names.index("KLD text1")])

@@ -54,7 +54,7 @@ def test_the_page_works(page: Page, page_file: Path, width: int, dark: bool) -> 
     assert page.run("[...document.querySelectorAll('.chart')].every(c => c.getAttribute('aria-label').length > 20)")
     assert page.run("document.querySelectorAll('figure table').length") == charts
     assert page.run(f"{HEADS}.map(h => h.textContent)") == [
-        "level", "bpw", "file", "peak RAM", "pp512", "tg128", "score", "PPL", "KLD", "against reference",
+        "level", "bpw", "file", "peak RAM", "pp512", "tg128", "score", "PPL", "KLD", "against F16",
     ]  # fmt: skip
     if width > 1000:
         assert page.run("[...document.querySelectorAll('main > section > .scroll')].every(FITS)".replace("FITS", FITS))

@@ -22,7 +22,7 @@ DROP_ORDER = ("tasks", "ppl", "pp", "file", "bpw", "tg", "kld", "score", "memory
 and the comparison with the reference always stay."""
 SORTS: dict[str, Callable[[PointSummary], float]] = {
     "bpw": lambda point: -point.bits_per_weight,
-    "file": lambda point: point.size_bytes,
+    "file": lambda point: point.size_bytes or float("inf"),
     "memory": lambda point: point.peak_rss_bytes or float("inf"),
     "speed": lambda point: -(generation_rate(point) or 0.0),
     "score": lambda point: -(estimate.value if (estimate := score(point)) else -1.0),
@@ -47,13 +47,13 @@ def all_columns(study: StudySummary, points: Sequence[PointSummary], marks: Mark
     """Every column that has something to say of these points, in the order shown."""
     columns = [
         Column("level", "level", "  level", lambda p: _level(p, marks), "left"),
-        Column("bpw", "bpw", "bpw", lambda p: Text(f"{p.bits_per_weight:.2f}" if p.parameters else words.MISSING)),
+        Column("bpw", "bpw", "bpw", lambda p: Text(words.bits(p))),
         Column("file", "file", "file ", lambda p: _size(p.size_bytes, p, marks, "file")),
     ]
     if any(point.peak_rss_bytes for point in points):
         columns.append(Column("memory", "memory", "peak RAM ", lambda p: _size(p.peak_rss_bytes, p, marks, "memory")))
-    if any(point.placing.device_bytes for point in points if point.placing):
-        columns.append(Column("devices", "memory", "on devices", lambda p: Text(words.size(_on_devices(p)))))
+    if any(map(on_devices, points)):
+        columns.append(Column("devices", "memory", "on devices", lambda p: Text(words.size(on_devices(p)))))
     for test in dict.fromkeys(test for point in points for test in point.speed):
         kind = "tg" if test.startswith("tg") else "pp"
         columns.append(Column(test, kind, f"{test} ", lambda p, test=test: _speed(p, test, marks)))  # type: ignore[misc]
@@ -65,10 +65,18 @@ def all_columns(study: StudySummary, points: Sequence[PointSummary], marks: Mark
     for text in text_columns(points):
         kind, name = ("kld" if text.diverging else "ppl"), text.header[:3].lower() + text.header[3:]
         columns.append(Column(name, kind, text.header, lambda p, text=text: _text_cell(p, text)))  # type: ignore[misc]
-    if any(point.overall for point in points):
-        reference = next(point for point in points if point.is_reference)
-        columns.append(Column("against", "against", f"against {reference.label}", _difference, "left"))
+    columns += [Column("against", "against", header, _difference, "left") for header in against(points)]
     return columns
+
+
+def against(points: Sequence[PointSummary]) -> list[str]:
+    """The header of the differences, which names what they are from; none where nothing is compared."""
+    return [f"against {p.label}" for p in points if p.is_reference and any(point.overall for point in points)]
+
+
+def on_devices(point: PointSummary) -> int:
+    """Bytes allocated on devices."""
+    return sum(point.placing.device_bytes.values()) if point.placing else 0
 
 
 @dataclass(frozen=True)
@@ -174,10 +182,6 @@ def _level(point: PointSummary, marks: Marks) -> Text:
 
 def _size(value: int | None, point: PointSummary, marks: Marks, column: str) -> Text:
     return marked(words.size(value), _best(marks, column, point))
-
-
-def _on_devices(point: PointSummary) -> int:
-    return sum(point.placing.device_bytes.values()) if point.placing else 0
 
 
 def _speed(point: PointSummary, test: str, marks: Marks) -> Text:

@@ -22,8 +22,9 @@ def summary_rows(study: StudySummary) -> Iterator[dict[str, Any]]:
     commands = {source.name: source.command for source in study.sources}
     for point in study.points:
         common = {
-            "model": point.model, "level": point.label, "bits_per_weight": point.bits_per_weight,
-            "size_bytes": point.size_bytes, "peak_rss_bytes": point.peak_rss_bytes,
+            "model": point.model, "level": point.label,
+            "bits_per_weight": point.bits_per_weight if point.parameters else None,
+            "size_bytes": point.size_bytes or None, "peak_rss_bytes": point.peak_rss_bytes,
             "layers_on_devices": point.placing.layers if point.placing else None,
             "device_bytes": sum(point.placing.device_bytes.values()) if point.placing else None,
             "speed_context": point.placing.context if point.placing else None, "sha256": point.sha256,

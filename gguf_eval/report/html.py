@@ -19,7 +19,7 @@ from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
 from gguf_eval.report.by_task import group_rows, only_task
 from gguf_eval.report.charts import MISSING_EXTRA, Chart, charts
-from gguf_eval.report.columns import TextColumn, models_of, text_columns
+from gguf_eval.report.columns import TextColumn, against, models_of, on_devices, text_columns
 from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import json_for_script, printable
 from gguf_eval.report.whole_task import WholeRow, whole_cell, whole_interval, whole_rows
@@ -103,12 +103,16 @@ def _model(model: str, points: Sequence[PointSummary], study: StudySummary, mark
     tests = list(dict.fromkeys(test for point in points for test in point.speed))
     shown = [point for point in points if point.tasks]
     texts = text_columns(points)
-    header = ["level", "bpw", "file", "peak RAM", *tests, "score", *(t.header for t in texts), "against reference"]
+    names = [name for name in study.task_names if any(name in point.tasks for point in points)]
+    devices = ["on devices"] if any(map(on_devices, points)) else []
+    scored = ["score"] if len(names) > 1 else names
+    header = ["level", "bpw", "file", "peak RAM", *devices, *tests, *scored, *(t.header for t in texts)]
     return {
         "name": model,
         "parameters": words.parameters(points),
-        "header": header,
-        "rows": [_main_row(point, tests, texts, marks) for point in points],
+        "header": [*header, *against(points)],
+        "compared": bool(against(points)),
+        "rows": [_main_row(point, bool(devices), tests, scored, texts, marks) for point in points],
         "labels": [point.label for point in points],
         "by_task": [
             *(
@@ -127,12 +131,21 @@ def _whole_row(row: WholeRow, points: Sequence[PointSummary]) -> dict[str, Any]:
     return {"name": f"{row[0]}: {row[2]}", "group": False, "cells": cells}
 
 
-def _main_row(point: PointSummary, tests: Sequence[str], texts: Sequence[TextColumn], marks: Marks) -> dict[str, Any]:
+def _main_row(
+    point: PointSummary,
+    devices: bool,
+    tests: Sequence[str],
+    scored: Sequence[str],
+    texts: Sequence[TextColumn],
+    marks: Marks,
+) -> dict[str, Any]:
     cells = [
-        _figure(f"{point.bits_per_weight:.2f}", point.bits_per_weight),
-        _figure(words.size(point.size_bytes), point.size_bytes, best=point.id in marks.best.get("file", ())),
+        _figure(words.bits(point), point.bits_per_weight if point.parameters else None),
+        _figure(words.size(point.size_bytes), point.size_bytes or None, best=point.id in marks.best.get("file", ())),
         _figure(words.size(point.peak_rss_bytes), point.peak_rss_bytes, best=point.id in marks.best.get("memory", ())),
     ]
+    if devices:
+        cells.append(_figure(words.size(on_devices(point)), on_devices(point) or None))
     for test in tests:
         speed = point.speed.get(test)
         best = point.id in marks.best.get(f"speed {test}", ())
@@ -141,7 +154,8 @@ def _main_row(point: PointSummary, tests: Sequence[str], texts: Sequence[TextCol
         else:
             rate = speed.tokens_per_second
             cells.append(_figure(words.rate(rate), rate, words.deviation(speed), best))
-    cells.append(_estimate(score(point), point.id in marks.best.get("score", ())))
+    if scored:
+        cells.append(_estimate(score(point), point.id in marks.best.get("score", ())))
     for column in texts:
         figure = column.figure(point)
         cells.append(_figure(words.MISSING, None) if figure is None else _figure(

@@ -10,7 +10,7 @@ from gguf_eval.analysis.sanity import warning_lines
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
-from gguf_eval.report.columns import TextColumn, models_of, text_columns
+from gguf_eval.report.columns import TextColumn, against, models_of, on_devices, text_columns
 from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import markdown, plain
 from gguf_eval.report.whole_task import whole_cell, whole_interval, whole_rows
@@ -37,32 +37,35 @@ def _table(study: StudySummary, points: Sequence[PointSummary], marks: Marks) ->
     tests = list(dict.fromkeys(test for point in points for test in point.speed))
     names = [name for name in study.task_names if any(name in point.tasks for point in points)]
     tasks = names if len(names) <= 8 else []
-    texts = text_columns(points)
+    texts, compared = text_columns(points), against(points)
+    devices = any(map(on_devices, points))
     header = [
         "level",
         "bpw",
         "file",
         "peak RAM",
+        *(["on devices"] if devices else []),
         *tests,
         *(["score"] if len(names) > 1 else []),
         *tasks,
         *(column.header for column in texts),
-        "against reference",
+        *compared,
     ]
-    rows = [[*map(markdown, header)], [":--", *["--:"] * (len(header) - 2), ":--"]]
+    rows = [[*map(markdown, header)], [":--", *["--:"] * (len(header) - 1 - len(compared)), *[":--"] * len(compared)]]
     for point in points:
         cells = [
             ("◆ " if point.id in marks.front else "") + markdown(point.label),
-            f"{point.bits_per_weight:.2f}",
+            words.bits(point),
             words.size(point.size_bytes) + _star(point, "file", marks),
             words.size(point.peak_rss_bytes) + _star(point, "memory", marks),
+            *([words.size(on_devices(point))] if devices else []),
             *(_speed(point, test) + _star(point, f"speed {test}", marks) for test in tests),
         ]
         if len(names) > 1:
             cells.append(_estimate(score(point)) + _star(point, "score", marks))
         cells += [_task(point, name) + _star(point, f"task {name}", marks) for name in tasks]
         cells += [_over_text(point, column) for column in texts]
-        rows.append([*cells, _difference(point)])
+        rows.append([*cells, *[_difference(point)] * len(compared)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -27,9 +27,16 @@ def size(count: int | None) -> str:
     return f"{count / 1e6:,.0f} MB" if count < 10_000_000_000 else f"{count / 1e9:.1f} GB"
 
 
+def bits(point: PointSummary) -> str:
+    """Bits per weight of a file; unknown where it could not be made."""
+    return f"{point.bits_per_weight:.2f}" if point.parameters else MISSING
+
+
 def parameters(points: Sequence[PointSummary]) -> str:
     """How many weights the model has."""
     count = max(point.parameters for point in points)
+    if not count:
+        return f"{MISSING} parameters"  # no file could be made
     return f"{count / 1e9:.1f} B parameters" if count >= 1e9 else f"{count / 1e6:.0f} M parameters"
 
 

@@ -230,6 +230,14 @@ def way_of(level: str, settings: Mapping[str, Any], origin: Mapping[str, Any]) -
     return point_label(level, str(origin.get("variant", "")), cache, chat_name(settings))
 
 
+def reference_rank(bits_per_weight: float, way: str, level: str) -> tuple[float, bool]:
+    """The others of a model are compared with its point of the highest rank, of those that have answers.
+
+    That is the point of most bits, one with the KV cache in F16 and asked in the usual way where there is a choice.
+    """
+    return bits_per_weight, way == level
+
+
 @dataclass(frozen=True)
 class StudySource:
     """One of several studies in a report."""

@@ -38,8 +38,12 @@ class Header:
     @property
     def text(self) -> str:
         """The header as plain text."""
-        shown = (f"{e.question}{self.delimiter}{e.answer}{self.separator}" for e in self.examples)
-        return self.description + "".join(shown)
+        return self.description + self.shown
+
+    @property
+    def shown(self) -> str:
+        """The examples as plain text."""
+        return "".join(f"{e.question}{self.delimiter}{e.answer}{self.separator}" for e in self.examples)
 
 
 @dataclass(frozen=True)

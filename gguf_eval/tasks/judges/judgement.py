@@ -29,7 +29,8 @@ class Cut:
     """Options that every judge takes: which part of an answer is judged (`cut`). A judge's own are added to them."""
 
     after: re.Pattern[str] | None = None
-    """What follows its last match; all of the answer where there is none."""
+    """What follows its last match that anything follows; all of the answer where there is none. "compass. The answer
+    is:" has said compass."""
     paragraph: Place | None = None
     """Of those that are not blank."""
     line: Place | None = None
@@ -70,7 +71,7 @@ def cut(answer: str, options: Cut) -> str:
     is a summary:").
     """
     if options.after is not None:
-        ends = [match.end() for match in options.after.finditer(answer)]
+        ends = [match.end() for match in options.after.finditer(answer) if answer[match.end() :].strip()]
         answer = answer[ends[-1] :] if ends else answer
     for which, parts in ((options.paragraph, re.compile(r"\n\s*\n").split), (options.line, str.splitlines)):
         if which is None:

@@ -28,10 +28,15 @@ _REPLACED = (
     ("an ", ""), ("a ", ""), (".$", "$"), ("\\$", ""), (r"\ ", ""), (" ", ""), ("mbox", "text"),
     (",\\text{and}", ","), ("\\text{and}", ","), ("\\text{m}", "\\text{}"),
 )  # fmt: skip
-_FORMULA = re.compile(r"\$+([^$]+)\$+")
+_FORMULA = re.compile(r"\$+([^$]+)\$+|(?<!\\)\\\((.+?)\\\)|(?<!\\)\\\[(.+?)\\\]", re.S)
+"""What stands between dollar signs, \\( and \\), or \\[ and \\]."""
 _SENTENCE = re.compile(r"(?<![\\{])\b[a-zA-Z]{2,}[,:]?\s+[a-zA-Z]{2,}\b")
 """Two words after one another, which a bare answer does not hold; its units are in LaTeX or one word."""
-_FINAL = re.compile(r"(?:final answer is|answer is|answer:)\s*:?\s*(.+?)\s*(?:I hope it is correct|$)", re.I | re.M)
+_NAMED = re.compile(r"(?:answer is|answer:)\s*:?|^\W*(?:final )?answer\W*$", re.I | re.M)
+_REST = re.compile(
+    r"\s*I hope it is correct.*|\.\s+(?=[A-Z]).*|,?\s+(?:since|because|as|which|where|when|so)\b.*", re.S
+)
+"""What follows an answer in its line and is no part of it: another sentence, the reason."""
 
 
 def last_boxed(text: str) -> str | None:
@@ -55,22 +60,32 @@ def last_boxed(text: str) -> str | None:
 def final_answer(text: str) -> str | None:
     """What an answer settles on: its last box, else what it calls its answer, else all of it where it says no more.
 
-    Dollar signs around what is found are taken off, and of what it calls its answer the first formula is taken. None
-    for running text: a formula in it is a step on the way, the last one too.
+    Signs of formulas and of bold type around what is found are taken off, and of what it calls its answer the first
+    formula is taken. A box that the limit of tokens cut does not count beside one before it. None for running text: a
+    formula in it is a step on the way, the last one too.
     """
-    boxed = last_boxed(text)
+    boxed, before = last_boxed(text), text
+    while boxed is None and "\\boxed" in before:
+        before = before[: before.rfind("\\boxed")]
+        boxed = last_boxed(before)
     if boxed is not None:
         return boxed
-    named = _FINAL.findall(text)
+    text = text.replace("**", "")
+    named = [text[match.end() :].strip() for match in _NAMED.finditer(text)]
+    named = [follows for follows in named if follows]
     if named:
-        named_last = str(named[-1]).strip().rstrip(".")
-        formula = _FORMULA.search(named_last)
-        return formula.group(1).strip() if formula else named_last
+        display = _FORMULA.match(named[-1])
+        line = _REST.sub("", named[-1].splitlines()[0])
+        return _formula(display or _FORMULA.search(line)) or line.strip().rstrip(".")
     whole = text.strip()
     alone = _FORMULA.fullmatch(whole.rstrip("."))
     if alone:
-        return alone.group(1).strip()
+        return _formula(alone)
     return None if "\n" in whole or "$" in whole or _SENTENCE.search(whole) else whole
+
+
+def _formula(found: re.Match[str] | None) -> str | None:
+    return next(group.strip() for group in found.groups() if group) if found else None
 
 
 def between_dollars(text: str) -> str:
@@ -191,7 +206,7 @@ def math_answer(answer: str, references: Sequence[str], options: Extraction) -> 
 
 
 def _equal_in_a_form(found: str, wanted: str) -> bool:
-    first, second = minerva_form(found), minerva_form(wanted)
+    first, second = (re.sub(r"^\(([A-Z])\)$", r"\1", minerva_form(text)) for text in (found, wanted))  # choice (C) is C
     return bool(first) and (first == second or _same_number(first, second))
 
 

@@ -1,4 +1,4 @@
-"""Runs a model over a text: negative log-likelihoods, and the divergence from a reference where one is named."""
+"""The worker's side of a text: negative log-likelihoods, and the divergence from a reference where one is named."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from gguf_eval.runtime.perplexity import (
 from gguf_eval.runtime.placement import open_model
 from gguf_eval.runtime.reference_file import ReferenceKey, ReferenceReader, ReferenceWriter, reference_path
 from gguf_eval.runtime.rows import NOT_FINITE
-from gguf_eval.study.jobs import TextJob
-from gguf_eval.study.workers.emit import Emit
+from gguf_eval.study.job import Emit
+from gguf_eval.study.stages.text import TextJob
 
 NOISE_WINDOWS = 4
 """Windows that the noise floor is measured on."""
@@ -40,7 +40,7 @@ another order, as it is when a model writes."""
 Columns = dict[str, npt.NDArray[Any]]
 
 
-def run(job: TextJob, emit: Emit) -> None:
+def run_over(job: TextJob, emit: Emit) -> None:
     """Do the job in this process."""
     text = Path(job.text).read_text(encoding="utf-8")
     with ExitStack() as stack:
