@@ -18,7 +18,7 @@ from gguf_eval.store.schema import APPLICATION_ID, SCHEMA_VERSION, is_older_stud
 
 @contextlib.contextmanager
 def sqlite_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite raises into one line."""
+    """Turn what SQLite raises, and what is no JSON of the kind needed, into one line."""
     try:
         yield
     except msgspec.DecodeError as error:

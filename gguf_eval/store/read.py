@@ -42,10 +42,9 @@ def read_study(path: Path) -> StudyRecord:
             run = connection.execute("SELECT * FROM run ORDER BY id DESC LIMIT 1").fetchone()
             first = connection.execute("SELECT started_at FROM run ORDER BY id LIMIT 1").fetchone()
             order = {hash_: sorted(task.items) for hash_, task in tasks.items()}
-            points = tuple(
-                _point(connection, path, row, tasks, order)
-                for row in connection.execute("SELECT * FROM point LEFT JOIN model_file USING (sha256) ORDER BY id")
-            )
+            query = "SELECT * FROM point LEFT JOIN model_file USING (sha256) ORDER BY id"
+            rows = rows_of(PointRecord, connection.execute(query))
+            points = tuple(_point(connection, path, row, tasks, order) for row in rows)
         finally:
             connection.close()
     if run is None:
@@ -89,42 +88,29 @@ def _tasks(connection: sqlite3.Connection) -> dict[str, TaskRecord]:
 def _point(
     connection: sqlite3.Connection,
     path: Path,
-    row: sqlite3.Row,
+    row: dict[str, Any],
     tasks: Mapping[str, TaskRecord],
     order: Mapping[str, Sequence[str]],
 ) -> PointRecord:
-    planned = [r[0] for r in connection.execute("SELECT task_hash FROM point_task WHERE point_id = ?", (row["id"],))]
+    key = (row["id"],)
+    planned = [r[0] for r in connection.execute("SELECT task_hash FROM point_task WHERE point_id = ?", key)]
     outcomes = {
         hash_: _outcomes(connection, path, row["id"], hash_, order[hash_]) for hash_ in tasks if hash_ in planned
     }
     speed, memory, measurement = _measurement(connection, row["id"])
+    plans_speed = connection.execute("SELECT plans_speed FROM point WHERE id = ?", key).fetchone()[0]
     runs = connection.execute(
-        "SELECT command, environment FROM run JOIN point_run ON run_id = run.id WHERE point_id = ? ORDER BY run.id",
-        (row["id"],),
+        "SELECT command, environment FROM run JOIN point_run ON run_id = run.id WHERE point_id = ? ORDER BY run.id", key
     ).fetchall()
     status: Status = "complete"
     if row["error"]:
         status = "failed"
-    elif (row["plans_speed"] and not speed) or any(
-        len(outcomes[hash_]) < len(tasks[hash_].items) for hash_ in outcomes
-    ):
+    elif (plans_speed and not speed) or any(len(outcomes[hash_]) < len(tasks[hash_].items) for hash_ in outcomes):
         status = "partial"
+    stored = row | {"sha256": None} if is_unmade(row["sha256"]) else row
     return PointRecord(
-        id=row["id"],
-        name=row["name"],
-        model=row["model"],
-        level=row["level"],
-        sha256=None if is_unmade(row["sha256"]) else row["sha256"],
-        path=row["path"],
-        architecture=row["architecture"],
-        parameters=row["parameters"],
-        size_bytes=row["size_bytes"],
-        bits_per_weight=row["bits_per_weight"],
-        origin=json_object(row["origin"]),
-        settings=json_object(row["settings"]),
+        **stored,
         status=status,
-        error=row["error"],
-        log_path=row["log_path"],
         speed=speed,
         memory=memory,
         measurement=measurement,

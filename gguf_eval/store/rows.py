@@ -7,16 +7,15 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from functools import cache
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_origin, get_type_hints
 
 import msgspec
 
+from gguf_eval.decoding import bare_type
 from gguf_eval.tasks.prompts import ItemRecord
 
 T = TypeVar("T")
 
-_PLAIN = (str, int, float)
 _CONTENT = tuple(field.name for field in fields(ItemRecord) if field.name not in ("hash", "id"))
 
 
@@ -45,16 +44,16 @@ json_object = from_json(dict[str, Any])
 
 def columns(record: Any, kind: type) -> dict[str, Any]:
     """The fields that ``kind`` has, as columns of these names."""
-    values = {name: getattr(record, name) for name in _hints(kind)}
-    return {name: value if name in _plain(kind) else canonical_json(value) for name, value in values.items()}
+    values = {name: (getattr(record, name), hint) for name, hint in _hints(kind).items()}
+    return {name: value if _is_plain(hint) else canonical_json(value) for name, (value, hint) in values.items()}
 
 
 def rows_of(kind: type, cursor: sqlite3.Cursor) -> Iterator[dict[str, Any]]:
     """The rows of a query, each with the values of those fields of ``kind`` that have a column of their name."""
     hints = _hints(kind)
     places = [(i, column[0]) for i, column in enumerate(cursor.description) if column[0] in hints]
-    plain = [(i, name) for i, name in places if name in _plain(kind)]
-    coded = [(i, name, from_json(hints[name])) for i, name in places if name not in _plain(kind)]
+    plain = [(i, name) for i, name in places if _is_plain(hints[name])]
+    coded = [(i, name, from_json(hints[name])) for i, name in places if not _is_plain(hints[name])]
     for row in cursor:
         values = {name: row[i] for i, name in plain}
         for i, name, read in coded:
@@ -67,12 +66,10 @@ def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-@cache
-def _plain(kind: type) -> frozenset[str]:
-    """Fields whose values SQLite keeps: texts and numbers, or none."""
-    parts = {name: get_args(hint) if get_origin(hint) is UnionType else (hint,) for name, hint in _hints(kind).items()}
-    known = (*_PLAIN, NoneType)
-    return frozenset(n for n, hints in parts.items() if all(h in known or get_origin(h) is Literal for h in hints))
+def _is_plain(hint: Any) -> bool:
+    """Whether SQLite keeps values of a type: texts, numbers, none."""
+    kind = bare_type(hint)
+    return kind in (str, int, float) or get_origin(kind) is Literal
 
 
 def item_content(item: ItemRecord) -> str:
