@@ -73,7 +73,7 @@ def _check_keys(kind: Any, table: Mapping[str, Any], prefix: str, no_keys: Colle
     for key, value in table.items():
         if key not in known:
             raise DecodingError(f"unknown key '{prefix}{key}'{nearest(key, known)} (known: {', '.join(known)})")
-        inner = _plain(hints[key])
+        inner = bare_type(hints[key])
         if is_dataclass(inner) and isinstance(value, Mapping):
             _check_keys(inner, value, f"{prefix}{key}.")
 
@@ -83,12 +83,12 @@ def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
 
-def _plain(hint: Any) -> Any:
-    """The type without what annotates it, and without None."""
+def bare_type(hint: Any) -> Any:
+    """A type hint without what annotates it, and without None."""
     if get_origin(hint) is Annotated:
-        return _plain(get_args(hint)[0])
+        return bare_type(get_args(hint)[0])
     kinds = [kind for kind in get_args(hint) if kind is not NoneType]
-    return _plain(kinds[0]) if get_origin(hint) in (Union, UnionType) and len(kinds) == 1 else hint
+    return bare_type(kinds[0]) if get_origin(hint) in (Union, UnionType) and len(kinds) == 1 else hint
 
 
 def _explained(message: str, kind: Any, table: Any, prefix: str) -> str:
@@ -98,19 +98,19 @@ def _explained(message: str, kind: Any, table: Any, prefix: str) -> str:
     missing = _MISSING.match(what)
     hint, value = kind, table
     for key in [*keys, missing[1]] if missing else keys:
-        hint, value = _hints(_plain(hint))[key], value.get(key)
+        hint, value = _hints(bare_type(hint))[key], value.get(key)
     if missing:
         name = ".".join([*keys, missing[1]])
-        if is_dataclass(_plain(hint)):
+        if is_dataclass(bare_type(hint)):
             return f"a table [{name}] is needed"
         return f"{prefix}{name} is needed: {_needed(hint)}"
     if inside.startswith("[...]"):
-        hint = get_args(_plain(hint))[1]
+        hint = get_args(bare_type(hint))[1]
         keys.append(next(key for key, one in value.items() if not _fits(one, hint)))
         value = value[keys[-1]]
     name = prefix + ".".join(keys)
-    if get_origin(_plain(hint)) is Literal:
-        return _unknown(name, value, get_args(_plain(hint)))
+    if get_origin(bare_type(hint)) is Literal:
+        return _unknown(name, value, get_args(bare_type(hint)))
     if not what.startswith("Expected"):
         return f"{name}: {what}"
     return f"{name} must be {_needed(hint)}; found {value!r}"
@@ -131,7 +131,7 @@ def _needed(hint: Any) -> str:
         if meta.description:
             return str(meta.description)
         bound = f", {meta.ge} or more" if meta.ge is not None else ""
-    plain = _plain(hint)
+    plain = bare_type(hint)
     if get_origin(plain) is Literal:
         return f"one of {', '.join(get_args(plain))}"
     return _WORDS.get(get_origin(plain) or plain, "a table") + bound

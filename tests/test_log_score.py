@@ -23,7 +23,7 @@ def outcome(key: str, logprobs: tuple[float, ...], value: float | None = 1.0, te
 
 def asked(golds: tuple[int, ...], *outcomes: Outcome) -> tuple[PointRecord, TaskRecord]:
     made = task("t1", len(outcomes))
-    items = {key: replace(item, golds=golds, gold=golds[0]) for key, item in made.items.items()}
+    items = {key: replace(item, golds=golds) for key, item in made.items.items()}
     keyed = dict(zip(items, outcomes, strict=True))
     return replace(point(1, "F16", 16, {}), outcomes={"hash-t1": keyed}), replace(made, items=items)
 

@@ -16,7 +16,8 @@ from gguf_eval.analysis.comparison import cluster_kinds
 from gguf_eval.analysis.intervals import FEW, Kinds, Spread, hall, item_count, spread_of
 from gguf_eval.analysis.statistics import Estimate, t_quantile
 from gguf_eval.store.outcomes import read_whole
-from gguf_eval.store.records import ItemRecord, Outcome, PointRecord, TaskRecord
+from gguf_eval.store.records import Outcome, PointRecord, TaskRecord
+from gguf_eval.tasks.prompts import ItemRecord
 
 LEAST = 0.001
 
@@ -38,7 +39,7 @@ def _log_score(outcome: Outcome, item: ItemRecord) -> float | None:
     if len(outcome.logprobs) == 1:
         return outcome.logprobs[0]
     sums = np.array(outcome.logprobs)
-    golds = list(item.golds or (item.gold,))
+    golds = list(item.golds)
     if max(golds) >= len(sums) or not np.isfinite(sums).all():
         return None
     return float(np.logaddexp.reduce(sums[golds]) - np.logaddexp.reduce(sums))

@@ -24,7 +24,8 @@ from gguf_eval.report.columns import LEVEL, TASKS, Cell, Filled, main_table, tab
 from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import json_for_script, printable
 from gguf_eval.report.whole_task import WholeRow, whole_cell, whole_interval, whole_rows
-from gguf_eval.store.records import ItemRecord, StudyRecord
+from gguf_eval.store.records import StudyRecord
+from gguf_eval.tasks.prompts import ItemRecord
 
 _LONGEST_TEXT = 800
 """Characters of a question that the page shows: its end, where the question stands."""

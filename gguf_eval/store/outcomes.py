@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from gguf_eval.store.records import Outcome
+from gguf_eval.store.rows import json_object
 
 LIGHT_COLUMNS = "value, answer, metrics, truncated_tokens, unscored_reason, finish_reason"
 """What nearly every report reads; the other columns are fetched with the first outcome that is looked at."""
@@ -75,7 +75,7 @@ def metric_values(
         counted = Counter(
             metrics for key, value, metrics in rows if value is not None and (only is None or key in only)
         )
-        return Counter({tuple(json.loads(text).items()): count for text, count in counted.items()})
+        return Counter({tuple(json_object(text).items()): count for text, count in counted.items()})
     return Counter(
         tuple(outcome.metrics.items())
         for key, outcome in outcomes.items()
@@ -89,7 +89,7 @@ def item_metrics(outcomes: Mapping[str, Outcome], only: Collection[str] | None =
     wanted = {key for key, value in values.items() if value is not None and (only is None or key in only)}
     if isinstance(outcomes, StoredOutcomes):
         rows = zip(outcomes, outcomes.column(2), strict=True)
-        return {key: json.loads(text) for key, text in rows if key in wanted}
+        return {key: json_object(text) for key, text in rows if key in wanted}
     return {key: outcome.metrics for key, outcome in outcomes.items() if key in wanted}
 
 

@@ -145,36 +145,42 @@ class Judging:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """One task file."""
+class TaskHead:
+    """What a study keeps of a task: with it, its answers can be read without the task's file."""
 
+    hash: str = ""
+    """SHA-256 of everything in the file that can change an answer."""
     name: str
     version: int
-    kind: Kind
     title: str = ""
-    description: str = ""
     group: str = ""
     metric: Annotated[str, Meta(min_length=1, description="a metric's name")] = ""
     """The headline metric, a mean over items; the others are computed too."""
     metrics: Annotated[tuple[str, ...], Meta(min_length=1, description="a list of names")] = ()
-    licence: str = ""
-    paper: str = ""
-    dataset: Dataset
-    prompt: Prompt
-    path: Path = Path()
-    hash: str = ""
-    """SHA-256 of everything in the file that can change an answer."""
     subgroup: str = ""
+    kind: Kind
     aggregates: Annotated[tuple[str, ...], Meta(description="a list of names")] = ()
     """Figures over all items together that are no mean over them (`gguf_eval.tasks.aggregates`)."""
-    fewshot: Fewshot | None = None
-    generation: Generation | None = None
-    judge: Judging | None = None
     groups: Annotated[
         Mapping[str, Annotated[tuple[str, ...], Meta(min_length=1, description="a list of subjects")]],
         Meta(description="a table of lists of subjects"),
     ] = field(default_factory=dict)
     """Named groups of subjects."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(TaskHead):
+    """One task file."""
+
+    description: str = ""
+    licence: str = ""
+    paper: str = ""
+    dataset: Dataset
+    prompt: Prompt
+    path: Path = Path()
+    fewshot: Fewshot | None = None
+    generation: Generation | None = None
+    judge: Judging | None = None
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What the prompt's columns must be, one or more of `COLUMN_KINDS` each: a row that is otherwise is refused."""
 
