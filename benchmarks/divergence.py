@@ -42,7 +42,8 @@ from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.perplexity import decode_windows, open_window_context, plan_windows
 from gguf_eval.runtime.settings import EngineSettings
 from gguf_eval.study.perplexity import run_texts
-from gguf_eval.study.stages.text import TextModel, TextRequest
+from gguf_eval.study.stages.state import TextRequest
+from gguf_eval.study.stages.text import TextModel
 from gguf_eval.tasks.texts import TextFile
 
 RESULT = Path(__file__).parent / "results" / "divergence.json"

@@ -77,7 +77,7 @@ def perplexity(
     from gguf_eval.runtime.settings import EngineSettings
     from gguf_eval.study.doctor import check_offload
     from gguf_eval.study.perplexity import run_texts
-    from gguf_eval.study.stages.text import TextRequest
+    from gguf_eval.study.stages.state import TextRequest
     from gguf_eval.tasks.datasets import mirror as mirrored
     from gguf_eval.tasks.texts import find_text
 

@@ -10,7 +10,8 @@ from gguf_eval.store.records import TextRecord
 from gguf_eval.study.events import MemoryTaken, Observer
 from gguf_eval.study.job import Job, OnEvent
 from gguf_eval.study.process import run_in_worker
-from gguf_eval.study.stages.text import TextModel, TextRequest, run_text
+from gguf_eval.study.stages.state import TextRequest
+from gguf_eval.study.stages.text import TextModel, run_text
 
 
 def run_texts(

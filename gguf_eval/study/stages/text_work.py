@@ -40,8 +40,8 @@ another order, as it is when a model writes."""
 Columns = dict[str, npt.NDArray[Any]]
 
 
-def run_over(job: TextJob, emit: Emit) -> None:
-    """Do the job in this process."""
+def work(job: TextJob, emit: Emit) -> None:
+    """The worker's side."""
     text = Path(job.text).read_text(encoding="utf-8")
     with ExitStack() as stack:
         model = _open(job, job.model, stack)
