@@ -17,7 +17,7 @@ from gguf_eval.study.stages.ask import AskJob, TaskWork, ask_fields, plan_asked,
 from gguf_eval.study.stages.reference import ModelPoints
 from gguf_eval.study.stages.state import Asked, FoundPoint, ReadyPoint, RunState, TaskItems
 from gguf_eval.tasks.answers import judge_answer
-from gguf_eval.tasks.judges.judgement import cut
+from gguf_eval.tasks.judges.judgement import has_begun
 from gguf_eval.tasks.spec import Generation
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
         begun = {**written, "text": row["text"] or row["thought"]} if row["finish_reason"] else {}
         return Outcome(item.hash, None, None, {}, (), tokens, 0, row["unscored_reason"], **begun)
     assert task.judge is not None
-    if row["finish_reason"] == "stop" and not cut(row["text"], task.judge.options).strip():
+    if row["finish_reason"] == "stop" and not has_begun(row["text"], task.judge.options):
         return Outcome(item.hash, None, None, {}, (), tokens, 0, CUT_BEFORE_IT_BEGAN, **written)
     judgement = judge_answer(task.judge.name, row["text"], item.references, task.judge.options)
     if judgement.value is None:
