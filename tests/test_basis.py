@@ -20,7 +20,7 @@ from gguf_eval.analysis.summary import StudySummary, summarise
 from gguf_eval.report.basis_words import score_notes
 from gguf_eval.report.by_task import by_task_tables, only_task
 from gguf_eval.report.charts import charts
-from gguf_eval.report.columns import text_columns
+from gguf_eval.report.columns import main_table, text_columns
 from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.data import summary_rows
 from gguf_eval.report.export import to_document
@@ -74,9 +74,14 @@ def test_an_incomplete_point_has_no_mean_beside_the_others(interrupted: StudyRec
     assert points["Q3_K"].lacking == {"t2": Lack(asked=3, scored=3, of=20)}
     assert points["Q4_0"].overall is None
     assert points["Q3_K"].joint_score is None
-    marks = find_marks(summary)
-    assert marks.front == {2}
-    assert all({3, 4}.isdisjoint(ids) for column, ids in marks.best.items() if column not in ("file", "memory"))
+    assert find_marks(summary).front == {2}
+    best = {column.column.key: column.cells for column in main_table(summary, summary.points)}
+    assert not any(
+        cell.best
+        for key, cells in best.items()
+        for entry, cell in zip(summary.points, cells, strict=True)
+        if key not in ("file", "memory") and entry.id in (3, 4)
+    )
 
 
 def test_no_form_of_the_report_shows_one(interrupted: StudyRecord) -> None:
@@ -243,6 +248,6 @@ def test_figures_over_other_windows_stand_in_no_column(tmp_path_factory: pytest.
     )
     summary = summarise(replace(found, points=(first, second, replace(third, texts=(shorter,)))))
     perplexity, divergence = text_columns(summary.points)
-    assert [perplexity.figure(entry) is None for entry in summary.points] == [False, False, True]
-    assert [divergence.figure(entry) is None for entry in summary.points] == [True, False, True]
+    assert [perplexity.find(entry) is None for entry in summary.points] == [False, False, True]
+    assert [divergence.find(entry) is None for entry in summary.points] == [True, False, True]
     assert any("4 windows of 64 tokens, and so not shown beside" in line for line in text_notes(summary))

@@ -110,6 +110,19 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
     return replace(study, points=(first, second, third, unmade))
 
 
+COUNTERS = {"RAPL package-0": 128.0, "NVML 0": 64.0}
+"""Joules over 128 tokens."""
+
+
+def with_energy(record: StudyRecord, *spent: tuple[dict[str, float], ...]) -> StudyRecord:
+    """The first points with these joules of the repetitions of their generation test."""
+    points = list(record.points)
+    for i, joules in enumerate(spent):
+        speed = tuple(replace(s, joules=joules) if s.test == "tg128" else s for s in points[i].speed)
+        points[i] = replace(points[i], speed=speed)
+    return replace(record, points=tuple(points))
+
+
 RENDERERS: list[Callable[[StudyRecord], Table]] = [in_html, in_markdown, in_terminal]
 COLUMNS = ["level", "bpw", "file", "peak RAM", "on devices", "pp512", "tg128", "task_00", "against F16"]
 
@@ -169,3 +182,50 @@ def test_points_without_a_size_are_sorted_last(record: StudyRecord) -> None:
     out = io.StringIO()
     print_report(summarise(record), Console(file=out, width=300), sort="file")
     assert re.findall(r"(?m)^. (Q6_K|Q8_0|F16|IQ9) ", out.getvalue())[:4] == ["Q6_K", "Q8_0", "F16", "IQ9"]
+
+
+@pytest.mark.parametrize("render", RENDERERS)
+def test_energy_is_a_column_where_any_point_has_it(render: Callable[[StudyRecord], Table], record: StudyRecord) -> None:
+    pytest.importorskip("altair")
+    half = {name: joules / 2 for name, joules in COUNTERS.items()}
+    table = render(with_energy(record, (COUNTERS, COUNTERS, COUNTERS), (half, COUNTERS)))
+    cells = [row["J/token"] for row in table.values()]
+    assert [cell.split()[0].rstrip("*") for cell in cells] == ["1.50", "1.12", "–", "–"]
+    assert [name for name, row in table.items() if "*" in row["J/token"]] == ["Q8_0"]
+    if render is not in_terminal:
+        assert [cell.split()[1].rstrip("*") for cell in cells[:2]] == ["±0.00", "±0.53"]
+
+
+def test_energy_in_rows_and_in_the_document(record: StudyRecord) -> None:
+    summary = summarise(with_energy(record, (COUNTERS,)))
+    rows = {row["level"]: row for row in summary_rows(summary)}
+    assert {name: value for name, value in rows["F16"].items() if "joules" in name} == {
+        "tg128_joules_per_token": 1.5, "tg128_joules_stdev": None, "tg128_joules_repetitions": 1,
+        "tg128_joules_sources": "RAPL package-0 + NVML 0",
+    }  # fmt: skip
+    assert not any("joules" in name for level in ("Q8_0", "Q6_K", "IQ9") for name in rows[level])
+    first, *others = to_document(summary)["points"]
+    assert {name for name in first if "joules" in name} == {name for name in rows["F16"] if "joules" in name}
+    assert first["tg128_joules_per_token"] == 1.5
+    assert not any("joules" in name for entry in others for name in entry)
+
+
+def test_nothing_is_said_of_energy_where_none_was_counted(record: StudyRecord) -> None:
+    summary = summarise(record)
+    for shown in (to_markdown(summary), str(to_document(summary)), str(list(summary_rows(summary)))):
+        assert "J/token" not in shown and "joules" not in shown
+
+
+def test_joules_of_other_counters_do_not_stand_in_one_column(record: StudyRecord) -> None:
+    table = in_markdown(with_energy(record, (COUNTERS,), ({"NVML 0": 64.0},)))
+    columns = {name: [row[name] for row in table.values()] for name in table["F16"] if name.startswith("J/token")}
+    assert columns == {
+        "J/token tg128 RAPL package-0 + NVML 0": ["1.50 n=1", "–", "–", "–"],
+        "J/token tg128 NVML 0": ["–", "0.500 n=1", "–", "–"],
+    }
+
+
+def test_a_repetition_that_a_counter_has_not_seen_is_left_out(record: StudyRecord) -> None:
+    text = to_markdown(summarise(with_energy(record, (COUNTERS, {"NVML 0": 6400.0}))))
+    assert "| 1.50 n=1 |" in text
+    assert "- J/token: joules for each token of tg128, mean ± deviation, of all that RAPL package-0 \\+ NVML 0" in text

@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 from synthetic_study import write_study
 
-from gguf_eval.analysis.marks import find_marks
 from gguf_eval.analysis.summary import StudySummary, summarise
 from gguf_eval.errors import UsageError
+from gguf_eval.report.columns import main_table
 from gguf_eval.report.export import to_document
 from gguf_eval.report.markdown import to_markdown
 from gguf_eval.report.terminal import print_report
@@ -148,6 +148,7 @@ def test_markdown_has_the_columns_of_the_table_and_its_marks(with_texts: StudySu
     smallest = [cell.strip() for cell in table[4].strip("|").split("|")]
     assert smallest[names.index("file")] == "1,017 MB\\*"
     assert re.fullmatch(r"0\.\d+ \(0\.\d+–0\.\d+\)", smallest[names.index("KLD text1")])
-    assert table[2].count("\\*") + table[3].count("\\*") + table[4].count("\\*") == sum(
-        len({point.id for point in with_texts.points[:3]} & ids) for column, ids in find_marks(with_texts).best.items()
-    )
+    columns = main_table(with_texts, with_texts.points[:3])
+    stars = sum(cell.best for filled in columns for cell in filled.cells)
+    assert stars > 5
+    assert table[2].count("\\*") + table[3].count("\\*") + table[4].count("\\*") == stars

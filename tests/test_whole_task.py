@@ -84,7 +84,7 @@ def test_they_are_reported() -> None:
     assert lines["exam:macro_f1"] == ["73.3"]
     assert lines["exam:humanities"] == ["100.0"]
     page = [_whole_row(row, study.points) for row in whole_rows(study.points)]
-    figures = [(row["name"], row["cells"][0]["order"]) for row in page]
+    figures = [(row["name"], row["cells"][0].number) for row in page]
     assert figures[:2] == [("exam: macro_f1", 73.3), ("exam: STEM", 50.0)]
     exported = to_document(study)["points"][0]["tasks"]["exam"]
     assert exported["subjects"]["law"]["n"] == 2

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gguf_eval.analysis.baselines import floored_tasks
 from gguf_eval.analysis.comparison import MARGIN
-from gguf_eval.analysis.costs import point_cost
+from gguf_eval.analysis.costs import is_generation, point_cost
 from gguf_eval.analysis.eligible import answered_points, item_notes, references_of
 from gguf_eval.analysis.evidence import Evidence, LogScores, passed_over, point_evidence
 from gguf_eval.analysis.joint import (
@@ -117,7 +117,7 @@ def advise(
     unpredicted: dict[str, list[str]] = {}
     for point in answered:
         memory = predicted.get(point.id) or point.memory.get("peak_rss")
-        speed = next((test.mean for test in point_cost(point).tests if test.test.startswith("tg")), None)
+        speed = next((test.mean for test in point_cost(point).tests if is_generation(test.test)), None)
         if not memory:
             notes.append(f"{point.name} is left out: its memory was not measured")
         elif speed is None and limits.tokens_per_second is not None:

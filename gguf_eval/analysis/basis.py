@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from gguf_eval.analysis.models import by_model
 from gguf_eval.store.outcomes import scores
 from gguf_eval.store.records import PointRecord, TaskRecord
 
@@ -83,9 +84,7 @@ def find_bases(points: Sequence[PointRecord], tasks: Sequence[TaskRecord]) -> Ba
     Models share those that the one with the most tasks has in common with every model that has half of them, each with
     the same items.
     """
-    members: dict[str, list[PointRecord]] = {}
-    for point in points:
-        members.setdefault(point.model, []).append(point)
+    members = by_model(points)
     asked = {model: _asked_of(own, tasks) for model, own in members.items()}
     common = _common_items(asked.values(), tasks)
     bases = {}

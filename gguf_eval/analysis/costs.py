@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gguf_eval.analysis.models import by_model
 from gguf_eval.store.records import PointRecord, SpeedRecord
 
 _STEADY = 0.05
@@ -116,6 +117,11 @@ def point_cost(point: PointRecord) -> PointCost:
     )
 
 
+def is_generation(test: str) -> bool:
+    """Whether a speed test is of generation; the others are of prompts."""
+    return test.startswith("tg")
+
+
 def placing(point: PointRecord) -> Placing | None:
     """Where the layers were in a point's newest measurement; None where it was not measured."""
     if point.measurement is None or "device_memory" not in point.measurement.details:
@@ -141,10 +147,10 @@ def placing(point: PointRecord) -> Placing | None:
 def context_warnings(points: Sequence[PointRecord]) -> list[str]:
     """One line where speed and memory of a model's points were measured with different contexts."""
     warnings = []
-    for model in dict.fromkeys(point.model for point in points):
+    for model, members in by_model(points).items():
         labels: dict[int, list[str]] = {}
-        for point in points:
-            found = placing(point) if point.model == model else None
+        for point in members:
+            found = placing(point)
             if found is not None:
                 labels.setdefault(found.context, []).append(point.label)
         if len(labels) > 1:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gguf_eval.analysis.basis import find_bases
 from gguf_eval.analysis.joint import JointTask
+from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.summary import choose_reference
 from gguf_eval.store.outcomes import scores
 from gguf_eval.store.records import PointRecord, StudyRecord, TaskRecord
@@ -47,9 +48,9 @@ def references_of(study: StudyRecord, answered: Sequence[PointRecord]) -> tuple[
     """The reference of each point, by id; where a model's own is left out, the best of those that are not."""
     found: dict[int, int] = {}
     notes = []
-    for model in dict.fromkeys(point.model for point in answered):
-        members = [point for point in answered if point.model == model]
-        usual = choose_reference([point for point in study.points if point.model == model])
+    of_study = by_model(study.points)
+    for model, members in by_model(answered).items():
+        usual = choose_reference(of_study[model])
         reference = choose_reference(members)
         assert reference is not None
         found |= {point.id: reference.id for point in members}

@@ -1,11 +1,11 @@
-"""What a report marks: the best value of each column, and the points on the Pareto front."""
+"""What a report marks, the points on the Pareto front, and what it places and orders points by."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gguf_eval.analysis.averages import ALL
+from gguf_eval.analysis.costs import is_generation
 from gguf_eval.analysis.pareto import Tradeoff, pareto
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, StudySummary
@@ -19,8 +19,6 @@ class Marks:
     """No other point of the study is as good in memory, generation speed and joint score, and better in one."""
     quality_front: frozenset[int]
     """No other point is as good in memory and joint score, and better in one, whatever their speeds."""
-    best: Mapping[str, frozenset[int]]
-    """By column, the best of each model; columns with one value only are left out."""
 
 
 def find_marks(study: StudySummary) -> Marks:
@@ -31,14 +29,7 @@ def find_marks(study: StudySummary) -> Marks:
         frozenset(place.tradeoff.point_id for place in pareto(entries) if not place.dominated_by)
         for entries in (tradeoffs, [replace(entry, tokens_per_second=None) for entry in tradeoffs])
     )
-    best: dict[str, frozenset[int]] = {}
-    for model in dict.fromkeys(point.model for point in points):
-        members = [point for point in points if point.model == model]
-        for column, ids in _best(members).items():
-            best[column] = best.get(column, frozenset()) | ids
-    if len(tradeoffs) < 2:
-        front = quality_front = frozenset()
-    return Marks(front, quality_front, best)
+    return Marks(front, quality_front) if len(tradeoffs) > 1 else Marks(frozenset(), frozenset())
 
 
 def score(point: PointSummary) -> Estimate | None:
@@ -49,7 +40,7 @@ def score(point: PointSummary) -> Estimate | None:
 
 def generation_rate(point: PointSummary) -> float | None:
     """Tokens a second of the point's generation test."""
-    return next((speed.tokens_per_second for test, speed in point.speed.items() if test.startswith("tg")), None)
+    return next((speed.tokens_per_second for test, speed in point.speed.items() if is_generation(test)), None)
 
 
 def memory_measured(study: StudySummary) -> bool:
@@ -67,24 +58,3 @@ def _tradeoff(study: StudySummary, point: PointSummary) -> Tradeoff | None:
     if estimate is None or not taken:
         return None
     return Tradeoff(point.id, point.name, taken, estimate.value, generation_rate(point))
-
-
-def _best(points: Sequence[PointSummary]) -> dict[str, frozenset[int]]:
-    columns: dict[str, dict[int, float]] = {}
-    for point in points:
-        estimate = score(point)
-        values = {
-            "file": -float(point.size_bytes) if point.size_bytes else None,
-            "memory": -float(point.peak_rss_bytes) if point.peak_rss_bytes else None,
-            "score": estimate.value if estimate else None,
-            **{f"speed {test}": speed.tokens_per_second for test, speed in point.speed.items()},
-            **{f"task {name}": task.estimate.value if task.estimate else None for name, task in point.tasks.items()},
-        }
-        for column, value in values.items():
-            if value is not None:
-                columns.setdefault(column, {})[point.id] = value
-    return {
-        column: frozenset(id_ for id_, value in values.items() if value == max(values.values()))
-        for column, values in columns.items()
-        if len(set(values.values())) > 1
-    }

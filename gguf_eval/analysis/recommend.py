@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gguf_eval.analysis.evidence import passed_over
+from gguf_eval.analysis.marks import generation_rate
+from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.sanity import NOTHING_TO_LOSE
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 
@@ -39,8 +41,7 @@ class Conclusion:
 def conclude(study: StudySummary) -> list[Conclusion]:
     """One conclusion for each model that has a reference and another point."""
     conclusions = []
-    for model in dict.fromkeys(point.model for point in study.points):
-        points = [point for point in study.points if point.model == model]
+    for points in by_model(study.points).values():
         reference = next((point for point in points if point.is_reference), None)
         if reference is not None and len(points) > 1:
             conclusions.append(_conclude(study, reference, points))
@@ -65,7 +66,7 @@ def _conclude(study: StudySummary, reference: PointSummary, points: Sequence[Poi
         choice=choice,
         worse=worse,
         memory_ratio=_ratio(choice.peak_rss_bytes, reference.peak_rss_bytes) if choice else None,
-        generation_ratio=_ratio(_generation(choice), _generation(reference)) if choice else None,
+        generation_ratio=_ratio(generation_rate(choice), generation_rate(reference)) if choice else None,
         undecided=undecided,
         passed_over=tuple(point for point in undecided if point.id in passed),
         not_compared=tuple(point for point in points if point is not reference and point not in compared),
@@ -83,11 +84,6 @@ def nothing_to_lose(study: StudySummary, reference: PointSummary) -> tuple[str, 
     }
     suspected.update(study.floored.get(reference.model, ()))
     return tuple(name for name in study.score_tasks.get(reference.model, ()) if name in suspected)
-
-
-def _generation(point: PointSummary) -> float | None:
-    rates = [speed.tokens_per_second for test, speed in point.speed.items() if test.startswith("tg")]
-    return rates[0] if rates else None
 
 
 def _ratio(value: float | None, base: float | None) -> float | None:

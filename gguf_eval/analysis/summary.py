@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from gguf_eval.analysis.averages import ALL, Average, averages, joint_score, metric_estimates, pairs_on
@@ -14,6 +14,7 @@ from gguf_eval.analysis.costs import Placing, context_warnings, noise_warnings, 
 from gguf_eval.analysis.divergence import TextSummary, summarise_text
 from gguf_eval.analysis.environments import environment_warnings, library_warnings
 from gguf_eval.analysis.evidence import Evidence, LogScores, find_evidence
+from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.sanity import ScoreWarning, find_warnings
 from gguf_eval.analysis.statistics import Estimate, mean_and_deviation
 from gguf_eval.analysis.task_divergence import TaskDivergence, task_divergence
@@ -21,9 +22,9 @@ from gguf_eval.analysis.whole_task import WholeTask, whole_task
 from gguf_eval.store.outcomes import cut_off, scores, truncated, unscored_reasons
 from gguf_eval.store.records import (
     Outcome,
+    Point,
     PointRecord,
     SpeedRecord,
-    Status,
     StudyRecord,
     StudySource,
     TaskRecord,
@@ -65,38 +66,37 @@ class TaskSummary:
 
 
 @dataclass(frozen=True)
+class Energy:
+    """Mean and sample deviation of the repetitions' joules for each token, all counters together."""
+
+    joules_per_token: float
+    stdev: float | None
+    repetitions: int
+    """Those that every counter has seen."""
+    sources: tuple[str, ...]
+    """Names of the counters (`gguf_eval.runtime.energy`)."""
+
+
+@dataclass(frozen=True)
 class SpeedSummary:
     """Mean and sample deviation of the repetitions' rates."""
 
     tokens_per_second: float
     stdev: float | None
     repetitions: int
+    energy: Energy | None = None
 
 
-@dataclass(frozen=True)
-class PointSummary:
+@dataclass(frozen=True, kw_only=True)
+class PointSummary(Point):
     """One row of the report."""
 
-    id: int
-    name: str
-    model: str
-    level: str
-    sha256: str | None
-    parameters: int
-    size_bytes: int
-    bits_per_weight: float
-    status: Status
-    error: str | None
-    log_path: str | None
-    origin: dict[str, Any]
     is_reference: bool
     peak_rss_bytes: int | None
     speed: dict[str, SpeedSummary]
     tasks: dict[str, TaskSummary]
     overall: Comparison | None
     """Against the reference over the items of all tasks together."""
-    label: str = ""
-    """What tells points of one model apart: the level, and the KV cache's type where it is not F16."""
     averages: dict[str, Average] = field(default_factory=dict)
     """Macro-averages: over ``all`` tasks that the model's points share, and over each group of them."""
     joint_score: Estimate | None = None
@@ -105,18 +105,12 @@ class PointSummary:
     """What it lacks, by task; it has no mean over these, and no average that they are in."""
     evidence: Evidence | None = None
     """What is finer than scores; None for the reference, and where it is not compared."""
-    harness: dict[str, dict[str, float]] = field(default_factory=dict)
-    """lm-evaluation-harness's own figures: by task, then by metric."""
     texts: tuple[TextSummary, ...] = ()
     """Perplexity, and divergence from the reference, on each text."""
-    commands: tuple[str, ...] = ()
-    """What was run to measure the point, the first command first."""
     memory_methods: dict[str, str] = field(default_factory=dict)
     """How each kind of memory was read off."""
     placing: Placing | None = None
     """Where its layers were while speed and memory were measured."""
-    study: str = ""
-    """The study it comes from, where several stand in one report."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +147,7 @@ def summarise(study: StudyRecord, *, margin: float = MARGIN) -> StudySummary:
     names = {task.hash: task.name for task in study.tasks}
     points: list[PointSummary] = []
     floored: dict[str, tuple[str, ...]] = {}
-    for model in bases.models:
-        members = [point for point in study.points if point.model == model]
+    for model, members in by_model(study.points).items():
         low = floored_tasks(members, study.tasks, margin)
         floored |= {model: tuple(names[hash_] for hash_ in low)} if low else {}
         points.extend(_summarise_model(members, study.tasks, bases, low, margin))
@@ -242,32 +235,17 @@ def _summarise_point(
         if summary is not None:
             summaries[task.name] = summary
     return PointSummary(
-        id=point.id,
-        name=point.name,
-        model=point.model,
-        level=point.level,
-        sha256=point.sha256,
-        parameters=point.parameters,
-        size_bytes=point.size_bytes,
-        bits_per_weight=point.bits_per_weight,
-        status=point.status,
-        error=point.error,
-        log_path=point.log_path,
-        harness=point.harness,
-        origin=point.origin,
+        **{entry.name: getattr(point, entry.name) for entry in fields(Point)},
         is_reference=point is reference,
         peak_rss_bytes=point.memory.get("peak_rss"),
         speed={record.test: _summarise_speed(record) for record in point.speed},
         tasks=summaries,
         overall=overall,
-        label=point.label,
         averages=means,
         lacking={task.name: lacking[task.hash] for task in tasks if task.hash in lacking},
         texts=tuple(summarise_text(record) for record in point.texts),
-        commands=point.commands,
         memory_methods=point.measurement.memory_methods if point.measurement else {},
         placing=placing(point),
-        study=point.study,
     )
 
 
@@ -310,4 +288,10 @@ def _summarise_task(
 def _summarise_speed(record: SpeedRecord) -> SpeedSummary:
     rates = [record.tokens / seconds for seconds in record.seconds]
     mean, deviation = mean_and_deviation(rates)
-    return SpeedSummary(mean, deviation, len(rates))
+    return SpeedSummary(mean, deviation, len(rates), _summarise_energy(record))
+
+
+def _summarise_energy(record: SpeedRecord) -> Energy | None:
+    sources = tuple(dict.fromkeys(source for repetition in record.joules for source in repetition))
+    spent = [sum(seen.values()) / record.tokens for seen in record.joules if sources and len(seen) == len(sources)]
+    return Energy(*mean_and_deviation(spent), len(spent), sources) if spent else None

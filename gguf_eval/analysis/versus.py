@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gguf_eval.analysis.averages import pairs_on
 from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare
 from gguf_eval.analysis.intervals import macro_difference
+from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.sanity import find_warnings, warning_lines
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import choose_reference
@@ -119,8 +120,7 @@ def versus_references(study: StudyRecord, only: Sequence[PointRecord] = (), *, m
     Raises `StudyError` where there is nothing to compare.
     """
     found: list[Versus] = []
-    for model in dict.fromkeys(point.model for point in study.points):
-        members = [point for point in study.points if point.model == model]
+    for members in by_model(study.points).values():
         reference = choose_reference(members)
         candidates = [
             point

@@ -43,9 +43,9 @@ def report(
 
     Several studies stand in one report: points of a model that more than one of them has are named with their study.
 
-    In a narrow terminal columns go in this order: tasks, ppl, pp, file, bpw, tg, kld, score, memory.
+    In a narrow terminal tasks go into a table of their own, then other columns go, which are named below the tables.
 
-    Tasks go into a table of their own. Where the output is no terminal, no other column goes.
+    Where the output is no terminal, tasks alone go.
     """
     from gguf_eval.analysis.summary import summarise
     from gguf_eval.report.terminal import print_report

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gguf_eval.analysis.basis import Lack
+from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 
 _NAMED = 8
@@ -18,8 +19,8 @@ def score_notes(study: StudySummary) -> list[str]:
 
 def _scores(study: StudySummary) -> Iterator[str]:
     tasks = {
-        model: [name for name in study.task_names if any(name in p.tasks for p in study.points if p.model == model)]
-        for model in study.score_tasks
+        model: [name for name in study.task_names if any(name in point.tasks for point in points)]
+        for model, points in by_model(study.points).items()
     }
     alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for model, names in tasks.items():
@@ -40,9 +41,8 @@ def _scores(study: StudySummary) -> Iterator[str]:
 
 
 def _joint(study: StudySummary) -> Iterator[str]:
-    apart = [
-        model for model, own in study.score_tasks.items() if own and own != study.joint_tasks and _scored(study, model)
-    ]
+    scored = {point.model for point in study.points if point.averages}
+    apart = [model for model, own in study.score_tasks.items() if own and own != study.joint_tasks and model in scored]
     missing = dict.fromkeys(point.model for point in study.points if point.joint_score is None and point.averages)
     if len(study.score_tasks) > 1 and (apart or missing):
         over = (
@@ -50,10 +50,6 @@ def _joint(study: StudySummary) -> Iterator[str]:
         )
         without = f"; without {', '.join(missing)}, which was asked otherwise" if missing else ""
         yield f"Scatters and the Pareto front compare the models {over}{without}."
-
-
-def _scored(study: StudySummary, model: str) -> bool:
-    return any(point.averages for point in study.points if point.model == model)
 
 
 def lacking_notes(study: StudySummary) -> Iterator[str]:

@@ -10,8 +10,7 @@ from rich.text import Text
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
-from gguf_eval.report.columns import VERDICT_STYLES
-from gguf_eval.report.tables import bare_table
+from gguf_eval.report.tables import VERDICT_STYLES, bare_table
 
 _CELL_WIDTH = 7
 _CELL_WIDTH_WITH_INTERVAL = 13

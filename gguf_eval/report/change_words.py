@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from gguf_eval.analysis.changes import Changes, Finding, PointChange
 from gguf_eval.analysis.date_pairs import Unpaired
 from gguf_eval.analysis.item_changes import Counts
+from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.ratios import Ratio
 from gguf_eval.report import words
 
@@ -40,12 +41,8 @@ def ratio_interval(ratio: Ratio) -> str:
 
 def _unequal(changes: Changes) -> Iterable[str]:
     """Where points are not compared on as many items: a difference is a point's own, and none beside another's."""
-    for model in dict.fromkeys(point.model for point in changes.points):
-        counts = {
-            point.label: point.overall.counts.common
-            for point in changes.points
-            if point.model == model and point.overall.counts.common
-        }
+    for model, points in by_model(changes.points).items():
+        counts = {point.label: point.overall.counts.common for point in points if point.overall.counts.common}
         if len(set(counts.values())) > 1:
             parts = ", ".join(f"{label} {count:,}" for label, count in counts.items())
             yield f"{model}: items differ from point to point, so that their scores don't compare: {parts}."

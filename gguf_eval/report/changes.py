@@ -12,11 +12,11 @@ from rich.text import Text
 
 from gguf_eval.analysis.changes import Changes, PointChange
 from gguf_eval.analysis.item_changes import Counts, ItemsChange
+from gguf_eval.analysis.models import by_model
 from gguf_eval.report import change_words, words
 from gguf_eval.report.change_words import percent_change, ratio_interval, title
-from gguf_eval.report.columns import VERDICT_STYLES
 from gguf_eval.report.escape import printable
-from gguf_eval.report.tables import Column, bare_table, packed
+from gguf_eval.report.tables import VERDICT_STYLES, Column, bare_table, packed
 
 SCHEMA = 1
 _STYLES = {**VERDICT_STYLES, "identical": "green"}
@@ -40,8 +40,7 @@ def print_changes(changes: Changes, console: Console) -> None:
         )
         console.print(heading, soft_wrap=wide)
     _print_circumstances(changes, console)
-    for model in dict.fromkeys(point.model for point in changes.points):
-        points = [point for point in changes.points if point.model == model]
+    for model, points in by_model(changes.points).items():
         console.print(Text(f"\n{model}", style="bold"), soft_wrap=True)
         for table in packed(_main_columns(points), console.width):
             console.print(table)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gguf_eval.analysis.marks import Marks, find_marks, generation_rate, memory
+from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.errors import UsageError
 from gguf_eval.report.chart_scatter import HEIGHT, OFF_FRONT, ON_FRONT, Scatter
@@ -47,8 +48,8 @@ def charts(study: StudySummary, plot_width: int = PAGE_PLOT_WIDTH) -> list[Chart
     study = printable(study)
     marks = find_marks(study)
     made = [_quality(study, marks, plot_width), _speed(study, marks, plot_width), _divergence(study, plot_width)]
-    for model in dict.fromkeys(point.model for point in study.points):
-        points = [point for point in study.points if point.model == model and point.tasks]
+    for model, members in by_model(study.points).items():
+        points = [point for point in members if point.tasks]
         made += [_ladder(model, points), _heat_map(model, points)]
     # Vega writes a specification's description over the alternative text of the element it draws in.
     drawn = [chart for chart in made if chart is not None]

@@ -1,234 +1,318 @@
-"""The columns of the main table, and which of them go when the terminal is narrow."""
+"""The columns of the main table: one list, which the terminal, Markdown, the page, flat rows and JSON go through.
+
+To add a figure is to add one entry to `all_columns`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Generic, TypeVar
 
-from rich.cells import cell_len
-from rich.text import Text
-
+from gguf_eval.analysis.averages import ALL
+from gguf_eval.analysis.costs import is_generation
 from gguf_eval.analysis.divergence import Figure, TextSummary
-from gguf_eval.analysis.marks import Marks, generation_rate, score
+from gguf_eval.analysis.marks import score
 from gguf_eval.analysis.statistics import Estimate
-from gguf_eval.analysis.summary import PointSummary, SpeedSummary, StudySummary
-from gguf_eval.errors import UsageError, nearest
+from gguf_eval.analysis.summary import Energy, PointSummary, SpeedSummary, StudySummary
 from gguf_eval.report import words
 
-VERDICT_STYLES = {"worse": "red", "better": "green", "same": "green", "undecided": "yellow"}
-DROP_ORDER = ("tasks", "ppl", "pp", "file", "bpw", "tg", "kld", "score", "memory")
-"""What goes first when the table is wider than the terminal. Tasks go together, into a table of their own; the level
-and the comparison with the reference always stay."""
-SORTS: dict[str, Callable[[PointSummary], float]] = {
-    "bpw": lambda point: -point.bits_per_weight,
-    "file": lambda point: point.size_bytes or float("inf"),
-    "memory": lambda point: point.peak_rss_bytes or float("inf"),
-    "speed": lambda point: -(generation_rate(point) or 0.0),
-    "score": lambda point: -(estimate.value if (estimate := score(point)) else -1.0),
-}
-"""What ``--sort`` takes; the best value comes first."""
+Found = TypeVar("Found")
+STAYS = 99
+TASKS = "tasks"
+"""The kind of the columns of single tasks, where there are several."""
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column of the main table."""
+class Cell:
+    """What a table shows of one figure of one point."""
+
+    text: str = words.MISSING
+    small: str = ""
+    """Its interval or deviation."""
+    number: float | None = None
+    """What it sorts by; None where nothing is known."""
+    verdict: str = ""
+    best: bool = False
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _none(_: Any) -> str:
+    return ""
+
+
+def _nothing(_: PointSummary) -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Column(Generic[Found]):
+    """One column of the main table, and what flat rows and JSON have of it."""
 
     key: str
     """What ``--columns`` calls it."""
-    kind: str
-    """Its name in `DROP_ORDER`."""
     header: str
-    cell: Callable[[PointSummary], Text]
-    justify: Literal["left", "right"] = "right"
+    find: Callable[[PointSummary], Found | None]
+    """The raw value; None where nothing is known."""
+    text: Callable[[Found], str]
+    number: Callable[[Found], float] = _itself
+    """What it sorts by."""
+    small: Callable[[Found], str] = _none
+    """Its interval or deviation."""
+    verdict: Callable[[Found], str] = _none
+    best: Callable[[Iterable[float]], float] | None = None
+    """``min`` or ``max`` where the best of a model is marked."""
+    kind: str = ""
+    """What ``--columns`` calls it together with others."""
+    leaves: int = STAYS
+    """The columns of the least number go first where the terminal is narrow."""
+    beside: str = "({})"
+    """How ``small`` is written in the line of the value."""
+    to_left: bool = False
+    optional: bool = False
+    """Whether it is left out where nothing is known of any point."""
+    hidden: bool = False
+    """Whether only flat rows and JSON have it."""
+    row: Callable[[PointSummary], Mapping[str, Any]] = _nothing
+    """Its figures in a flat row."""
+    document: Callable[[PointSummary], Mapping[str, Any]] | None = None
+    """Its figures in a point of the JSON document; None: the same."""
+    note: str = ""
+    """A sentence under the table."""
 
-
-def all_columns(study: StudySummary, points: Sequence[PointSummary], marks: Marks) -> list[Column]:
-    """Every column that has something to say of these points, in the order shown."""
-    columns = [
-        Column("level", "level", "  level", lambda p: _level(p, marks), "left"),
-        Column("bpw", "bpw", "bpw", lambda p: Text(words.bits(p))),
-        Column("file", "file", "file ", lambda p: _size(p.size_bytes, p, marks, "file")),
-    ]
-    if any(point.peak_rss_bytes for point in points):
-        columns.append(Column("memory", "memory", "peak RAM ", lambda p: _size(p.peak_rss_bytes, p, marks, "memory")))
-    if any(map(on_devices, points)):
-        columns.append(Column("devices", "memory", "on devices", lambda p: Text(words.size(on_devices(p)))))
-    for test in dict.fromkeys(test for point in points for test in point.speed):
-        kind = "tg" if test.startswith("tg") else "pp"
-        columns.append(Column(test, kind, f"{test} ", lambda p, test=test: _speed(p, test, marks)))  # type: ignore[misc]
-    names = [name for name in study.task_names if any(name in point.tasks for point in points)]
-    if len(names) > 1:
-        columns.append(Column("score", "score", "score ", lambda p: _score(p, marks)))
-    kind = "tasks" if len(names) > 1 else "score"
-    columns += [Column(name, kind, f"{name} ", lambda p, name=name: _task(p, name, marks)) for name in names]  # type: ignore[misc]
-    for text in text_columns(points):
-        kind, name = ("kld" if text.diverging else "ppl"), text.header[:3].lower() + text.header[3:]
-        columns.append(Column(name, kind, text.header, lambda p, text=text: _text_cell(p, text)))  # type: ignore[misc]
-    columns += [Column("against", "against", header, _difference, "left") for header in against(points)]
-    return columns
-
-
-def against(points: Sequence[PointSummary]) -> list[str]:
-    """The header of the differences, which names what they are from; none where nothing is compared."""
-    return [f"against {p.label}" for p in points if p.is_reference and any(point.overall for point in points)]
-
-
-def on_devices(point: PointSummary) -> int:
-    """Bytes allocated on devices."""
-    return sum(point.placing.device_bytes.values()) if point.placing else 0
+    def cell(self, point: PointSummary) -> Cell:
+        """What is shown of a point."""
+        found = self.find(point)
+        if found is None:
+            return Cell()
+        return Cell(self.text(found), self.small(found), self.number(found), self.verdict(found))
 
 
 @dataclass(frozen=True)
-class TextColumn:
-    """Perplexity, or mean KL divergence from the reference, over one text, and the same windows of it."""
+class Filled:
+    """A column with the cell of every row."""
 
-    like: TextSummary
-    """The text as the model's first point was run over it: figures over other windows don't stand beside it."""
-    diverging: bool
-    header: str
-
-    def figure(self, point: PointSummary) -> Figure | None:
-        """The point's figure."""
-        found = next((text for text in point.texts if text.same_windows(self.like)), None)
-        if found is None or not self.diverging:
-            return found.perplexity if found else None
-        return found.divergence.mean if found.divergence else None
-
-    def shown(self, figure: Figure) -> tuple[str, str]:
-        """The figure and its interval."""
-        return words.divergence(figure) if self.diverging else words.perplexity(figure)
+    column: Column[Any]
+    cells: tuple[Cell, ...]
 
 
-def text_columns(points: Sequence[PointSummary]) -> list[TextColumn]:
+LEVEL: Column[str] = Column("level", "level", lambda p: p.label, str, lambda _: 0.0, to_left=True)
+"""The head of each row, which every renderer marks in its own way."""
+
+
+def all_columns(study: StudySummary, points: Sequence[PointSummary]) -> list[Column[Any]]:
+    """Every column there is for these points, in the order shown."""
+    names = [name for name in study.task_names if any(name in point.tasks for point in points)]
+    several = len(names) > 1
+    return [
+        LEVEL,
+        Column(
+            "bpw", "bpw", lambda p: p.bits_per_weight if p.parameters else None, "{:.2f}".format, leaves=60,
+            row=lambda p: {"bits_per_weight": p.bits_per_weight if p.parameters else None},
+        ),
+        Column(
+            "file", "file", lambda p: p.size_bytes or None, words.size, best=min, leaves=50,
+            row=lambda p: {"size_bytes": p.size_bytes or None},
+        ),
+        Column(
+            "memory", "peak RAM", lambda p: p.peak_rss_bytes or None, words.size, best=min, leaves=95, optional=True,
+            row=lambda p: {"peak_rss_bytes": p.peak_rss_bytes},
+            document=lambda p: {
+                "memory": {"peak_rss_bytes": p.peak_rss_bytes, "method": p.memory_methods.get("peak_rss")}
+            },
+        ),
+        Column(
+            "devices", "on devices", _on_devices, words.size, kind="memory", leaves=95, optional=True, row=_placing,
+            document=lambda p: {"placing": asdict(p.placing) if p.placing else None},
+        ),
+        *(_speed(test) for test in dict.fromkeys(test for point in points for test in point.speed)),
+        *_energies(points),
+        replace(_estimate("score", score, leaves=90), hidden=not several, row=_score_row, document=_nothing),
+        *(_task(name, several) for name in names),
+        *text_columns(points),
+        _against(points),
+    ]  # fmt: skip
+
+
+def main_table(
+    study: StudySummary, points: Sequence[PointSummary], rows: Sequence[PointSummary] | None = None
+) -> list[Filled]:
+    """The columns that have something to say of a model's points, the best of each marked.
+
+    ``rows``: the points as they are sorted.
+    """
+    columns = [column for column in all_columns(study, points) if not column.hidden]
+    table = [Filled(column, _cells(column, points if rows is None else rows)) for column in columns]
+    return [filled for filled in table if not filled.column.optional or any(c.number is not None for c in filled.cells)]
+
+
+def _cells(column: Column[Any], points: Sequence[PointSummary]) -> tuple[Cell, ...]:
+    """The best one is among those of complete points, where these differ."""
+    cells = tuple(map(column.cell, points))
+    whole = {c.number for p, c in zip(points, cells, strict=True) if p.status == "complete" and c.number is not None}
+    if column.best is None or len(whole) < 2:
+        return cells
+    best = column.best(whole)
+    return tuple(
+        replace(cell, best=cell.number == best and point.status == "complete")
+        for point, cell in zip(points, cells, strict=True)
+    )
+
+
+def table_notes(study: StudySummary, tables: Iterable[Sequence[Filled]], front: bool) -> list[str]:
+    """What the figures of these tables are, and where they were measured."""
+    shown = [filled for table in tables for filled in table]
+    starred = any(cell.best for filled in shown for cell in filled.cells)
+    own = dict.fromkeys(filled.column.note for filled in shown if filled.column.note)
+    return words.how_to_read(study, list(own), starred=starred, front=front)
+
+
+def _on_devices(point: PointSummary) -> int | None:
+    return sum(point.placing.device_bytes.values()) or None if point.placing else None
+
+
+def _placing(point: PointSummary) -> Mapping[str, Any]:
+    placing = point.placing
+    return {
+        "layers_on_devices": placing.layers if placing else None,
+        "device_bytes": sum(placing.device_bytes.values()) if placing else None,
+        "speed_context": placing.context if placing else None,
+    }
+
+
+def _speed(test: str) -> Column[SpeedSummary]:
+    def figures(point: PointSummary) -> dict[str, Any]:
+        found = point.speed.get(test)
+        names = ("tokens_per_second", "stdev", "repetitions")
+        return {name: getattr(found, name) for name in names} if found else {}
+
+    return Column(
+        test, test, lambda p: p.speed.get(test), lambda s: words.rate(s.tokens_per_second),
+        lambda s: s.tokens_per_second, words.deviation, best=max, kind="tg" if is_generation(test) else "pp",
+        leaves=70 if is_generation(test) else 40, beside="{}",
+        row=lambda p: {f"{test}_{name}": value for name, value in figures(p).items()},
+        document=lambda p: {"speed": {test: figures(p)} if test in p.speed else {}},
+    )  # fmt: skip
+
+
+def _energies(points: Sequence[PointSummary]) -> list[Column[Energy]]:
+    """Of generation; figures of other counters don't stand beside each other."""
+    energies = [(test, s.energy) for p in points for test, s in p.speed.items() if s.energy and is_generation(test)]
+    kinds = list(dict.fromkeys((test, energy.sources) for test, energy in energies))
+    return [_energy(test, sources, len(kinds) > 1) for test, sources in kinds]
+
+
+def _energy(test: str, sources: tuple[str, ...], several: bool) -> Column[Energy]:
+    def find(point: PointSummary) -> Energy | None:
+        found = point.speed[test].energy if test in point.speed else None
+        return found if found and found.sources == sources else None
+
+    counters = " + ".join(sources)
+    header = f"J/token {test} {counters}" if several else "J/token"
+
+    def row(point: PointSummary) -> dict[str, Any]:
+        found = find(point)
+        if found is None:
+            return {}
+        return {f"{test}_joules_per_token": found.joules_per_token, f"{test}_joules_stdev": found.stdev,
+                f"{test}_joules_repetitions": found.repetitions, f"{test}_joules_sources": counters}  # fmt: skip
+
+    return Column(
+        header.replace("J/token", "energy"), header, find, lambda e: words.joules(e)[0],
+        lambda e: e.joules_per_token, lambda e: words.joules(e)[1], best=min, kind="energy",
+        leaves=30, beside="{}", row=row,
+        note=f"{header}: joules for each token of {test}, mean ± deviation, of all that {counters} counts.",
+    )  # fmt: skip
+
+
+def _estimate(name: str, find: Callable[[PointSummary], Estimate | None], leaves: int) -> Column[Estimate]:
+    return Column(
+        name, name, find, lambda e: words.percent(e.value), lambda e: e.value, words.interval, best=max, leaves=leaves
+    )
+
+
+def _task(name: str, several: bool) -> Column[Estimate]:
+    column = _estimate(
+        name, lambda p: p.tasks[name].estimate if name in p.tasks else None, leaves=10 if several else 90
+    )
+    return replace(column, kind=TASKS if several else "score")
+
+
+def _score_row(point: PointSummary) -> Mapping[str, Any]:
+    """The mean over the tasks that the model's points share, and over those that all models share."""
+    estimate, joint = score(point), point.joint_score
+    if estimate is None:
+        return {}
+    return {"score": estimate.value, "score_low": estimate.low, "score_high": estimate.high, "score_n": estimate.n,
+            "score_method": estimate.method, "score_tasks": len(point.averages[ALL].tasks),
+            "joint_score": joint.value if joint else None}  # fmt: skip
+
+
+def text_columns(points: Sequence[PointSummary]) -> list[Column[Figure]]:
     """Perplexity and divergence on each text; named by the text where there are several."""
     texts: dict[str, TextSummary] = {}
     for point in points:
         for text in point.texts:
             texts.setdefault(text.text, text)
-    made = []
-    for name, text in texts.items():
-        suffix = f" {name}" if len(texts) > 1 else ""
-        made.append(TextColumn(text, False, f"PPL{suffix}"))
-        if any(found.divergence for point in points for found in point.texts if found.same_windows(text)):
-            made.append(TextColumn(text, True, f"KLD{suffix}"))
-    return made
+    suffixes = {name: f" {name}" if len(texts) > 1 else "" for name in texts}
+    return [column for name, like in texts.items() for column in _over_text(like, suffixes[name])]
 
 
-def _text_cell(point: PointSummary, column: TextColumn) -> Text:
-    figure = column.figure(point)
-    return Text(words.MISSING) if figure is None else _with_interval(column.shown(figure))
+def _over_text(like: TextSummary, suffix: str) -> list[Column[Figure]]:
+    """``like``: as the model's first point was run over it; figures over other windows don't stand beside it."""
+
+    def alike(point: PointSummary) -> TextSummary | None:
+        return next((text for text in point.texts if text.same_windows(like)), None)
+
+    def divergence(point: PointSummary) -> Figure | None:
+        found = alike(point)
+        return found.divergence.mean if found and found.divergence else None
+
+    def row(point: PointSummary) -> Mapping[str, Any]:
+        return {key: value for text in point.texts if text.text == like.text for key, value in _text_row(text).items()}
+
+    return [
+        Column(
+            f"ppl{suffix}", f"PPL{suffix}", lambda p: found.perplexity if (found := alike(p)) else None,
+            lambda f: words.perplexity(f)[0], lambda f: f.value, lambda f: words.perplexity(f)[1], kind="ppl",
+            leaves=20, row=row, document=_nothing,
+        ),
+        Column(
+            f"kld{suffix}", f"KLD{suffix}", divergence, lambda f: words.divergence(f)[0], lambda f: f.value,
+            lambda f: words.divergence(f)[1], kind="kld", leaves=80, optional=True,
+        ),
+    ]  # fmt: skip
 
 
-def _with_interval(lines: tuple[str, str]) -> Text:
-    value, interval = lines
-    return Text(value).append(f"\n{interval}", style="not bold dim") if interval else Text(value)
+def _text_row(text: TextSummary) -> dict[str, Any]:
+    """Perplexity and divergence on a text, named by it."""
+    name, divergence = text.text, text.divergence
+    figures = {"perplexity": text.perplexity, "bits_per_byte": text.bits_per_byte}
+    if divergence is not None:
+        figures |= {"perplexity_ratio": divergence.perplexity_ratio, "mean_kld": divergence.mean,
+                    "same_top": divergence.same_top}  # fmt: skip
+    row: dict[str, Any] = {}
+    for key, figure in figures.items():
+        row |= {f"{name}_{key}": figure.value, f"{name}_{key}_low": figure.low, f"{name}_{key}_high": figure.high}
+    row |= {f"{name}_n_ctx": text.n_ctx, f"{name}_windows": text.windows, f"{name}_tokens": text.tokens,
+            f"{name}_sha256": text.text_sha256, f"{name}_interval_method": text.interval_method}  # fmt: skip
+    return row if divergence is None else {**row, f"{name}_kld_reference": divergence.reference}
 
 
-def chosen(columns: Sequence[Column], keys: Sequence[str]) -> list[Column]:
-    """The columns the user names, in that order; ``tasks`` means every task."""
-    picked: list[Column] = []
-    for key in keys:
-        found = [column for column in columns if key in (column.key, column.kind)]
-        if not found:
-            known = [column.key for column in columns]
-            raise UsageError(f"--columns: no column '{key}'{nearest(key, known)}; there are: {', '.join(known)}, tasks")
-        picked += [column for column in found if column not in picked]
-    return picked
+def _against(points: Sequence[PointSummary]) -> Column[PointSummary]:
+    """The difference over all tasks from the reference, which the header names."""
+    compared = any(point.overall for point in points)
+    reference = next((point.label for point in points if point.is_reference), "")
 
+    def of_overall(show: Callable[[Estimate], str]) -> Callable[[PointSummary], str]:
+        return lambda p: show(p.overall.difference) if p.overall else ""
 
-def fitting(
-    columns: Sequence[Column], points: Sequence[PointSummary], width: int, order: Sequence[str] = DROP_ORDER
-) -> list[Column]:
-    """The columns left when those of ``order`` have gone, one kind after another, until the table fits."""
-    left = list(columns)
-    for kind in order:
-        if table_width(left, points) <= width:
-            break
-        left = [column for column in left if column.kind != kind]
-    return left
-
-
-def table_width(columns: Sequence[Column], points: Sequence[PointSummary]) -> int:
-    """Cells that the table takes."""
-    return sum(_width(column, points) for column in columns) + 2 * (len(columns) - 1)
-
-
-def _width(column: Column, points: Sequence[PointSummary]) -> int:
-    lines = [line for point in points for line in column.cell(point).plain.split("\n")]
-    return max(map(cell_len, (column.header, *lines)))
-
-
-def marked(text: str, best: bool) -> Text:
-    """A value, with a star and bold where it is the best; the star's place stays empty elsewhere."""
-    return Text(f"{text}*", style="bold") if best else Text(f"{text} ")
-
-
-def second_line(text: Text, line: str) -> Text:
-    """An interval or deviation under a value."""
-    return text.append(f"\n{line} ", style="not bold dim")
-
-
-def _best(marks: Marks, column: str, point: PointSummary) -> bool:
-    return point.id in marks.best.get(column, ())
-
-
-def _level(point: PointSummary, marks: Marks) -> Text:
-    mark = {"failed": "✗ ", "partial": "… ", "complete": ""}[point.status]
-    front = "◆ " if point.id in marks.front else "  "
-    style = "dim" if point.status == "failed" else "bold" if point.id in marks.front else ""
-    return Text((mark or front) + point.label, style=style)
-
-
-def _size(value: int | None, point: PointSummary, marks: Marks, column: str) -> Text:
-    return marked(words.size(value), _best(marks, column, point))
-
-
-def _speed(point: PointSummary, test: str, marks: Marks) -> Text:
-    speed: SpeedSummary | None = point.speed.get(test)
-    if speed is None:
-        return Text(f"{words.MISSING} ")
-    text = marked(words.rate(speed.tokens_per_second), _best(marks, f"speed {test}", point))
-    return second_line(text, words.deviation(speed))
-
-
-def _score(point: PointSummary, marks: Marks) -> Text:
-    return _estimate(score(point), _best(marks, "score", point))
-
-
-def _task(point: PointSummary, name: str, marks: Marks) -> Text:
-    summary = point.tasks.get(name)
-    return _estimate(summary.estimate if summary else None, _best(marks, f"task {name}", point))
-
-
-def _estimate(estimate: Estimate | None, best: bool) -> Text:
-    if estimate is None:
-        return Text(f"{words.MISSING} ")
-    return second_line(marked(words.percent(estimate.value), best), words.interval(estimate))
-
-
-def _difference(point: PointSummary) -> Text:
-    if point.is_reference:
-        return Text("reference", style="dim")
-    if point.overall is None:
-        return Text(words.MISSING)
-    text = Text(words.signed_points(point.overall.difference.value) + " ")
-    text.append(point.overall.verdict, style=VERDICT_STYLES[point.overall.verdict])
-    return text.append(f"\n{words.difference_interval(point.overall.difference)}", style="dim")
-
-
-def ordered(points: Sequence[PointSummary], sort: str | None) -> list[PointSummary]:
-    """The points by ``--sort``, or as they are: the reference first, then from most bits to fewest."""
-    if sort is None:
-        return list(points)
-    if sort not in SORTS:
-        raise UsageError(f"--sort: '{sort}' is unknown{nearest(sort, SORTS)}; there are: {', '.join(SORTS)}")
-    return sorted(points, key=SORTS[sort])
-
-
-def models_of(study: StudySummary) -> Mapping[str, list[PointSummary]]:
-    """The points of each model."""
-    groups: dict[str, list[PointSummary]] = {}
-    for point in study.points:
-        groups.setdefault(point.model, []).append(point)
-    return groups
+    return Column(
+        "against", f"against {reference}", lambda p: p if p.overall or (compared and p.is_reference) else None,
+        of_overall(lambda e: words.signed_points(e.value)), lambda p: p.overall.difference.value if p.overall else 0.0,
+        of_overall(words.difference_interval), lambda p: p.overall.verdict if p.overall else "reference",
+        to_left=True, optional=True,
+    )  # fmt: skip

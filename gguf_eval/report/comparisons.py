@@ -11,9 +11,8 @@ from gguf_eval.analysis.comparison import Comparison
 from gguf_eval.analysis.intervals import FEW
 from gguf_eval.analysis.versus import Versus
 from gguf_eval.report import words
-from gguf_eval.report.columns import VERDICT_STYLES
 from gguf_eval.report.escape import printable
-from gguf_eval.report.tables import print_rows, print_warnings
+from gguf_eval.report.tables import VERDICT_STYLES, print_rows, print_warnings
 
 
 def print_comparisons(found: Sequence[Versus], console: Console) -> None:

@@ -8,29 +8,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from gguf_eval.analysis.averages import ALL
-from gguf_eval.analysis.marks import score
+from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.summary import PointSummary, StudySummary, choose_reference
 from gguf_eval.analysis.task_divergence import TaskDivergence, stored_divergences
+from gguf_eval.report.columns import all_columns
 from gguf_eval.report.escape import csv_cell, safe_json
 from gguf_eval.store.records import PointRecord, StudyRecord
+
+_FIRST = (
+    "model", "level", "bits_per_weight", "size_bytes", "peak_rss_bytes", "layers_on_devices", "device_bytes",
+    "speed_context",
+)  # fmt: skip
+"""Where a row has had them since the first version."""
 
 
 def summary_rows(study: StudySummary) -> Iterator[dict[str, Any]]:
     """One row for each point and task; a point without tasks has one row."""
     paths = {source.name: source.path for source in study.sources}
     commands = {source.name: source.command for source in study.sources}
+    columns = all_columns(study, study.points)
     for point in study.points:
-        common = {
-            "model": point.model, "level": point.label,
-            "bits_per_weight": point.bits_per_weight if point.parameters else None,
-            "size_bytes": point.size_bytes or None, "peak_rss_bytes": point.peak_rss_bytes,
-            "layers_on_devices": point.placing.layers if point.placing else None,
-            "device_bytes": sum(point.placing.device_bytes.values()) if point.placing else None,
-            "speed_context": point.placing.context if point.placing else None, "sha256": point.sha256,
-            "status": point.status, "error": point.error,
-            **_speed_columns(point), **_score_columns(point), **_text_columns(point),
+        common = dict.fromkeys(_FIRST) | {
+            "model": point.model, "level": point.label, "sha256": point.sha256, "status": point.status,
+            "error": point.error,
         }  # fmt: skip
+        for column in columns:
+            common |= column.row(point)
         origin = {
             "study": paths.get(point.study, study.path),
             "command": "; ".join(point.commands) or commands.get(point.study, study.command),
@@ -39,60 +42,21 @@ def summary_rows(study: StudySummary) -> Iterator[dict[str, Any]]:
             yield {**common, **row, **origin}
 
 
-def _speed_columns(point: PointSummary) -> dict[str, Any]:
-    columns: dict[str, Any] = {}
-    for test, speed in point.speed.items():
-        columns[f"{test}_tokens_per_second"] = speed.tokens_per_second
-        columns[f"{test}_stdev"] = speed.stdev
-        columns[f"{test}_repetitions"] = speed.repetitions
-    return columns
-
-
-def _score_columns(point: PointSummary) -> dict[str, Any]:
-    """The mean over the tasks that the model's points share, and over those that all models share."""
-    estimate, joint = score(point), point.joint_score
-    if estimate is None:
-        return {}
-    return {"score": estimate.value, "score_low": estimate.low, "score_high": estimate.high, "score_n": estimate.n,
-            "score_method": estimate.method, "score_tasks": len(point.averages[ALL].tasks),
-            "joint_score": joint.value if joint else None}  # fmt: skip
-
-
-def _text_columns(point: PointSummary) -> dict[str, Any]:
-    """Perplexity and divergence on each text, named by the text."""
-    columns: dict[str, Any] = {}
-    for text in point.texts:
-        name, divergence = text.text, text.divergence
-        figures = {"perplexity": text.perplexity, "bits_per_byte": text.bits_per_byte}
-        if divergence is not None:
-            figures |= {"perplexity_ratio": divergence.perplexity_ratio, "mean_kld": divergence.mean,
-                        "same_top": divergence.same_top}  # fmt: skip
-        for key, figure in figures.items():
-            columns |= {f"{name}_{key}": figure.value, f"{name}_{key}_low": figure.low,
-                        f"{name}_{key}_high": figure.high}  # fmt: skip
-        columns |= {f"{name}_n_ctx": text.n_ctx, f"{name}_windows": text.windows, f"{name}_tokens": text.tokens,
-                    f"{name}_sha256": text.text_sha256, f"{name}_interval_method": text.interval_method}  # fmt: skip
-        if divergence is not None:
-            columns[f"{name}_kld_reference"] = divergence.reference
-    return columns
-
-
 def _task_rows(point: PointSummary) -> list[dict[str, Any]]:
     rows = []
     for name, task in point.tasks.items():
         estimate, compared = task.estimate, task.comparison
         rows.append({
             "task": name, "group": task.group, "metric": task.metric,
-            "value": estimate.value if estimate else None, "low": estimate.low if estimate else None,
-            "high": estimate.high if estimate else None, "n": estimate.n if estimate else 0,
+            **{name: getattr(estimate, name, None) for name in ("value", "low", "high")},
+            "n": estimate.n if estimate else 0,
             "unscored": estimate.unscored if estimate else task.unscored, "cut_off": task.cut_off, "asked": task.asked,
             "asked_of": task.lack.of if task.lack else task.asked,
             "interval_method": estimate.method if estimate else None, "chance": task.chance, "majority": task.majority,
             "difference": compared.difference.value if compared else None,
             "difference_low": compared.difference.low if compared else None,
             "difference_high": compared.difference.high if compared else None,
-            "gained": compared.gained if compared else None, "lost": compared.lost if compared else None,
-            "p_value": compared.p_value if compared else None, "verdict": compared.verdict if compared else None,
+            **{name: getattr(compared, name, None) for name in ("gained", "lost", "p_value", "verdict")},
             **_divergence_columns(task.divergence),
         })  # fmt: skip
     return rows
@@ -113,8 +77,9 @@ def _divergence_columns(found: TaskDivergence | None) -> dict[str, Any]:
 
 def item_rows(study: StudyRecord) -> Iterator[dict[str, Any]]:
     """One row for each point and item that has an outcome; divergences are from the model's reference."""
+    references = {model: choose_reference(points) for model, points in by_model(study.points).items()}
     for point in study.points:
-        reference = choose_reference([other for other in study.points if other.model == point.model])
+        reference = references[point.model]
         for task in study.tasks:
             divergences = _item_divergences(point, reference, task.hash)
             for key, outcome in point.outcomes.get(task.hash, {}).items():

@@ -37,24 +37,28 @@ on and the name of the interval. "commands" are those that measured the point. I
 A report of several studies also has "studies": [{"name", "path", "created_at", "command", "environment"}], and each of
 its points "study": NAME; "command" then repeats all of them, and "environment" is the first's.
 
+What else the main table shows of a point, like energy where it was counted, has the names of flat rows, for instance
+"tg128_joules_per_token".
+
 Shares are between 0 and 1, differences between -1 and 1. What was not measured is null.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from gguf_eval.analysis.comparison import Comparison
-from gguf_eval.analysis.evidence import Evidence
-from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, StudySummary, TaskSummary
+from gguf_eval.report.columns import Column, all_columns
 
 SCHEMA = 1
 
 
 def to_document(study: StudySummary) -> dict[str, Any]:
     """The study's summary as JSON-ready values."""
+    columns = all_columns(study, study.points)
     several = [
         {"name": s.name, "path": s.path, "created_at": s.created_at, "command": s.command, "environment": s.environment}
         for s in study.sources
@@ -71,18 +75,16 @@ def to_document(study: StudySummary) -> dict[str, Any]:
         "score_tasks": {model: list(names) for model, names in study.score_tasks.items()},
         "joint_tasks": list(study.joint_tasks),
         "floored": {model: list(names) for model, names in study.floored.items()},
-        "points": [_point(point) for point in study.points],
+        "points": [_point(point, columns) for point in study.points],
     }
 
 
-def _point(point: PointSummary) -> dict[str, Any]:
-    return {
+def _point(point: PointSummary, columns: Sequence[Column[Any]]) -> dict[str, Any]:
+    entry: dict[str, Any] = {
         "name": point.name,
         **({"study": point.study} if point.study else {}),
         "model": point.model,
         "level": point.level,
-        "bits_per_weight": point.bits_per_weight if point.parameters else None,
-        "size_bytes": point.size_bytes or None,
         "parameters": point.parameters or None,
         "sha256": point.sha256,
         "status": point.status,
@@ -91,89 +93,62 @@ def _point(point: PointSummary) -> dict[str, Any]:
         "origin": point.origin,
         "is_reference": point.is_reference,
         "commands": list(point.commands),
-        "memory": {"peak_rss_bytes": point.peak_rss_bytes, "method": point.memory_methods.get("peak_rss")},
-        "placing": asdict(point.placing) if point.placing else None,
-        "speed": {
-            test: {
-                "tokens_per_second": speed.tokens_per_second,
-                "stdev": speed.stdev,
-                "repetitions": speed.repetitions,
-            }
-            for test, speed in point.speed.items()
-        },
+        "speed": {},
         "tasks": {name: _task(task) for name, task in point.tasks.items()},
         "averages": {
             name: {
-                **_estimate(average.estimate),
+                **asdict(average.estimate),
                 "tasks": list(average.tasks),
-                "difference": _estimate(average.difference) if average.difference else None,
+                "difference": _figures(average.difference),
             }
             for name, average in point.averages.items()
         },
-        "joint_score": _estimate(point.joint_score) if point.joint_score else None,
-        "lacking": {name: asdict(lack) for name, lack in point.lacking.items()},
-        "evidence": _evidence(point.evidence) if point.evidence else None,
+        "joint_score": _figures(point.joint_score),
+        "lacking": _each(point.lacking),
+        "evidence": {**asdict(found), "against": list(found.against)} if (found := point.evidence) else None,
         "texts": [asdict(text) for text in point.texts],
         "lm_eval": point.harness,
         "comparison": _comparison(point.overall),
     }
+    for column in columns:
+        for key, value in (column.document or column.row)(point).items():
+            entry[key] = {**entry.get(key, {}), **value} if isinstance(value, dict) else value
+    return entry
 
 
 def _task(task: TaskSummary) -> dict[str, Any]:
-    estimate = task.estimate
+    unscored = {"value": None, "low": None, "high": None, "n": 0, "unscored": task.unscored, "method": None}
     return {
         "metric": task.metric,
-        "value": estimate.value if estimate else None,
-        "low": estimate.low if estimate else None,
-        "high": estimate.high if estimate else None,
-        "n": estimate.n if estimate else 0,
-        "unscored": estimate.unscored if estimate else task.unscored,
+        **(_figures(task.estimate) or unscored),
         "asked": task.asked,
-        "lack": asdict(task.lack) if task.lack else None,
+        "lack": _figures(task.lack),
         "truncated": task.truncated,
         "cut_off": task.cut_off,
         "chance": task.chance,
         "majority": task.majority,
-        "method": estimate.method if estimate else None,
         "unscored_reasons": task.unscored_reasons,
-        "metrics": {name: _estimate(metric) for name, metric in task.metrics.items()},
+        "metrics": _each(task.metrics),
         "aggregates": task.whole.aggregates,
-        "subjects": {name: _estimate(found) for name, found in task.whole.subjects.items()},
-        "subject_groups": {name: _estimate(found) for name, found in task.whole.groups.items()},
+        "subjects": _each(task.whole.subjects),
+        "subject_groups": _each(task.whole.groups),
         "comparison": _comparison(task.comparison),
-        "divergence": asdict(task.divergence) if task.divergence else None,
+        "divergence": _figures(task.divergence),
     }
 
 
-def _estimate(found: Estimate) -> dict[str, Any]:
-    return {"value": found.value, "low": found.low, "high": found.high, "n": found.n, "unscored": found.unscored,
-            "method": found.method}  # fmt: skip
+def _figures(found: Any) -> dict[str, Any] | None:
+    """A record of figures by name."""
+    return asdict(found) if found else None
 
 
-def _evidence(found: Evidence) -> dict[str, Any]:
-    return {
-        "divergences": {name: asdict(figure) for name, figure in found.divergences.items()},
-        "log_score": _estimate(found.log_score) if found.log_score else None,
-        "against": list(found.against),
-    }
+def _each(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: asdict(record) for name, record in found.items()}
 
 
-def _comparison(comparison: Comparison | None) -> dict[str, Any] | None:
-    if comparison is None:
+def _comparison(found: Comparison | None) -> dict[str, Any] | None:
+    if found is None:
         return None
-    return {
-        "reference": comparison.reference,
-        "difference": comparison.difference.value,
-        "low": comparison.difference.low,
-        "high": comparison.difference.high,
-        "n": comparison.difference.n,
-        "gained": comparison.gained,
-        "lost": comparison.lost,
-        "left_out": comparison.left_out,
-        "p_value": comparison.p_value,
-        "verdict": comparison.verdict,
-        "margin": comparison.margin,
-        "items_to_settle": comparison.items_to_settle,
-        "clusters": comparison.clusters,
-        "method": comparison.difference.method,
-    }
+    difference = found.difference
+    return {**asdict(found), "difference": difference.value, "low": difference.low, "high": difference.high,
+            "n": difference.n, "method": difference.method}  # fmt: skip

@@ -11,7 +11,8 @@ from importlib.resources import files
 from typing import Any
 
 from gguf_eval.analysis.items import TaskAnswers, answers_by_task
-from gguf_eval.analysis.marks import Marks, find_marks, generation_rate, score
+from gguf_eval.analysis.marks import find_marks
+from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.sanity import warning_lines
 from gguf_eval.analysis.statistics import Estimate
@@ -19,7 +20,7 @@ from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
 from gguf_eval.report.by_task import group_rows, only_task
 from gguf_eval.report.charts import MISSING_EXTRA, Chart, charts
-from gguf_eval.report.columns import TextColumn, against, models_of, on_devices, text_columns
+from gguf_eval.report.columns import LEVEL, TASKS, Cell, Filled, main_table, table_notes
 from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import json_for_script, printable
 from gguf_eval.report.whole_task import WholeRow, whole_cell, whole_interval, whole_rows
@@ -44,16 +45,19 @@ def to_html(record: StudyRecord, study: StudySummary) -> str:
         bundle = bundled.result() if drawn else ""
     sentences = [list(conclusion(found)) for found in conclude(study)]
     study = printable(study)
-    marks = find_marks(study)
+    front = find_marks(study).front
+    models = list(by_model(study.points).values())
+    tables = [main_table(study, points) for points in models]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(_page("page.html.j2"))
     specs = json.dumps({f"chart{i}": chart.spec for i, chart in enumerate(drawn)}, ensure_ascii=False)
     return template.render(
         study=study,
         sentences=printable(sentences),
-        notes=words.how_to_read(study, marks),
+        front=front,
+        notes=table_notes(study, tables, bool(front)),
         warnings=warning_lines(study.warnings),
-        models=[_model(model, points, study, marks) for model, points in models_of(study).items()],
+        models=[_model(table, points, study) for table, points in zip(tables, models, strict=True)],
         charts=[_chart(chart) for chart in drawn],
         begun=words.moment(study.created_at),
         failures=[point for point in study.points if point.status == "failed"],
@@ -100,20 +104,15 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _model(model: str, points: Sequence[PointSummary], study: StudySummary, marks: Marks) -> dict[str, Any]:
-    tests = list(dict.fromkeys(test for point in points for test in point.speed))
+def _model(table: Sequence[Filled], points: Sequence[PointSummary], study: StudySummary) -> dict[str, Any]:
+    """Single tasks, where there are several, stand in the table below the main one."""
     shown = [point for point in points if point.tasks]
-    texts = text_columns(points)
-    names = [name for name in study.task_names if any(name in point.tasks for point in points)]
-    devices = ["on devices"] if any(map(on_devices, points)) else []
-    scored = ["score"] if len(names) > 1 else names
-    header = ["level", "bpw", "file", "peak RAM", *devices, *tests, *scored, *(t.header for t in texts)]
+    filled = [filled for filled in table if filled.column is not LEVEL and filled.column.kind != TASKS]
     return {
-        "name": model,
+        "name": points[0].model,
         "parameters": words.parameters(points),
-        "header": [*header, *against(points)],
-        "compared": bool(against(points)),
-        "rows": [_main_row(point, bool(devices), tests, scored, texts, marks) for point in points],
+        "header": [LEVEL.header, *(found.column.header for found in filled)],
+        "rows": list(zip(points, zip(*(found.cells for found in filled), strict=True), strict=True)),
         "labels": [point.label for point in points],
         "by_task": [
             *(
@@ -127,81 +126,15 @@ def _model(model: str, points: Sequence[PointSummary], study: StudySummary, mark
 
 def _whole_row(row: WholeRow, points: Sequence[PointSummary]) -> dict[str, Any]:
     shown = [(whole_cell(point, row), whole_interval(point, row)) for point in points]
-    cells = [{"text": text, "order": None if text == words.MISSING else float(text), "small": small, "verdict": ""}
-             for text, small in shown]  # fmt: skip
+    cells = [Cell(text, small, None if text == words.MISSING else float(text)) for text, small in shown]
     return {"name": f"{row[0]}: {row[2]}", "group": False, "cells": cells}
-
-
-def _main_row(
-    point: PointSummary,
-    devices: bool,
-    tests: Sequence[str],
-    scored: Sequence[str],
-    texts: Sequence[TextColumn],
-    marks: Marks,
-) -> dict[str, Any]:
-    cells = [
-        _figure(words.bits(point), point.bits_per_weight if point.parameters else None),
-        _figure(words.size(point.size_bytes), point.size_bytes or None, best=point.id in marks.best.get("file", ())),
-        _figure(words.size(point.peak_rss_bytes), point.peak_rss_bytes, best=point.id in marks.best.get("memory", ())),
-    ]
-    if devices:
-        cells.append(_figure(words.size(on_devices(point)), on_devices(point) or None))
-    for test in tests:
-        speed = point.speed.get(test)
-        best = point.id in marks.best.get(f"speed {test}", ())
-        if speed is None:
-            cells.append(_figure(words.MISSING, None))
-        else:
-            rate = speed.tokens_per_second
-            cells.append(_figure(words.rate(rate), rate, words.deviation(speed), best))
-    if scored:
-        cells.append(_estimate(score(point), point.id in marks.best.get("score", ())))
-    for column in texts:
-        figure = column.figure(point)
-        cells.append(_figure(words.MISSING, None) if figure is None else _figure(
-            column.shown(figure)[0], figure.value, column.shown(figure)[1]
-        ))  # fmt: skip
-    return {
-        "label": point.label,
-        "front": point.id in marks.front,
-        "status": point.status,
-        "cells": cells,
-        "difference": _difference(point),
-        "rate": generation_rate(point),
-    }
-
-
-def _figure(text: str, order: float | None, small: str = "", best: bool = False) -> dict[str, Any]:
-    return {"text": text, "order": order, "small": small, "best": best}
-
-
-def _estimate(estimate: Estimate | None, best: bool = False) -> dict[str, Any]:
-    if estimate is None:
-        return _figure(words.MISSING, None)
-    return _figure(words.percent(estimate.value), estimate.value, words.interval(estimate), best)
-
-
-def _difference(point: PointSummary) -> dict[str, Any]:
-    if point.is_reference:
-        return {"text": "reference", "order": 0.0, "small": "", "verdict": ""}
-    if point.overall is None:
-        return {"text": words.MISSING, "order": None, "small": "", "verdict": ""}
-    difference = point.overall.difference
-    return {
-        "text": words.signed_points(difference.value),
-        "order": difference.value,
-        "small": words.difference_interval(difference),
-        "verdict": point.overall.verdict,
-    }
 
 
 def _group_row(study: StudySummary, shown: str, group: str, points: Sequence[PointSummary]) -> dict[str, Any]:
     cells = []
     for point in points:
         average, name = point.averages.get(group), only_task(study, point, group)
-        cell = {**_estimate(average.estimate if average else None), "verdict": ""}
-        cells.append(_task_cell(point, name) if name else cell)
+        cells.append(_task_cell(point, name) if name else _estimate(average.estimate if average else None))
     return {"name": shown, "group": True, "cells": cells}
 
 
@@ -209,10 +142,13 @@ def _task_row(shown: str, name: str, points: Sequence[PointSummary]) -> dict[str
     return {"name": shown, "group": False, "cells": [_task_cell(point, name) for point in points]}
 
 
-def _task_cell(point: PointSummary, name: str) -> dict[str, Any]:
+def _task_cell(point: PointSummary, name: str) -> Cell:
     task = point.tasks.get(name)
-    verdict = task.comparison.verdict if task and task.comparison else ""
-    return {**_estimate(task.estimate if task else None), "verdict": verdict}
+    return _estimate(task.estimate if task else None, task.comparison.verdict if task and task.comparison else "")
+
+
+def _estimate(found: Estimate | None, verdict: str = "") -> Cell:
+    return Cell(words.percent(found.value), words.interval(found), found.value, verdict) if found else Cell()
 
 
 def _pack(study: StudySummary, tasks: Sequence[TaskAnswers]) -> tuple[str, bool]:

@@ -2,70 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from gguf_eval.analysis.marks import Marks, find_marks, score
+from gguf_eval.analysis.marks import find_marks
+from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.sanity import warning_lines
-from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
-from gguf_eval.report.columns import TextColumn, against, models_of, on_devices, text_columns
+from gguf_eval.report.columns import LEVEL, TASKS, Cell, Column, Filled, main_table, table_notes
 from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import markdown, plain
 from gguf_eval.report.whole_task import whole_cell, whole_interval, whole_rows
 
+_MOST_TASKS = 8
+"""That have columns."""
+
 
 def to_markdown(study: StudySummary) -> str:
     """The whole report; text from outside is escaped."""
-    marks = find_marks(study)
+    front = find_marks(study).front
     parts = []
-    for model, points in models_of(study).items():
-        parts += [f"### {markdown(model)} ({words.parameters(points)})", _table(study, points, marks)]
+    tables = []
+    for model, points in by_model(study.points).items():
+        tables.append(main_table(study, points))
+        parts += [f"### {markdown(model)} ({words.parameters(points)})", _main_table(tables[-1], points, front)]
         parts += _beyond_scores(points)
         parts += [f"- {markdown(p.label)} failed: {markdown(p.error or '')}" for p in points if p.status == "failed"]
     parts += [f"> {markdown(caution)}" for caution in study.cautions]
     parts += [f"> {markdown(line)}" for line in warning_lines(study.warnings)]
     parts += [markdown(line) for found in conclude(study) for line in conclusion(found)]
     parts.append("#### How it was measured")
-    parts.append("\n".join(f"- {markdown(line)}" for line in words.how_to_read(study, marks)))
+    parts.append("\n".join(f"- {markdown(line)}" for line in table_notes(study, tables, bool(front))))
     parts.append(f"Measured with gguf-eval, {markdown(words.moment(study.created_at))}:\n\n    {plain(study.command)}")
     return "\n\n".join(parts) + "\n"
 
 
-def _table(study: StudySummary, points: Sequence[PointSummary], marks: Marks) -> str:
-    tests = list(dict.fromkeys(test for point in points for test in point.speed))
-    names = [name for name in study.task_names if any(name in point.tasks for point in points)]
-    tasks = names if len(names) <= 8 else []
-    texts, compared = text_columns(points), against(points)
-    devices = any(map(on_devices, points))
-    header = [
-        "level",
-        "bpw",
-        "file",
-        "peak RAM",
-        *(["on devices"] if devices else []),
-        *tests,
-        *(["score"] if len(names) > 1 else []),
-        *tasks,
-        *(column.header for column in texts),
-        *compared,
+def _main_table(table: Sequence[Filled], points: Sequence[PointSummary], front: frozenset[int]) -> str:
+    many = sum(filled.column.kind == TASKS for filled in table) > _MOST_TASKS
+    shown = [filled for filled in table if not (many and filled.column.kind == TASKS)]
+    levels = [("◆ " if point.id in front else "") + markdown(point.label) for point in points]
+    columns = [
+        levels if filled.column is LEVEL else [_cell(filled.column, cell) for cell in filled.cells] for filled in shown
     ]
-    rows = [[*map(markdown, header)], [":--", *["--:"] * (len(header) - 1 - len(compared)), *[":--"] * len(compared)]]
-    for point in points:
-        cells = [
-            ("◆ " if point.id in marks.front else "") + markdown(point.label),
-            words.bits(point),
-            words.size(point.size_bytes) + _star(point, "file", marks),
-            words.size(point.peak_rss_bytes) + _star(point, "memory", marks),
-            *([words.size(on_devices(point))] if devices else []),
-            *(_speed(point, test) + _star(point, f"speed {test}", marks) for test in tests),
-        ]
-        if len(names) > 1:
-            cells.append(_estimate(score(point)) + _star(point, "score", marks))
-        cells += [_task(point, name) + _star(point, f"task {name}", marks) for name in tasks]
-        cells += [_over_text(point, column) for column in texts]
-        rows.append([*cells, *[_difference(point)] * len(compared)])
+    header = [markdown(filled.column.header) for filled in shown]
+    rule = [":--" if filled.column.to_left else "--:" for filled in shown]
+    return _lines([header, rule, *zip(*columns, strict=True)])
+
+
+def _cell(column: Column[Any], cell: Cell) -> str:
+    small = column.beside.format(cell.small) if cell.small else ""
+    return " ".join(filter(None, (cell.text, small, cell.verdict))) + "\\*" * cell.best
+
+
+def _lines(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -79,41 +70,4 @@ def _beyond_scores(points: Sequence[PointSummary]) -> list[str]:
         cells = [(whole_cell(point, row), whole_interval(point, row)) for point in points]
         shown = [f"{value} ({interval})" if interval else value for value, interval in cells]
         rows.append([markdown(f"{row[0]}: {row[2]}"), *shown])
-    return ["\n".join(f"| {' | '.join(row)} |" for row in rows)]
-
-
-def _speed(point: PointSummary, test: str) -> str:
-    speed = point.speed.get(test)
-    return f"{words.rate(speed.tokens_per_second)} {words.deviation(speed)}" if speed else words.MISSING
-
-
-def _task(point: PointSummary, name: str) -> str:
-    task = point.tasks.get(name)
-    return _estimate(task.estimate if task else None)
-
-
-def _estimate(estimate: Estimate | None) -> str:
-    return f"{words.percent(estimate.value)} ({words.interval(estimate)})" if estimate else words.MISSING
-
-
-def _over_text(point: PointSummary, column: TextColumn) -> str:
-    figure = column.figure(point)
-    if figure is None:
-        return words.MISSING
-    value, interval = column.shown(figure)
-    return f"{value} ({interval})" if interval else value
-
-
-def _star(point: PointSummary, column: str, marks: Marks) -> str:
-    """Marks the best of its model."""
-    return "\\*" if point.id in marks.best.get(column, ()) else ""
-
-
-def _difference(point: PointSummary) -> str:
-    if point.is_reference:
-        return "reference"
-    if point.overall is None:
-        return words.MISSING
-    difference = point.overall.difference
-    verdict = point.overall.verdict
-    return f"{words.signed_points(difference.value)} ({words.difference_interval(difference)}) {verdict}"
+    return [_lines(rows)]

@@ -13,6 +13,7 @@ from rich.text import Text
 
 GAP = 2
 """Cells between two columns."""
+VERDICT_STYLES = {"worse": "red", "better": "green", "same": "green", "undecided": "yellow"}
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,18 @@ from rich.table import Table
 from rich.text import Text
 
 from gguf_eval.analysis.marks import Marks, find_marks, generation_rate, memory
+from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.sanity import warning_lines
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
 from gguf_eval.report.by_task import LEGEND, by_task_tables
-from gguf_eval.report.columns import DROP_ORDER, Column, all_columns, chosen, fitting, models_of, ordered, table_width
+from gguf_eval.report.columns import TASKS, Filled, main_table, table_notes
 from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import printable
 from gguf_eval.report.scatter import Dot, best_height, scatter
-from gguf_eval.report.tables import bare_table
+from gguf_eval.report.tables import whole_table, width_of
+from gguf_eval.report.terminal_table import chosen, fitting, ordered, printed
 from gguf_eval.report.whole_task import whole_task_tables
 
 _MODEL_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red")
@@ -52,9 +54,11 @@ def print_report(
     if wide:
         console.width = _WIDE
     by_task: dict[str, list[Table]] = {}
+    shown: list[Sequence[Filled]] = []
     no_room: dict[str, None] = {}
-    for model, points in models_of(study).items():
-        by_task[model], left_out = _print_model(study, model, points, marks, console, columns, sort, complete)
+    for model, points in by_model(study.points).items():
+        shown.append(main_table(study, points, ordered(points, sort)))
+        by_task[model], left_out = _print_model(study, points, shown[-1], marks.front, console, columns, sort, complete)
         no_room |= dict.fromkeys(left_out)
     for model, tables in by_task.items():
         if not tables:
@@ -67,19 +71,19 @@ def print_report(
     for plot in _scatters(study, marks, plot_width):
         console.print(plot)
     console.print()
-    _print_notes(study, marks, list(no_room), console)
+    _print_notes(study, table_notes(study, shown, bool(marks.front)), list(no_room), console)
     for paragraph in sentences:
         console.print()
         for sentence in paragraph:
             console.print(Text(sentence), soft_wrap=not console.is_terminal)
 
 
-def _print_notes(study: StudySummary, marks: Marks, no_room: Sequence[str], console: Console) -> None:
+def _print_notes(study: StudySummary, notes: Sequence[str], no_room: Sequence[str], console: Console) -> None:
     """Columns that found no room, what the figures are, and what they must be read with."""
     if no_room:
         missed = f"No room for {', '.join(no_room)}: see --wide, or choose with --columns."
         console.print(Text(missed, style="dim"))
-    for line in words.how_to_read(study, marks):
+    for line in notes:
         console.print(Text(line, style="dim"))
     for caution in study.cautions:
         console.print(Text(f"! {caution}", style="bold red"), soft_wrap=not console.is_terminal)
@@ -89,42 +93,33 @@ def _print_notes(study: StudySummary, marks: Marks, no_room: Sequence[str], cons
 
 def _print_model(
     study: StudySummary,
-    model: str,
     points: Sequence[PointSummary],
-    marks: Marks,
+    every: Sequence[Filled],
+    front: frozenset[int],
     console: Console,
     columns: Sequence[str],
     sort: str | None,
     complete: bool,
 ) -> tuple[list[Table], list[str]]:
     """Print one model's main table; return the tables of tasks and groups, and the columns that found no room."""
-    every = all_columns(study, points, marks)
-    order = ("tasks",) if complete else DROP_ORDER
-    shown = chosen(every, columns) if columns else fitting(every, points, console.width, order)
+    rows = ordered(points, sort)
+    shown = chosen(every, columns) if columns else fitting(every, rows, front, console.width, complete=complete)
+    table = printed(shown, rows, front)
     if complete:
-        console.width = max(console.width, table_width(shown, points))
+        console.width = max(console.width, width_of(table))
     console.print()
-    console.print(Text.assemble((model, "bold"), " ", (words.parameters(points), "dim")), soft_wrap=True)
-    console.print(_main_table(shown, ordered(points, sort)))
+    console.print(Text.assemble((points[0].model, "bold"), " ", (words.parameters(points), "dim")), soft_wrap=True)
+    console.print(whole_table(table))
     for line in _harness_lines(points):
         console.print(line, soft_wrap=not console.is_terminal)
     for line in _failures(points):
         console.print(line, soft_wrap=not console.is_terminal)
     if columns:
         return [], []
-    left_out = [column.header.strip() for column in every if column not in shown and column.kind != "tasks"]
-    with_tasks = len(study.task_names) > 1 and not any(column.kind == "tasks" for column in shown)
+    left_out = [filled.column.header for filled in every if filled not in shown and filled.column.kind != TASKS]
+    with_tasks = len(study.task_names) > 1 and not any(filled.column.kind == TASKS for filled in shown)
     tables = by_task_tables(study, points, console.width, with_tasks=with_tasks)
     return tables + whole_task_tables(points, console.width), left_out
-
-
-def _main_table(columns: Sequence[Column], points: Sequence[PointSummary]) -> Table:
-    table = bare_table()
-    for column in columns:
-        table.add_column(Text(column.header), justify=column.justify, no_wrap=True)
-    for point in points:
-        table.add_row(*(column.cell(point) for column in columns))
-    return table
 
 
 def _harness_lines(points: Sequence[PointSummary]) -> list[Text]:
@@ -154,7 +149,7 @@ def _scatters(study: StudySummary, marks: Marks, width: int) -> list[RenderableT
     Each model has its mark and colour: full on the Pareto front, hollow off it.
     """
     models = {model: (_MARKS[i % len(_MARKS)], _MODEL_STYLES[i % len(_MODEL_STYLES)])
-              for i, model in enumerate(models_of(study))}  # fmt: skip
+              for i, model in enumerate(by_model(study.points))}  # fmt: skip
     quality, speed = [], []
     for point in sorted(study.points, key=lambda point: point.id in marks.front):  # the front is drawn over the others
         taken, estimate, rate = memory(study, point), point.joint_score, generation_rate(point)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from gguf_eval.analysis.comparison import Comparison
 from gguf_eval.analysis.costs import Placing
 from gguf_eval.analysis.divergence import Figure
 from gguf_eval.analysis.intervals import FEW
-from gguf_eval.analysis.marks import Marks
 from gguf_eval.analysis.statistics import Estimate
-from gguf_eval.analysis.summary import PointSummary, SpeedSummary, StudySummary, TaskSummary
+from gguf_eval.analysis.summary import Energy, PointSummary, SpeedSummary, StudySummary, TaskSummary
 from gguf_eval.report.basis_words import score_notes
 
 MINUS = "−"
@@ -25,11 +25,6 @@ def size(count: int | None) -> str:
     if count < 10_000_000:
         return f"{count / 1e6:.2f} MB"
     return f"{count / 1e6:,.0f} MB" if count < 10_000_000_000 else f"{count / 1e9:.1f} GB"
-
-
-def bits(point: PointSummary) -> str:
-    """Bits per weight of a file; unknown where it could not be made."""
-    return f"{point.bits_per_weight:.2f}" if point.parameters else MISSING
 
 
 def parameters(points: Sequence[PointSummary]) -> str:
@@ -50,6 +45,13 @@ def deviation(speed: SpeedSummary) -> str:
     if speed.stdev is None:
         return "n=1"
     return f"±{speed.stdev:.0f}" if speed.tokens_per_second >= 100 else f"±{speed.stdev:.1f}"
+
+
+def joules(energy: Energy) -> tuple[str, str]:
+    """Joules for a token to three figures, and their deviation as exactly."""
+    digits = max(0, 2 - math.floor(math.log10(energy.joules_per_token)))
+    spread = "n=1" if energy.stdev is None else f"±{energy.stdev:.{digits}f}"
+    return f"{energy.joules_per_token:,.{digits}f}", spread
 
 
 def duration(seconds: float) -> str:
@@ -148,17 +150,18 @@ def several(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'s' * (count != 1)}"
 
 
-def how_to_read(study: StudySummary, marks: Marks) -> list[str]:
-    """What the figures are, and where they were measured."""
+def how_to_read(study: StudySummary, columns: Sequence[str], *, starred: bool, front: bool) -> list[str]:
+    """What the figures are, and where they were measured; ``columns``: what is to say of columns of the table."""
     tests = sorted({test for point in study.points for test in point.speed})
     lines = []
     if tests:
         lines.append(f"{', '.join(tests)}: tokens/s, mean ± deviation, on {_machines(study)}.")
+    lines += columns
     lines.append("Scores in %, with 95 % intervals; differences in points, on the same items.")
     lines += score_notes(study)
-    if marks.best:
-        front = " ◆ on the Pareto front of memory, generation speed and score." if marks.front else ""
-        lines.append(f"* best of its model, noise and all.{front}")
+    if starred:
+        diamond = " ◆ on the Pareto front of memory, generation speed and score." if front else ""
+        lines.append(f"* best of its model, noise and all.{diamond}")
     lines += [*placings(study), *items_note(study), *date_notes(study), *text_notes(study), *answer_notes(study)]
     return [*sources(study), *lines]
 

@@ -137,8 +137,8 @@ class AnswerDivergences:
 
 
 @dataclass(frozen=True)
-class PointRecord:
-    """One size-precision point and everything measured of it."""
+class Point:
+    """One size-precision point: its file, how it is run, and what became of it."""
 
     id: int
     name: str
@@ -159,21 +159,8 @@ class PointRecord:
     status: Status
     error: str | None
     log_path: str | None
-    speed: tuple[SpeedRecord, ...] = ()
-    memory: dict[str, int] = field(default_factory=dict)
-    """Bytes by kind, for instance ``peak_rss``."""
-    outcomes: Mapping[str, Mapping[str, Outcome]] = field(default_factory=dict)
-    """By task hash, then by item hash."""
-    measurement: MeasurementRecord | None = None
-    """Of ``speed`` and ``memory``."""
-    environments: tuple[dict[str, Any], ...] = ()
-    """Machine, packages and llama.cpp build of every run that evaluated the point."""
     harness: dict[str, dict[str, float]] = field(default_factory=dict)
     """lm-evaluation-harness's own figures: by task, then by metric."""
-    texts: tuple[TextRecord, ...] = ()
-    """The newest run over each text."""
-    divergences: Mapping[str, tuple[AnswerDivergences, ...]] = field(default_factory=dict)
-    """On right answers, by task hash; one for each reference."""
     commands: tuple[str, ...] = ()
     """Of every run that evaluated the point, the first one first."""
     study: str = ""
@@ -190,6 +177,25 @@ class PointRecord:
     def way(self) -> str:
         """How the model is run: `way_of`."""
         return way_of(self.level, self.settings, self.origin)
+
+
+@dataclass(frozen=True)
+class PointRecord(Point):
+    """One point and everything measured of it."""
+
+    speed: tuple[SpeedRecord, ...] = ()
+    memory: dict[str, int] = field(default_factory=dict)
+    """Bytes by kind, for instance ``peak_rss``."""
+    outcomes: Mapping[str, Mapping[str, Outcome]] = field(default_factory=dict)
+    """By task hash, then by item hash."""
+    measurement: MeasurementRecord | None = None
+    """Of ``speed`` and ``memory``."""
+    environments: tuple[dict[str, Any], ...] = ()
+    """Machine, packages and llama.cpp build of every run that evaluated the point."""
+    texts: tuple[TextRecord, ...] = ()
+    """The newest run over each text."""
+    divergences: Mapping[str, tuple[AnswerDivergences, ...]] = field(default_factory=dict)
+    """On right answers, by task hash; one for each reference."""
 
 
 def way_of(level: str, settings: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
