@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ def sqlite_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite raises, and what is no JSON of the kind needed, into one line."""
     try:
         yield
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, json.JSONDecodeError) as error:
         raise StudyError(f"{path}: the study file holds what this gguf-eval can't read ({error})") from None
     except sqlite3.DatabaseError as error:
         text = str(error)

@@ -171,7 +171,7 @@ def _outcomes(
     where = "FROM outcome WHERE point_id = ? AND task_hash = ? ORDER BY item_hash"
     cursor = connection.cursor()
     cursor.row_factory = None  # plain tuples: there are many
-    light = cursor.execute(f"SELECT {LIGHT_COLUMNS} {where}", (point, task_hash)).fetchall()
+    light = cursor.execute(f"SELECT {', '.join(LIGHT_COLUMNS)} {where}", (point, task_hash)).fetchall()
     hashes = items
     if len(light) != len(items):  # every answered item was planned: as many are the same
         hashes = [row[0] for row in connection.execute(f"SELECT item_hash {where}", (point, task_hash))]
