@@ -17,7 +17,7 @@ from gguf_eval.study.stages.ask import AskJob, TaskWork, ask_fields, plan_asked,
 from gguf_eval.study.stages.reference import ModelPoints
 from gguf_eval.study.stages.state import Asked, FoundPoint, ReadyPoint, RunState, TaskItems
 from gguf_eval.tasks.answers import judge_answer
-from gguf_eval.tasks.judges.judgement import has_begun
+from gguf_eval.tasks.judges.judgement import has_begun, unscored
 from gguf_eval.tasks.spec import Generation
 
 if TYPE_CHECKING:
@@ -70,7 +70,10 @@ def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
     assert task.judge is not None
     if row["finish_reason"] == "stop" and not has_begun(row["text"], task.judge.options):
         return Outcome(item.hash, None, None, {}, (), tokens, 0, CUT_BEFORE_IT_BEGAN, **written)
-    judgement = judge_answer(task.judge.name, row["text"], item.references, task.judge.options)
+    try:
+        judgement = judge_answer(task.judge.name, row["text"], item.references, task.judge.options)
+    except Exception as error:
+        judgement = unscored(f"the judge '{task.judge.name}' failed: {type(error).__name__}: {error}")
     if judgement.value is None:
         reason = judgement.unscored_reason or "no answer could be extracted"
         return Outcome(item.hash, None, None, {}, (), tokens, 0, reason, **written)
