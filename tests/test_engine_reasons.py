@@ -15,9 +15,10 @@ from in_process import gguf_eval_here
 from tiny_model import add_byte_bpe, write_model
 
 from gguf_eval.errors import EngineError
-from gguf_eval.files.engine_reasons import context_failure, reason_in
-from gguf_eval.runtime.log import buffers_in, captured_log, take_reason, take_warnings, watch_log
-from gguf_eval.runtime.model import ContextSettings, Model
+from gguf_eval.llama.log import buffers_in, captured_log, take_reason, take_warnings, watch_log
+from gguf_eval.llama.reasons import context_failure, reason_in
+from gguf_eval.runtime.model import Model
+from gguf_eval.runtime.settings import ContextSettings
 
 DEGRADED = "missing pre-tokenizer type, using: 'default'; GENERATION QUALITY WILL BE DEGRADED!; CONSIDER REGENERATING"
 
@@ -95,7 +96,7 @@ def test_warnings_are_kept_until_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_flood_of_warnings_hides_none_and_is_told_once() -> None:
-    from gguf_eval.runtime.bindings import library
+    from gguf_eval.llama.library import library
 
     watch_log()
     take_warnings()
@@ -116,7 +117,7 @@ def test_a_flood_of_warnings_hides_none_and_is_told_once() -> None:
 
 
 def test_the_log_is_watched_whoever_else_listens() -> None:
-    from gguf_eval.runtime.bindings import library
+    from gguf_eval.llama.library import library
 
     llama = library()
     watch_log()

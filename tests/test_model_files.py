@@ -15,14 +15,14 @@ from hub_server import HubServer
 from in_process import gguf_eval_here
 from quantize_fixtures import write_model
 
+from gguf_eval.atomic import unfinished_path
 from gguf_eval.errors import EngineError, ModelFileError, UsageError
 from gguf_eval.files.batch import Request, Step, make_all, plan_all
-from gguf_eval.files.cache import unfinished_path
 from gguf_eval.files.footprint import predict_footprint
 from gguf_eval.files.header import read_header
-from gguf_eval.files.isolated import run_isolated
 from gguf_eval.files.recipes import find_ladder, find_recipe
 from gguf_eval.files.remote import inspect_headers
+from gguf_eval.llama.isolated import run_isolated
 
 
 @pytest.fixture(autouse=True)

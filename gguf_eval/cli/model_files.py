@@ -222,7 +222,7 @@ def recipes() -> None:
 
 def _isolated(function: Callable[..., R], request: object, *, folder: Path, on_progress: Callable[[Any], None]) -> R:
     from gguf_eval.files.cache import cache_dir
-    from gguf_eval.files.isolated import run_isolated
+    from gguf_eval.llama.isolated import run_isolated
 
     log = cache_dir() / "logs" / f"{function.__name__}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     return run_isolated(function, request, log=log, folder=folder, on_progress=on_progress)

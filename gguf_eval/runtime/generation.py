@@ -24,11 +24,11 @@ import numpy.typing as npt
 
 from gguf_eval.machine import physical_cores
 from gguf_eval.runtime.generation_sampling import TokenChooser
-from gguf_eval.runtime.model import Context, ContextSettings, Model
+from gguf_eval.runtime.model import Context, Model
 from gguf_eval.runtime.prefix import held_prefixes
 from gguf_eval.runtime.probe import decodes_together
 from gguf_eval.runtime.rows import NOT_FINITE
-from gguf_eval.runtime.settings import EngineSettings
+from gguf_eval.runtime.settings import ContextSettings, EngineSettings
 from gguf_eval.runtime.thinking import Thoughts, Written
 from gguf_eval.runtime.vocabulary import Vocabulary
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gguf_eval.files.engine_reasons import without_numbers
+from gguf_eval.llama.reasons import without_numbers
 from gguf_eval.runtime.settings import EngineSettings
 from gguf_eval.store.records import TextRecord
 from gguf_eval.study.events import MemoryTaken, Observer, stage

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any, TextIO
 
 from gguf_eval.errors import GgufEvalError, UsageError
-from gguf_eval.runtime.log import take_warnings
+from gguf_eval.llama.log import take_warnings
 from gguf_eval.study.jobs import Job, from_document
 from gguf_eval.study.workers.emit import Emit
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gguf_eval.files.cache import model_parts
-from gguf_eval.files.engine_reasons import without_numbers
 from gguf_eval.files.header import read_header
 from gguf_eval.files.model_file import ModelFile
+from gguf_eval.llama.reasons import without_numbers
 from gguf_eval.runtime.chat_template import tells_date
 from gguf_eval.store.write import StudyWriter
 from gguf_eval.study.events import MemoryTaken, Observer

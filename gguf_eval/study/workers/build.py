@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from gguf_eval.runtime.bindings import build_info
-from gguf_eval.runtime.devices import backends, check_layers_possible, chosen_devices, devices
+from gguf_eval.llama.devices import backends, devices
+from gguf_eval.llama.library import build_info
+from gguf_eval.runtime.devices import check_layers_possible, chosen_devices
 from gguf_eval.study.jobs import BuildJob
 from gguf_eval.study.workers.emit import Emit
 

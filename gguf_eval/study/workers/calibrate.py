@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gguf_eval.runtime.model import Context, ContextSettings
+from gguf_eval.runtime.model import Context
 from gguf_eval.runtime.placement import open_model
+from gguf_eval.runtime.settings import ContextSettings
 from gguf_eval.runtime.speed import SpeedTest, measure_speed
 from gguf_eval.study.jobs import CalibrateJob
 from gguf_eval.study.workers.emit import Emit

@@ -8,9 +8,9 @@ from pathlib import Path
 from gguf_eval.files.cache import model_parts
 from gguf_eval.files.footprint import cpu_features, predict_footprint
 from gguf_eval.files.plan import read_headers
-from gguf_eval.runtime.bindings import build_info
-from gguf_eval.runtime.model import ContextSettings
+from gguf_eval.llama.library import build_info
 from gguf_eval.runtime.reserved import LONGEST_CONTEXT, reserved_footprint
+from gguf_eval.runtime.settings import ContextSettings
 from gguf_eval.study.jobs import FootprintJob
 from gguf_eval.study.workers.emit import Emit
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gguf_eval.runtime.bindings import build_info
+from gguf_eval.llama.library import build_info
 from gguf_eval.runtime.generation import Generation, GenerationRequest, Generator
-from gguf_eval.runtime.model import ContextSettings
 from gguf_eval.runtime.placement import DEFAULT_CONTEXT, open_model
+from gguf_eval.runtime.settings import ContextSettings
 from gguf_eval.study.jobs import GenerateJob, GenerationWork, TaskWork
 from gguf_eval.study.workers.asking import chat_encoder, written_prompts
 from gguf_eval.study.workers.emit import Emit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gguf_eval.files.quantize import quantize
-from gguf_eval.runtime.bindings import library
+from gguf_eval.llama.library import library
 from gguf_eval.study.jobs import QuantizeJob
 from gguf_eval.study.workers.emit import Emit
 

@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gguf_eval.llama.library import build_info
 from gguf_eval.machine import physical_cores
 from gguf_eval.runtime.answer_file import AnswerFile, AnswerKey, answer_path
 from gguf_eval.runtime.answers import ComparedAnswers, KeptAnswers
-from gguf_eval.runtime.bindings import build_info
-from gguf_eval.runtime.model import ContextSettings
 from gguf_eval.runtime.placement import DEFAULT_CONTEXT, open_model
 from gguf_eval.runtime.scoring import Score, Scorer
+from gguf_eval.runtime.settings import ContextSettings
 from gguf_eval.study.jobs import ScoreJob, TaskWork
 from gguf_eval.study.workers.asking import ChoiceRequests, chat_encoder, choice_requests
 from gguf_eval.study.workers.emit import Emit

@@ -7,13 +7,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from gguf_eval.llama.library import build_info
 from gguf_eval.machine import machine_state
-from gguf_eval.runtime.bindings import build_info
 from gguf_eval.runtime.devices import chosen_devices
 from gguf_eval.runtime.energy import EnergyMeter
 from gguf_eval.runtime.memory import MemorySampler, peak_rss_bytes
-from gguf_eval.runtime.model import Context, ContextSettings, Model
+from gguf_eval.runtime.model import Context, Model
 from gguf_eval.runtime.placement import Placement, open_placed
+from gguf_eval.runtime.settings import ContextSettings
 from gguf_eval.runtime.speed import measure_speed, speed_tests
 from gguf_eval.study.jobs import SpeedJob
 from gguf_eval.study.workers.emit import Emit
