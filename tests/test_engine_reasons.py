@@ -37,8 +37,6 @@ def test_the_line_that_tells_is_quoted() -> None:
     ]
     assert reason_in(lines) == "error loading model architecture: unknown model architecture: 'x'"
     assert reason_in([]) == ""
-    mixed = ["print_info: file size = 1 MiB", "llama_init_from_model: failed to initialize the context: no room"]
-    assert reason_in(mixed, errors_only=False) == "failed to initialize the context: no room"
 
 
 def test_a_smaller_context_is_advised_only_where_it_may_help() -> None:

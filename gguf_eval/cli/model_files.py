@@ -237,7 +237,7 @@ def _calibration(text: str) -> tuple[str, str]:
         return "gguf-eval calibration text", read_text(calibration_text())
     if Path(text).is_file() or ":" not in text:
         return Path(text).name, read_text(Path(text))
-    from gguf_eval.files.hub import dataset_files
+    from gguf_eval.files.hub_datasets import dataset_files
     from gguf_eval.tasks.datasets import hub_rows
 
     repo, _, rest = text.partition(":")

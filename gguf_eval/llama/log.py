@@ -45,17 +45,11 @@ class Buffer:
     size_bytes: int
 
 
-@dataclass(frozen=True)
-class _Watch:
-    """Lines of llama.cpp that nobody has asked for yet."""
-
-    warnings: deque[str]
-    errors: deque[str]
-    listeners: set[int]
-    """Addresses of the callbacks that keep them."""
-
-
-_watch = _Watch(deque(maxlen=_KEPT_LINES), deque(maxlen=_KEPT_LINES), set())
+_warnings: deque[str] = deque(maxlen=_KEPT_LINES)
+_errors: deque[str] = deque(maxlen=_KEPT_LINES)
+"""Lines of llama.cpp that nobody has asked for yet."""
+_listeners: set[int] = set()
+"""Addresses of the callbacks that keep them."""
 _callbacks: list[Any] = []
 """Those that were set for good: llama.cpp keeps only the address."""
 
@@ -81,9 +75,9 @@ def keep_log(path: Path | None) -> None:
 
 def watch_log() -> None:
     """Keep llama.cpp's warnings and errors from now on, for `take_warnings` and `take_reason`."""
-    if _address(_current_callback()[0]) not in _watch.listeners:
+    if _address(_current_callback()[0]) not in _listeners:
         listener = _listener(_keep_notices)
-        _watch.listeners.add(_address(listener))
+        _listeners.add(_address(listener))
         _listen_for_good(listener)
 
 
@@ -101,14 +95,14 @@ def _address(callback: Any) -> int:
 
 def _keep_notices(level: int, text: str) -> None:
     if level == _ERROR:
-        _watch.errors.extend(text.splitlines())
+        _errors.extend(text.splitlines())
     elif level == _WARNING:  # a model can have more harmless ones than are kept
-        _watch.warnings.extend(line for line in text.splitlines() if not _HARMLESS.search(line))
+        _warnings.extend(line for line in text.splitlines() if not _HARMLESS.search(line))
 
 
 def add_warning(text: str) -> None:
     """Let `take_warnings` tell of what was found out about llama.cpp's answers beside what it says itself."""
-    _watch.warnings.append(text)
+    _warnings.append(text)
 
 
 def take_warnings() -> list[str]:
@@ -117,8 +111,8 @@ def take_warnings() -> list[str]:
     Lines that differ in numbers only are told once.
     """
     by_function: dict[str, dict[str, str]] = {}
-    while _watch.warnings:
-        function, text = split_function(_watch.warnings.popleft())
+    while _warnings:
+        function, text = split_function(_warnings.popleft())
         if re.search(r"\w", text):
             by_function.setdefault(function, {}).setdefault(without_numbers(text), text)
     return ["; ".join(said.values()) for said in by_function.values()]
@@ -126,8 +120,8 @@ def take_warnings() -> list[str]:
 
 def take_reason() -> str:
     """The errors that llama.cpp has written since it was last asked, in one line; empty where it gave no reason."""
-    reason = reason_in(_watch.errors)
-    _watch.errors.clear()
+    reason = reason_in(_errors)
+    _errors.clear()
     return reason
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -68,9 +67,7 @@ class Model:
     def __enter__(self) -> Model:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -186,9 +183,7 @@ class Context:
     def __enter__(self) -> Context:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -210,10 +205,6 @@ class Context:
         the first decides what it attends to. Rows marked in ``outputs`` can be read with `logits` afterwards.
         """
         decode(self.handle, tokens, positions, sequences, outputs)
-
-    def synchronize(self) -> None:
-        """Wait until the last decode is finished."""
-        self._llama.llama_synchronize(self.handle)
 
     def logits(self, rows: int) -> npt.NDArray[np.float32]:
         """The (rows, vocabulary) logits of the last decode, in batch order; valid until the next decode."""

@@ -9,7 +9,6 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -71,9 +70,7 @@ class ReferenceWriter:
         self._file.write(rows.tobytes())
         self._rows += len(rows)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self._file.close()
         if kind is None and self._rows == self._key.rows:
             finish(self._unfinished, self._path)
@@ -124,9 +121,7 @@ class ReferenceReader:
             raise ModelFileError(f"{self._path}: the stored reference ended early; delete it and run again")
         return np.frombuffer(data, self._dtype)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._file.close()
 
 

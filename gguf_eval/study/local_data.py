@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_eval.errors import TaskError
-from gguf_eval.files import hub
+from gguf_eval.files import hub_datasets
 from gguf_eval.files.hub import RemoteFile
 from gguf_eval.files.remote import read_tail
 from gguf_eval.study.loading import LeftOut, check_any, leave_out, leave_out_text, load_text, load_work
@@ -61,7 +61,7 @@ def tasks_here(tasks: Sequence[Task], request: RunRequest) -> TasksHere:
 
 def _to_fetch(split: tuple[str, str, str]) -> list[RemoteFile] | TaskError:
     try:
-        return hub.split_to_fetch(*split)
+        return hub_datasets.split_to_fetch(*split)
     except TaskError as error:
         return error
 
@@ -72,7 +72,7 @@ def local_fetch(request: RunRequest) -> Fetch:
 
 
 def _cached(repo: str, config: str, split: str) -> Sequence[Path]:
-    return hub.cached_split(repo, config, split) or hub.dataset_files(repo, config, split)
+    return hub_datasets.cached_split(repo, config, split) or hub_datasets.dataset_files(repo, config, split)
 
 
 def _asked_splits(task: Task) -> list[tuple[str, str, str]]:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gguf_eval.errors import EngineError, GgufEvalError, StudyError, UsageError
-from gguf_eval.files.hub import dataset_files
+from gguf_eval.files.hub_datasets import dataset_files
 from gguf_eval.machine import describe_machine
 from gguf_eval.store.write import StudyWriter
 from gguf_eval.study.cost import Rates, study_rates
