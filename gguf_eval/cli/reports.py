@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gguf_eval.atomic import written_whole
 from gguf_eval.cli.options import Json, Margin, NoColor, app, piped, print_json, print_summary, split_names, stdout
 from gguf_eval.errors import UsageError, nearest
 
@@ -84,6 +83,8 @@ def _format(name: str, output: Path | None, json_output: bool) -> str:
 
 def _write(name: str, output: Path, record: StudyRecord, summary: StudySummary, items: bool, chart: str) -> None:
     """Write a report, which is whole or not there."""
+    from gguf_eval.atomic import written_whole
+
     if not output.parent.is_dir():
         raise UsageError(f"{output.parent}: no such folder; make it, or name another file with -o")
     with written_whole(output) as part:
