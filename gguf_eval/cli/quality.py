@@ -71,7 +71,7 @@ def perplexity(
 
     from gguf_eval.analysis.divergence import summarise_text
     from gguf_eval.files import cache as caches
-    from gguf_eval.files.hub import dataset_files
+    from gguf_eval.files.hub_datasets import dataset_files
     from gguf_eval.report.progress import console_observer
     from gguf_eval.report.quality import print_texts
     from gguf_eval.runtime.settings import EngineSettings

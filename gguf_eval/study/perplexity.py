@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gguf_eval.files.engine_reasons import without_numbers
+from gguf_eval.llama.reasons import without_numbers
 from gguf_eval.store.records import TextRecord
 from gguf_eval.study.events import MemoryTaken, Observer
 from gguf_eval.study.job import Job, OnEvent

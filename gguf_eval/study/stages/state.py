@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gguf_eval.files.cache import model_parts
-from gguf_eval.files.engine_reasons import without_numbers
 from gguf_eval.files.header import read_header
 from gguf_eval.files.levels import rough_bits
 from gguf_eval.files.model_file import ModelFile
+from gguf_eval.llama.reasons import without_numbers
 from gguf_eval.runtime.chat_template import tells_date
 from gguf_eval.store.records import reference_rank
 from gguf_eval.store.write import StudyWriter
