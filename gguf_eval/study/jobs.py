@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from gguf_eval.files.recipes import Recipe
 from gguf_eval.runtime.settings import (
     ChatSettings,
     EngineSettings,
@@ -182,11 +183,11 @@ class TextJob:
 
 @dataclass(frozen=True)
 class QuantizeJob:
-    """Make a model file of a level. Events: none; it is there when the job ends well."""
+    """Make a model file by a recipe. Events: none; it is there when the job ends well."""
 
     source: str
     output: str
-    level: str
+    recipe: Recipe
     allow_requantize: bool
     threads: int | None
     kind: Literal["quantize"] = "quantize"
@@ -253,6 +254,9 @@ def from_document(document: dict[str, Any]) -> Job:
         fields["offload"] = offload_from_document(fields["offload"])
     if fields["kind"] == "speed":
         fields |= {name: tuple(fields[name]) for name in ("prompt_tokens", "generated_tokens", "depths")}
+    if "recipe" in fields:
+        types = tuple((pattern, kind) for pattern, kind in fields["recipe"]["tensor_types"])
+        fields["recipe"] = Recipe(**{**fields["recipe"], "tensor_types": types})
     for name in ("tasks", "again"):
         if name in fields:
             fields[name] = tuple(_task_work(work) for work in fields[name])

@@ -13,11 +13,11 @@ from gguf_eval.study.stages.state import RunState, run_job
 
 def make_model_file(state: RunState, point: PlannedPoint, log: Path) -> ModelFile:
     """Quantize the point's file unless it exists; return its description."""
-    if point.made and not point.path.exists():
+    if point.recipe is not None and not point.path.exists():
         job = QuantizeJob(
             str(point.source.path),
             str(point.path),
-            point.level,
+            point.recipe,
             state.request.allow_requantize,
             state.request.threads,
         )

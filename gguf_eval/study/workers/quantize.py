@@ -1,4 +1,4 @@
-"""Makes a model file of a level."""
+"""Makes a model file by a recipe."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ from gguf_eval.study.workers.emit import Emit
 def run(job: QuantizeJob, emit: Emit) -> None:
     """Do the job in this process."""
     library()  # sends llama.cpp's log to standard error
-    quantize(Path(job.source), Path(job.output), job.level, allow_requantize=job.allow_requantize, threads=job.threads)
+    quantize(Path(job.source), Path(job.output), job.recipe, allow_requantize=job.allow_requantize, threads=job.threads)
