@@ -58,7 +58,7 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
         "regex": "pattern which ignore ignore_case ignore_punctuation ignore_numbers ignore_blanks strip",
         "contains": "ignore ignore_case ignore_punctuation ignore_numbers ignore_blanks strip",
         "answer_set": "separator ignore ignore_case ignore_punctuation ignore_numbers ignore_blanks strip",
-        "number": "which tolerance relative_tolerance",
+        "number": "which mark tolerance relative_tolerance",
         "gsm8k": "headline",
         "choice_letter": "letters choices",
         "label": "labels first",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gguf_eval.tasks.judges.judgement import Judgement, cut, judged
+from gguf_eval.tasks.judges.judgement import Judgement, compiled, cut, judged
 from gguf_eval.tasks.judges.matching import find, normalise
 
 _MARKED = r"#### (\-?[0-9\.\,]+)"
@@ -55,10 +55,13 @@ def numbers_in(text: str) -> list[float]:
 def number(answer: str, references: Sequence[str], options: Mapping[str, Any]) -> Judgement:
     """Whether a number of the answer equals that of a reference.
 
-    ``which``: "last" (unless given) or "first". ``tolerance``: how far off it may be; ``relative_tolerance``: the same
-    as a share of the reference. An answer without a number is wrong.
+    ``which``: "last" (unless given) or "first". ``mark``: a regular expression; where it is found, only the first
+    number after it in its line counts. ``tolerance``: how far off it may be; ``relative_tolerance``: the same as a
+    share of the reference. An answer without a number is wrong.
     """
-    found = numbers_in(cut(answer, options))
+    text = cut(answer, options)
+    found = _marked(text, str(options["mark"])) if "mark" in options else []
+    found = found or numbers_in(text)
     if not found:
         return judged("number_match", None, number_match=0.0)
     value = found[0] if options.get("which", "last") == "first" else found[-1]
@@ -67,3 +70,9 @@ def number(answer: str, references: Sequence[str], options: Mapping[str, Any]) -
     wanted = [numbers_in(reference) for reference in references]
     right = any(abs(value - values[-1]) <= max(absolute, relative * abs(values[-1])) for values in wanted if values)
     return judged("number_match", f"{value:g}", number_match=float(right))
+
+
+def _marked(text: str, mark: str) -> list[float]:
+    """The first number after each match of ``mark``, in the same line."""
+    lines = (text[match.end() :].split("\n", 1)[0] for match in compiled(mark).finditer(text))
+    return [numbers[0] for line in lines if (numbers := numbers_in(line))]
