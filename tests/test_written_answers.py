@@ -58,7 +58,12 @@ VERDICTS: list[tuple[str, str, str, float]] = [
     ("entailment_bank", "compass\nIt points to the north.", "compass", 1),
     ("hotpot_qa", "\n\nYes.\n\nBoth are films.", "yes", 1),
     ("hotpot_qa", "Answer: Papa Gino's", "Papa Gino's", 1),
-    ("hotpot_qa", "No, they are not American.", "no", 0),  # the short answer is asked for
+    ("hotpot_qa", "No, they are not American.", "no", 1),
+    ("hotpot_qa", "No. Both are British.", "no", 1),
+    ("hotpot_qa", "No, they are not American.", "yes", 0),
+    ("hotpot_qa", "No. 5", "No. 5", 1),
+    ("hotpot_qa", "No Country for Old Men", "No Country for Old Men", 1),
+    ("hotpot_qa", "They are not American.", "no", 0),  # the short answer is asked for
     ("flores_eng_ind", "Here is the translation:\n\nSeekor kucing tidur.\n\nIt is literal.", "Seekor kucing tidur.", 1),
     ("flores_ind_eng", "Indonesian: The festival is about freedom.", "The festival is about freedom.", 1),
     ("flores_ind_eng", "Indonesian: Kucing tidur.\nEnglish: The cat sleeps.", "The cat sleeps.", 1),

@@ -84,7 +84,7 @@ def require(name: str, options: Mapping[str, Any], source: str) -> None:
 
     Raises `TaskError` that names ``source``, the task file.
     """
-    known = _OPTIONS.get(name, frozenset()) | {"after", "paragraph", "line"}
+    known = _OPTIONS.get(name, frozenset()) | {"after", "paragraph", "line", "keep"}
     for key in options:
         if key not in known:
             raise TaskError(

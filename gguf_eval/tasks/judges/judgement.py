@@ -44,6 +44,7 @@ def cut(answer: str, options: Mapping[str, Any]) -> str:
     none: "compass. The answer is:", cut there, has said compass.
     ``paragraph``, ``line``: "first" or "last", of those that are not blank; where one ends in a colon and more follows,
     it leads up to what follows and is not the first ("Here is a summary:").
+    ``keep``: a regular expression; what it matches first, all of the answer where that is nothing.
     """
     after = options.get("after")
     if after is not None:
@@ -59,7 +60,8 @@ def cut(answer: str, options: Mapping[str, Any]) -> str:
         while which == "first" and len(written) > 1 and written[0].rstrip().endswith(":"):
             del written[0]
         answer = (written[0] if which == "first" else written[-1]) if written else ""
-    return answer
+    kept = compiled(str(options["keep"])).search(answer) if "keep" in options else None
+    return kept.group() if kept else answer
 
 
 def compiled(pattern: str) -> re.Pattern[str]:
