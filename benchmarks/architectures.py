@@ -37,12 +37,12 @@ import architectures
 from one_at_a_time import fresh, greedy, log_softmax, token_logprobs
 from request_layouts import choice_layouts, written_layouts
 
-from gguf_eval.runtime.bindings import build_info
+from gguf_eval.llama.library import build_info
 from gguf_eval.runtime.generation import GenerationRequest, Generator
-from gguf_eval.runtime.model import ContextSettings, Model
+from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.perplexity import decode_windows, negative_log_likelihoods, open_window_context, plan_windows
 from gguf_eval.runtime.scoring import Scorer, TokenRequest
-from gguf_eval.runtime.settings import EngineSettings
+from gguf_eval.runtime.settings import ContextSettings, EngineSettings
 
 F32 = EngineSettings(flash_attention=0, cache_type_k="F32", cache_type_v="F32")
 COMPARED = 24

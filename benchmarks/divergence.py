@@ -34,15 +34,16 @@ import numpy as np
 from rich.console import Console
 
 from gguf_eval.files.cache import file_sha256
+from gguf_eval.llama.library import build_info
 from gguf_eval.machine import describe_machine
 from gguf_eval.report.progress import console_observer
-from gguf_eval.runtime.bindings import build_info
 from gguf_eval.runtime.divergence import Compared, compare_exactly, compare_with_stored, condense, reference_dtype
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.perplexity import decode_windows, open_window_context, plan_windows
 from gguf_eval.runtime.settings import EngineSettings
 from gguf_eval.study.perplexity import run_texts
-from gguf_eval.study.stages.text import TextModel, TextRequest
+from gguf_eval.study.stages.state import TextRequest
+from gguf_eval.study.stages.text import TextModel
 from gguf_eval.tasks.texts import TextFile
 
 RESULT = Path(__file__).parent / "results" / "divergence.json"

@@ -33,7 +33,7 @@ from one_at_a_time import token_logprobs
 
 from gguf_eval.files.header import read_header
 from gguf_eval.files.quantize import quantize
-from gguf_eval.runtime.bindings import build_info
+from gguf_eval.llama.library import build_info
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.scoring import Request, Scorer, TokenRequest, encode_pair
 from gguf_eval.runtime.settings import EngineSettings

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gguf_eval.runtime.bindings import library
+from gguf_eval.llama.library import library
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.settings import CACHE_TYPES
 

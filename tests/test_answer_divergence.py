@@ -21,9 +21,10 @@ from gguf_eval.errors import EngineError
 from gguf_eval.runtime.answer_file import AnswerFile, AnswerKey, held_items, tokens_digest
 from gguf_eval.runtime.answers import BROKEN, NOT_KEPT, OTHER_TOKENS, ComparedAnswers, KeptAnswers
 from gguf_eval.runtime.divergence import SlopeFit, compare_exactly, compare_with_stored, condense, reference_dtype
-from gguf_eval.runtime.model import ContextSettings, Model
+from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.rows import Rows
 from gguf_eval.runtime.scoring import Request, Scorer, encode_pair
+from gguf_eval.runtime.settings import ContextSettings
 from gguf_eval.store.read import read_study
 from gguf_eval.store.records import PointRecord
 from gguf_eval.study.events import Advanced, Event

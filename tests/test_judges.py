@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -128,6 +129,9 @@ def test_gsm8k(answer: str, strict: int, flexible: int) -> None:
         ("1,2", [1, 2]),
         ("−7 °C", [-7]),
         ("no. none", []),
+        ("see line2: 5", [2, 5]),
+        ("type1, E5", [1, 5]),
+        ("1e400", []),
     ],
 )
 def test_numbers(text: str, found: list[float]) -> None:
@@ -138,6 +142,11 @@ def test_numbers(text: str, found: list[float]) -> None:
 def test_numbers_are_read_in_every_form(value: int) -> None:
     for text in (f"so {value}.", f"{value:,} units", f"= {value}.0"):
         assert numbers.numbers_in(text)[-1] == value
+
+
+@given(st.text("0123456789eE+-−.,/ \n²٣x"))
+def test_numbers_are_looked_for_in_anything(text: str) -> None:
+    assert all(math.isfinite(value) for value in numbers.numbers_in(text))
 
 
 def test_tolerance() -> None:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from gguf_eval.analysis.summary import summarise
 from gguf_eval.cli import app
 from gguf_eval.errors import EngineError, UsageError
-from gguf_eval.runtime.bindings import library
+from gguf_eval.llama.library import library
 from gguf_eval.runtime.settings import EngineSettings, Offload
 from gguf_eval.store.read import read_study
 from gguf_eval.study.doctor import check_offload, examine

@@ -71,13 +71,13 @@ def perplexity(
 
     from gguf_eval.analysis.divergence import summarise_text
     from gguf_eval.files import cache as caches
-    from gguf_eval.files.hub import dataset_files
+    from gguf_eval.files.hub_datasets import dataset_files
     from gguf_eval.report.progress import console_observer
     from gguf_eval.report.quality import print_texts
     from gguf_eval.runtime.settings import EngineSettings
     from gguf_eval.study.doctor import check_offload
     from gguf_eval.study.perplexity import run_texts
-    from gguf_eval.study.stages.text import TextRequest
+    from gguf_eval.study.stages.state import TextRequest
     from gguf_eval.tasks.datasets import mirror as mirrored
     from gguf_eval.tasks.texts import find_text
 

@@ -115,7 +115,7 @@ def check(
 
 
 def _fetch(folder: Path | None) -> Fetch:
-    from gguf_eval.files.hub import dataset_files
+    from gguf_eval.files.hub_datasets import dataset_files
     from gguf_eval.tasks.datasets import mirror
 
     return mirror(folder) if folder else dataset_files

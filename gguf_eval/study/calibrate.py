@@ -53,8 +53,8 @@ def calibrated_rates(file: ModelFile, threads: int | None, engine: EngineSetting
 
 def work(job: CalibrateJob, emit: Emit) -> None:
     """The worker's side."""
-    from gguf_eval.runtime.model import ContextSettings
     from gguf_eval.runtime.placement import open_model
+    from gguf_eval.runtime.settings import ContextSettings
     from gguf_eval.runtime.speed import SpeedTest
 
     settings = ContextSettings(

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gguf_eval.errors import TaskError
-from gguf_eval.files import hub
 from gguf_eval.files.cache import cache_dir
-from gguf_eval.files.hub import RemoteFile, dataset_files
+from gguf_eval.files.hub import RemoteFile
+from gguf_eval.files.hub_datasets import cached_split, dataset_files, split_to_fetch
 from gguf_eval.files.remote import read_tail
 from gguf_eval.study.plan import RunRequest
-from gguf_eval.study.stages.state import TaskItems, UnreadTask
-from gguf_eval.study.stages.text import TextRequest
+from gguf_eval.study.stages.state import TaskItems, TextRequest, UnreadTask
 from gguf_eval.tasks.catalog import only_in_suites, suite_texts
 from gguf_eval.tasks.datasets import Fetch, load_items, mirror, parquet_extent
 from gguf_eval.tasks.spec import Task
@@ -152,14 +151,14 @@ def _look_up(tasks: Sequence[Task], request: RunRequest) -> ToFetch:
 
 def _to_fetch(split: Split) -> list[RemoteFile] | TaskError:
     try:
-        return hub.split_to_fetch(*split)
+        return split_to_fetch(*split)
     except TaskError as error:
         return error
 
 
 def _cached(repo: str, config: str, split: str) -> Sequence[Path]:
     """Rows from the hub's cache; what it lacks from the hub."""
-    return hub.cached_split(repo, config, split) or dataset_files(repo, config, split)
+    return cached_split(repo, config, split) or dataset_files(repo, config, split)
 
 
 def _asked_splits(task: Task) -> list[Split]:

@@ -122,8 +122,9 @@ class BuildJob:
 
 def work(job: BuildJob, emit: Emit) -> None:
     """The worker's side."""
-    from gguf_eval.runtime.bindings import build_info
-    from gguf_eval.runtime.devices import backends, check_layers_possible, chosen_devices, devices
+    from gguf_eval.llama.devices import backends, devices
+    from gguf_eval.llama.library import build_info
+    from gguf_eval.runtime.devices import check_layers_possible, chosen_devices
 
     emit({"event": "build", **build_info()})
     check_layers_possible(job.offload, chosen_devices(job.offload))

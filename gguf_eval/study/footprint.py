@@ -47,9 +47,9 @@ def work(job: FootprintJob, emit: Emit) -> None:
     from gguf_eval.files.cache import model_parts
     from gguf_eval.files.footprint import cpu_features, predict_footprint
     from gguf_eval.files.plan import read_headers
-    from gguf_eval.runtime.bindings import build_info
-    from gguf_eval.runtime.model import ContextSettings
+    from gguf_eval.llama.library import build_info
     from gguf_eval.runtime.reserved import LONGEST_CONTEXT, reserved_footprint
+    from gguf_eval.runtime.settings import ContextSettings
 
     build = build_info()
     path, keys, values = model_parts(Path(job.model))[0], job.engine.cache_type_k, job.engine.cache_type_v

@@ -1,8 +1,9 @@
 """A job: what a worker process is asked to do, and how it gets there.
 
-A job is a frozen dataclass that holds everything it needs, and the module that declares it has the worker's side as
-``work(job, emit)``. It travels as one JSON line; its results are JSON lines, each an object with an ``event``. Nothing
-else passes between parent and worker, so that a job can be run anywhere the model file is.
+A job is a frozen dataclass that holds everything it needs. The worker's side is ``work(job, emit)`` in the module that
+declares it, or in the one that its class variable ``worker`` names. A job travels as one JSON line; its results are
+JSON lines, each an object with an ``event``. Nothing else passes between parent and worker, so that a job can be run
+anywhere the model file is.
 """
 
 from __future__ import annotations
@@ -46,4 +47,4 @@ def decode_job(line: bytes) -> Job:
 
 def do(job: Job, emit: Emit) -> None:
     """Do the job in this process."""
-    import_module(type(job).__module__).work(job, emit)
+    import_module(getattr(job, "worker", type(job).__module__)).work(job, emit)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gguf_eval.files.engine_reasons import without_numbers
+from gguf_eval.llama.reasons import without_numbers
 from gguf_eval.store.records import TextRecord
 from gguf_eval.study.events import MemoryTaken, Observer
 from gguf_eval.study.job import Job, OnEvent
 from gguf_eval.study.process import run_in_worker
-from gguf_eval.study.stages.text import TextModel, TextRequest, run_text
+from gguf_eval.study.stages.state import TextRequest
+from gguf_eval.study.stages.text import TextModel, run_text
 
 
 def run_texts(

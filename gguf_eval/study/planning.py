@@ -10,11 +10,11 @@ from pathlib import Path
 
 from gguf_eval.errors import EngineError, UsageError
 from gguf_eval.files.cache import cache_dir, model_bytes
-from gguf_eval.files.isolated import run_isolated
 from gguf_eval.files.model_file import ModelFile, model_name
 from gguf_eval.files.quantize import planned_sizes
 from gguf_eval.files.references import split_name
 from gguf_eval.files.source import Unfetched, locate_source
+from gguf_eval.llama.isolated import run_isolated
 from gguf_eval.machine import processor_name
 from gguf_eval.store.database import open_lookup
 from gguf_eval.study.calibrate import calibrated_rates

@@ -13,7 +13,7 @@ import threading
 from typing import Any, TextIO
 
 from gguf_eval.errors import GgufEvalError, UsageError
-from gguf_eval.runtime.log import take_warnings
+from gguf_eval.llama.log import take_warnings
 from gguf_eval.study.job import Emit, Job, decode_job, do
 
 

@@ -17,7 +17,7 @@ from gguf_eval.study.stages.ask import AskJob, TaskWork, ask_fields, plan_asked,
 from gguf_eval.study.stages.reference import ModelPoints
 from gguf_eval.study.stages.state import Asked, FoundPoint, ReadyPoint, RunState, TaskItems
 from gguf_eval.tasks.answers import judge_answer
-from gguf_eval.tasks.judges.judgement import cut
+from gguf_eval.tasks.judges.judgement import has_begun, unscored
 from gguf_eval.tasks.spec import Generation
 
 if TYPE_CHECKING:
@@ -68,9 +68,12 @@ def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
         begun = {**written, "text": row["text"] or row["thought"]} if row["finish_reason"] else {}
         return Outcome(item.hash, None, None, {}, (), tokens, 0, row["unscored_reason"], **begun)
     assert task.judge is not None
-    if row["finish_reason"] == "stop" and not cut(row["text"], task.judge.options).strip():
+    if row["finish_reason"] == "stop" and not has_begun(row["text"], task.judge.options):
         return Outcome(item.hash, None, None, {}, (), tokens, 0, CUT_BEFORE_IT_BEGAN, **written)
-    judgement = judge_answer(task.judge.name, row["text"], item.references, task.judge.options)
+    try:
+        judgement = judge_answer(task.judge.name, row["text"], item.references, task.judge.options)
+    except Exception as error:
+        judgement = unscored(f"the judge '{task.judge.name}' failed: {type(error).__name__}: {error}")
     if judgement.value is None:
         reason = judgement.unscored_reason or "no answer could be extracted"
         return Outcome(item.hash, None, None, {}, (), tokens, 0, reason, **written)
@@ -92,11 +95,11 @@ def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
 
 def work(job: GenerateJob, emit: Emit) -> None:
     """The worker's side."""
-    from gguf_eval.runtime.bindings import build_info
+    from gguf_eval.llama.library import build_info
     from gguf_eval.runtime.generation import Generation as Written
     from gguf_eval.runtime.generation import Generator
-    from gguf_eval.runtime.model import ContextSettings
     from gguf_eval.runtime.placement import DEFAULT_CONTEXT, open_model
+    from gguf_eval.runtime.settings import ContextSettings
     from gguf_eval.study.stages.asking import chat_encoder, written_prompts
 
     wanted = ContextSettings(n_ctx=job.max_tokens or DEFAULT_CONTEXT, batch_size=job.batch_size)

@@ -43,7 +43,7 @@ def run(state: RunState, point: PlannedPoint, log: Path) -> ModelFile:
 def work(job: MakeJob, emit: Emit) -> None:
     """The worker's side."""
     from gguf_eval.files.quantize import quantize
-    from gguf_eval.runtime.bindings import library
+    from gguf_eval.llama.library import library
 
     library()  # sends llama.cpp's log to standard error
     quantize(Path(job.source), Path(job.output), job.level, allow_requantize=job.allow_requantize, threads=job.threads)

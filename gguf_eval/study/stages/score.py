@@ -217,10 +217,10 @@ def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
 
 def work(job: ScoreJob, emit: Emit) -> None:
     """The worker's side."""
-    from gguf_eval.runtime.bindings import build_info
-    from gguf_eval.runtime.model import ContextSettings
+    from gguf_eval.llama.library import build_info
     from gguf_eval.runtime.placement import DEFAULT_CONTEXT, open_model
     from gguf_eval.runtime.scoring import Scorer
+    from gguf_eval.runtime.settings import ContextSettings
     from gguf_eval.study.stages.asking import chat_encoder, choice_requests
 
     wanted = ContextSettings(n_ctx=job.max_tokens or DEFAULT_CONTEXT, batch_size=job.batch_size)

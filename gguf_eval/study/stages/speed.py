@@ -133,12 +133,12 @@ def run(state: RunState, point: ReadyPoint, model: ModelPoints[ReadyPoint]) -> N
 
 def work(job: SpeedJob, emit: Emit) -> None:
     """The worker's side."""
-    from gguf_eval.runtime.bindings import build_info
+    from gguf_eval.llama.library import build_info
     from gguf_eval.runtime.devices import chosen_devices
     from gguf_eval.runtime.energy import EnergyMeter
     from gguf_eval.runtime.memory import MemorySampler, peak_rss_bytes
-    from gguf_eval.runtime.model import ContextSettings
     from gguf_eval.runtime.placement import open_placed
+    from gguf_eval.runtime.settings import ContextSettings
 
     build = build_info()
     devices = chosen_devices(job.engine.offload)

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gguf_eval.files.cache import model_parts
-from gguf_eval.files.engine_reasons import without_numbers
 from gguf_eval.files.header import read_header
 from gguf_eval.files.levels import rough_bits
 from gguf_eval.files.model_file import ModelFile
+from gguf_eval.llama.reasons import without_numbers
 from gguf_eval.runtime.chat_template import tells_date
 from gguf_eval.store.records import reference_rank
 from gguf_eval.store.write import StudyWriter
@@ -23,9 +23,7 @@ from gguf_eval.study.plan import PlannedPoint, RunRequest
 from gguf_eval.study.process import Executor
 from gguf_eval.tasks.prompts import Item
 from gguf_eval.tasks.spec import Task
-
-if TYPE_CHECKING:
-    from gguf_eval.study.stages.text import TextRequest
+from gguf_eval.tasks.texts import TextFile
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,22 @@ class UnreadTask:
     """0 where even that is not known."""
     characters: int
     """Of what is asked, about."""
+
+
+@dataclass(frozen=True)
+class TextRequest:
+    """How models are run over a text."""
+
+    text: TextFile
+    references: Path
+    """Folder of the stored references."""
+    n_ctx: int = 512
+    chunks: int | None = None
+    stride: int | None = None
+    batch_size: int = 512
+    threads: int | None = None
+    exact: bool = False
+    """Run the reference beside each model instead of storing it."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,11 @@ from gguf_eval.store.database import StudyLookup
 from gguf_eval.store.records import TextRecord
 from gguf_eval.study.cost import Rates, text_seconds
 from gguf_eval.study.events import Observer, StagePlan, Tally, stage
-from gguf_eval.study.job import Emit, Job, OnEvent
+from gguf_eval.study.job import Job, OnEvent
 from gguf_eval.study.plan import PlannedPoint
 from gguf_eval.study.stages.reference import ModelPoints, Point, by_model
-from gguf_eval.study.stages.state import Asked, FoundPoint, ReadyPoint, RunState, fail, run_job
-from gguf_eval.tasks.texts import WIKITEXT2_BYTES, TextFile
+from gguf_eval.study.stages.state import Asked, FoundPoint, ReadyPoint, RunState, TextRequest, fail, run_job
+from gguf_eval.tasks.texts import WIKITEXT2_BYTES
 
 Execute = Callable[[Job, OnEvent], None]
 """Runs a job, and passes its events on."""
@@ -55,22 +55,7 @@ class TextJob:
     """What changes the reference's answers, as in a point's settings."""
     reference_model: str = ""
     """Path of a reference that is run beside the model, window by window: exact, and twice the work."""
-
-
-@dataclass(frozen=True)
-class TextRequest:
-    """How models are run over a text."""
-
-    text: TextFile
-    references: Path
-    """Folder of the stored references."""
-    n_ctx: int = 512
-    chunks: int | None = None
-    stride: int | None = None
-    batch_size: int = 512
-    threads: int | None = None
-    exact: bool = False
-    """Run the reference beside each model instead of storing it."""
+    worker: ClassVar[str] = "gguf_eval.study.stages.text_work"
 
 
 @dataclass(frozen=True)
@@ -224,10 +209,3 @@ def run_text(
 
 def _unpacked(columns: dict[str, list[str]]) -> dict[str, npt.NDArray[Any]]:
     return {name: np.frombuffer(base64.b64decode(data), np.dtype(kind)) for name, (kind, data) in columns.items()}
-
-
-def work(job: TextJob, emit: Emit) -> None:
-    """The worker's side."""
-    from gguf_eval.study.stages.text_work import run_over
-
-    run_over(job, emit)

@@ -64,6 +64,12 @@ def unscored(reason: str) -> Judgement:
     return Judgement(None, unscored_reason=reason)
 
 
+def has_begun(answer: str, options: Cut) -> bool:
+    """Whether anything follows what leads up to the answer ("The answer is:")."""
+    ends = [match.end() for match in options.after.finditer(answer)] if options.after else []
+    return bool(answer[ends[-1] if ends else 0 :].strip())
+
+
 def cut(answer: str, options: Cut) -> str:
     """The part of an answer that is judged.
 

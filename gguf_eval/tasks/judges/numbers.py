@@ -16,7 +16,7 @@ _ANYWHERE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _IGNORED = tuple(map(re.compile, (",", r"\$", r"(?s).*#### ", r"\.$")))
 _GSM8K = Matching(ignore=_IGNORED, ignore_case=True, strip=False)
 """As in lm-evaluation-harness's gsm8k: 1,000 is 1000, $5. is 5; the references still hold their solutions."""
-_NUMBER = re.compile(r"[-−+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_NUMBER = re.compile(r"[-−+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,6 @@ def numbers_in(text: str) -> list[float]:
         # "10-3" holds 10 and 3: a sign belongs to a number only where no word or number stands before it.
         sign_is_part = match.start() == 0 or not (text[match.start() - 1].isalnum() or text[match.start() - 1] == ")")
         digits = match.group(1).replace(",", "").replace("−", "-")
-        if not any(character.isdigit() for character in digits):
-            continue
         value = float(digits if sign_is_part else digits.lstrip("+-"))
         below = float(match.group(2) or 1)
         if below == 0 or not math.isfinite(value):
