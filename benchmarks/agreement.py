@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow.parquet
 
 from gguf_eval.errors import TaskError
-from gguf_eval.runtime.bindings import build_info
+from gguf_eval.llama.library import build_info
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.scoring import Request, Score, Scorer, encode_pair
 from gguf_eval.tasks.catalog import find_tasks

@@ -28,11 +28,11 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
-from gguf_eval.files.hub import dataset_files
+from gguf_eval.files.hub_datasets import dataset_files
+from gguf_eval.llama.library import build_info
 from gguf_eval.machine import describe_machine
 from gguf_eval.runtime.answer_file import AnswerFile, AnswerKey, answer_path
 from gguf_eval.runtime.answers import ComparedAnswers, KeptAnswers
-from gguf_eval.runtime.bindings import build_info
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.rows import Rows
 from gguf_eval.runtime.scoring import Request, Scorer, encode_pair

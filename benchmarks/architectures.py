@@ -1,24 +1,34 @@
 """Every kind of model against one fresh context a request: choices, written answers, perplexity, levels, memory.
 
     python benchmarks/architectures.py -o benchmarks/results/architectures.json [NAME ...]
+    python benchmarks/architectures.py --sensitivity -o benchmarks/results/architectures.json [NAME ...]
 
 Tiny random models of many architectures (tests/architectures.py) in F32, their cache in F32. The truth
 (tests/one_at_a_time.py) calls llama.cpp directly: a new context of one sequence for each request, nothing shared. Each
 architecture runs in a process of its own, as llama.cpp aborts on what it can't do; what it can't load is listed with
 its reason. Rates are those of one run, one after the other: requests a second together over one at a time.
+
+``--sensitivity`` adds how far rounding alone moves the same log-likelihoods, with nothing shared at all: a fresh
+context a request, decoded in pieces instead of at once, and with weights changed by 2e-7 of themselves (the last bit or
+two of F32). A difference from the truth that is no larger is that of another order of summation. Every architecture
+whose differences are above 2e-5 nats has GELU, which llama.cpp looks up on CPUs in a table of half-precision numbers
+(GGML_GELU_FP16): an input that is rounded to the other neighbour moves the result by 5e-4 of itself.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -27,12 +37,12 @@ import architectures
 from one_at_a_time import fresh, greedy, log_softmax, token_logprobs
 from request_layouts import choice_layouts, written_layouts
 
-from gguf_eval.runtime.bindings import build_info
+from gguf_eval.llama.library import build_info
 from gguf_eval.runtime.generation import GenerationRequest, Generator
-from gguf_eval.runtime.model import ContextSettings, Model
+from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.perplexity import decode_windows, negative_log_likelihoods, open_window_context, plan_windows
-from gguf_eval.runtime.scoring import Scorer
-from gguf_eval.runtime.settings import EngineSettings
+from gguf_eval.runtime.scoring import Scorer, TokenRequest
+from gguf_eval.runtime.settings import ContextSettings, EngineSettings
 
 F32 = EngineSettings(flash_attention=0, cache_type_k="F32", cache_type_v="F32")
 COMPARED = 24
@@ -40,6 +50,7 @@ COMPARED = 24
 WRITTEN_TOKENS = 24
 TIE = 1e-3
 """Logits that lead by less are a tie: either token is right."""
+PIECES, WEIGHT_CHANGE = (1, 7, 32), 2e-7
 TEXT = " ".join(f"Line {i} of {i * 7 % 31} says that {i * i} is no prime." for i in range(400))
 
 
@@ -177,31 +188,101 @@ def examine(name: str) -> dict[str, Any]:
     return found
 
 
+def sensitivity(path: Path, model: Model) -> dict[str, Any]:
+    """Largest and median change of log-likelihoods in nats; every request is decoded in a fresh context of its own."""
+    requests = [
+        request
+        for layout in choice_layouts().values()
+        for request in layout[:: -(-len(layout) // COMPARED)]
+        if len(request.context) < 512
+    ]
+    truth = np.array([sum(token_logprobs(model, r.context, r.continuation)) for r in requests])
+
+    def change(values: Iterable[float]) -> dict[str, float]:
+        moved = np.abs(np.array(list(values)) - truth)
+        return {"largest_nats": float(moved.max()), "median_nats": float(np.median(moved))}
+
+    found: dict[str, Any] = {"requests": len(requests)}
+    for size in PIECES:
+        found[f"in pieces of {size}"] = change(in_pieces(model, request, size) for request in requests)
+    changed = Path(shutil.copy(path, path.with_name("changed-F32.gguf")))
+    change_weights(changed)
+    with Model(changed) as other:
+        values = [sum(token_logprobs(other, r.context, r.continuation)) for r in requests]
+    found[f"weights changed by {WEIGHT_CHANGE:g}"] = change(values)
+    return found
+
+
+def in_pieces(model: Model, request: TokenRequest, size: int) -> float:
+    """The log-likelihood of a continuation in a context of one sequence, ``size`` tokens a decode."""
+    inputs = [*request.context, *request.continuation][:-1]
+    first = len(inputs) - len(request.continuation)
+    rows = {}
+    with fresh(model, len(inputs)) as context:
+        for start in range(0, len(inputs), size):
+            wanted = {place - start for place in range(max(start, first), min(start + size, len(inputs)))}
+            decoded = context.decode(inputs[start : start + size], wanted)
+            rows.update({start + place: row for place, row in decoded.items()})
+    return float(sum(log_softmax(rows[first + i])[token] for i, token in enumerate(request.continuation)))
+
+
+def change_weights(path: Path) -> None:
+    """Make every weight of a file in F32 larger or smaller by `WEIGHT_CHANGE` of itself, at random."""
+    random = np.random.default_rng(1)
+    for tensor in gguf.GGUFReader(path, "r+").tensors:
+        sign = random.choice(np.array([-1, 1]), tensor.data.shape)
+        tensor.data[...] = (tensor.data * (1 + WEIGHT_CHANGE * sign)).astype(np.float32)
+
+
+def examine_sensitivity(name: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = architectures.make(Path(folder) / f"{name}-F32.gguf", name)
+        with Model(path) as model:
+            return sensitivity(path, model)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*")
     parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--sensitivity", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print("FOUND " + json.dumps(examine(arguments.one)))
+        examined = examine_sensitivity if arguments.sensitivity else examine
+        print("FOUND " + json.dumps(examined(arguments.one)))
         return
     document: dict[str, Any] = {"made_by": "python benchmarks/architectures.py", "llama_cpp": build_info()}
     if arguments.output and arguments.output.exists():
         document["architectures"] = json.loads(arguments.output.read_text())["architectures"]
     results = document.setdefault("architectures", {})
     for name in arguments.names or architectures.ARCHITECTURES:
-        command = [sys.executable, __file__, "--one", name]
-        try:
-            run = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-            lines = [line[6:] for line in run.stdout.splitlines() if line.startswith("FOUND ")]
-            reason = "" if lines else (run.stderr.strip().splitlines() or [str(run.returncode)])[-1]
-        except subprocess.TimeoutExpired:
-            lines, reason = [], "did not end within 600 s"
-        results[name] = json.loads(lines[0]) if lines else {"failed": reason}
-        print(name, summary(results[name]), flush=True)
+        found = in_a_process(name, ["--sensitivity"] if arguments.sensitivity else [])
+        if arguments.sensitivity:
+            results.setdefault(name, {})["sensitivity"] = found
+            print(
+                name,
+                *(f"{key} {found[key]['largest_nats']:.1e}," for key in found if key not in ("requests", "failed")),
+            )
+        else:
+            kept = {key: value for key, value in results.get(name, {}).items() if key == "sensitivity"}
+            results[name] = found | kept
+            print(name, summary(found), flush=True)
         if arguments.output:
             arguments.output.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def in_a_process(name: str, options: list[str]) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--one", name, *options]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    except subprocess.TimeoutExpired:
+        return {"failed": "did not end within 600 s"}
+    lines = [line[6:] for line in run.stdout.splitlines() if line.startswith("FOUND ")]
+    if not lines:
+        return {"failed": (run.stderr.strip().splitlines() or [str(run.returncode)])[-1]}
+    found: dict[str, Any] = json.loads(lines[0])
+    return found
 
 
 def summary(found: dict[str, Any]) -> str:

@@ -23,18 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from coverage_populations import Values, divergences, graded_differences, graded_scores, log_score_pairs, made_up_text
 
 from gguf_eval.analysis.averages import headline
 from gguf_eval.analysis.divergence import Figure, summarise_text
 from gguf_eval.analysis.intervals import Kinds, macro_average, macro_difference
+from gguf_eval.analysis.log_score import log_score_difference, log_scores
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import choose_reference
 from gguf_eval.analysis.task_divergence import mean_with_interval, stored_divergences
 from gguf_eval.store.read import read_study
 from gguf_eval.store.records import PointRecord, StudyRecord, TaskRecord, TextRecord
 
-Values = npt.NDArray[np.float64]
 Found = Estimate | Figure | None
 Draw = Callable[[np.random.Generator], Found]
 Cell = tuple[str, float, Draw]
@@ -59,6 +59,7 @@ def main() -> None:
         studies = [read_study(path) for path in args.study]
         parts["real: scores and differences"] = (cell for study in studies for cell in real_tasks(study))
         parts["real: divergence of right answers"] = (cell for study in studies for cell in real_divergences(study))
+        parts["real: log score differences"] = (cell for study in studies for cell in real_log_scores(study))
         parts["real: texts"] = (cell for study in studies for cell in real_texts(study))
     else:
         parts["scores of shares"] = shares()
@@ -67,6 +68,7 @@ def main() -> None:
         parts["graded differences"] = graded(graded_differences(), macro_difference)
         parts["by cluster"] = clusters()
         parts["skewed values, as divergences are"] = skewed()
+        parts["log score differences"] = log_score_differences(log_score_pairs())
         parts["texts"] = texts()
     document = json.loads(args.output.read_text(encoding="utf-8")) if args.output and args.output.exists() else {}
     for name, cells in parts.items():
@@ -139,34 +141,6 @@ def differences() -> Iterator[Cell]:
             yield f"{tasks} x {items}, {name}", float((gained - lost).mean()), draw
 
 
-def graded_scores() -> dict[str, Values]:
-    random, n = np.random.default_rng(1), 100_000
-    part = random.random(n)
-    return {
-        "chrF-like": random.beta(3, 4, n),
-        "ROUGE-like": np.where(part < 0.3, 0.0, random.beta(1.5, 6, n)),
-        "F1-like": np.where(part < 0.4, 0.0, np.where(part < 0.6, 1.0, random.beta(2, 2, n))),
-        "mc2-like": random.beta(1, 1.2, n),
-        "four in five 0": np.where(part < 0.8, 0.0, random.beta(2, 5, n)),
-        "nearly all near 0": random.beta(0.2, 2, n),
-    }
-
-
-def graded_differences() -> dict[str, Values]:
-    random, n = np.random.default_rng(2), 100_000
-    part = random.random(n)
-    return {
-        "small, every item": random.normal(-0.01, 0.03, n),
-        "large, every item": random.beta(2, 3, n) - random.beta(2, 3, n),
-        "heavy tails": random.standard_t(3, n) * 0.03 - 0.01,
-        "skewed": 0.01 - random.gamma(0.5, 0.05, n),
-        "a third of the items": np.where(part < 0.3, random.normal(-0.02, 0.1, n), 0.0),
-        "F1-like": np.where(part < 0.3, random.choice([-1, -0.5, -0.33, 0.33, 0.5, 1], n), 0.0),
-        "one item in 20": np.where(part < 0.05, random.normal(-0.05, 0.2, n), 0.0),
-        "one in ten, losses only": np.where(part < 0.1, -random.beta(1, 2, n), 0.0),
-    }
-
-
 def graded(
     populations: dict[str, Values], interval: Callable[[Sequence[Kinds]], Found], sizes: Sequence[tuple[int, int]] = ()
 ) -> Iterator[Cell]:
@@ -206,18 +180,26 @@ def divergence_interval(parts: Sequence[Kinds]) -> Figure:
 
 
 def skewed() -> Iterator[Cell]:
-    random, n = np.random.default_rng(3), 400_000
-    populations = {
-        "gamma, shape 2": random.gamma(2, 1, n), "gamma, shape 0.7": random.gamma(0.7, 1, n),
-        "gamma, shape 0.3": random.gamma(0.3, 1, n), "log-normal, 0.5": random.lognormal(0, 0.5, n),
-        "log-normal, 1": random.lognormal(0, 1, n), "log-normal, 1.3": random.lognormal(0, 1.3, n),
-    }  # fmt: skip
-    yield from graded(populations, divergence_interval, [(1, n) for n in (30, 50, 100, 200, 500)])
+    yield from graded(divergences(), divergence_interval, [(1, n) for n in (30, 50, 100, 200, 500)])
 
 
-def text_of(windows: int, scored: int, columns: dict[str, Any]) -> TextRecord:
-    conditions = {"text": "t", "text_sha256": "0", "n_ctx": 2, "stride": None, "reference": "F16", "exact": True}
-    return TextRecord(conditions, windows, scored, (4 * scored,) * windows, columns)
+def log_score_differences(tables: dict[str, Values]) -> Iterator[Cell]:
+    for tasks, items in ((1, 10), (1, 20), (1, 30), (1, 50), (1, 100), (1, 200), (5, 10), (5, 50), (25, 20)):
+        for name, table in tables.items():
+            truth = float((table[:, 0] - table[:, 1]).mean())
+            yield f"{tasks} x {items}, {name}", truth, partial(_of_log_scores, [table] * tasks, items)
+
+
+def _of_log_scores(tables: Sequence[Values], items: int, random: np.random.Generator) -> Found:
+    """The function that reports call, given the same drawn items of both."""
+    own, base, tasks = {}, {}, []
+    for number, table in enumerate(tables):
+        rows = table[random.integers(0, len(table), items)]
+        tasks.append(TaskRecord(str(number), "task", "", "", 1, "acc", ("acc",), {}))
+        own[str(number)], base[str(number)] = (
+            dict(zip(map(str, range(items)), column, strict=True)) for column in rows.T.tolist()
+        )
+    return log_score_difference(own, base, tasks)
 
 
 def figures(record: TextRecord) -> dict[str, Figure]:
@@ -265,17 +247,7 @@ def _of_a_text(
 
 
 def texts() -> Iterator[Cell]:
-    """Tokens of a window go together a little, as those of a real text do."""
-    random, windows, scored = np.random.default_rng(4), 4_000, 64
-    shift = random.normal(0, 0.2, (windows, 1))
-    base = (random.gamma(1.2, 2.0, (windows, scored)) * np.exp(shift)).ravel()
-    kld = (random.lognormal(-3, 1.3, (windows, scored)) * np.exp(2 * shift)).ravel()
-    columns = {
-        "nll": np.maximum(0, base + random.normal(0.03, 1, len(base)) * np.sqrt(kld)), "reference_nll": base, "kld": kld,
-        "kld_variance": np.zeros(len(base)), "same_top": (random.random(len(base)) < 0.88).astype(float),
-        "confidence": random.beta(0.8, 0.6, len(base)),
-    }  # fmt: skip
-    yield from of_texts(text_of(windows, scored, columns), (5, 12, 40), "made up")
+    yield from of_texts(made_up_text(), (5, 12, 40), "made up")
 
 
 def pairs(study: StudyRecord) -> Iterator[tuple[PointRecord, PointRecord]]:
@@ -316,6 +288,25 @@ def _of_tasks(tables: Sequence[Values], items: int, change: bool, random: np.ran
     if change:
         return macro_difference([kinds_of(row[:, 0] - row[:, 1]) for row in rows])
     return macro_average([kinds_of(row[:, 0]) for row in rows])
+
+
+def real_log_scores(study: StudyRecord) -> Iterator[Cell]:
+    """Each task by itself, then the mean over all tasks of the study."""
+    for point, reference in pairs(study):
+        tables = {}
+        for task in study.tasks:
+            own, base = log_scores(point, task), log_scores(reference, task)
+            table = np.array([(own[key], base[key]) for key in own if key in base], np.float64).reshape(-1, 2)
+            if len(table) >= 60 and (table[:, 0] != table[:, 1]).any():
+                tables[task.name] = table
+        chosen = {name: [table] for name, table in tables.items()}
+        if len(tables) > 1:
+            chosen["all tasks"] = [*tables.values()]
+        for name, parts in chosen.items():
+            truth = float(np.mean([(table[:, 0] - table[:, 1]).mean() for table in parts]))
+            for items in (10, 30, 50, 100, 200) if len(parts) == 1 else (10, 20, 50):
+                label = f"{point.level}, {name}, {len(parts)} x {items}"
+                yield label, truth, partial(_of_log_scores, parts, items)
 
 
 def real_divergences(study: StudyRecord) -> Iterator[Cell]:

@@ -31,15 +31,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from gguf_eval.files.cache import file_sha256
+from gguf_eval.llama.library import build_info
 from gguf_eval.machine import describe_machine
-from gguf_eval.runtime.bindings import build_info
+from gguf_eval.report.progress import console_observer
 from gguf_eval.runtime.divergence import Compared, compare_exactly, compare_with_stored, condense, reference_dtype
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.perplexity import decode_windows, open_window_context, plan_windows
 from gguf_eval.runtime.settings import EngineSettings
-from gguf_eval.study.text import TextModel, TextRequest, run_text
+from gguf_eval.study.perplexity import run_texts
+from gguf_eval.study.stages.state import TextRequest
+from gguf_eval.study.stages.text import TextModel
 from gguf_eval.tasks.texts import TextFile
 
 RESULT = Path(__file__).parent / "results" / "divergence.json"
@@ -206,12 +210,16 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
     request = TextRequest(text, options.folder / "references", chunks=1, threads=options.threads)
     with Model(options.reference) as model:
         window = 512 * model.vocab_size * 4
-    plain = {model.name: run_text(model, request, log).peak_bytes for model in (reference, candidate)}
+
+    def peaks(models: list[TextModel], request: TextRequest, base: TextModel | None) -> list[int]:
+        with console_observer(Console(stderr=True)) as observer:
+            return [record.peak_bytes for _, record in run_texts(models, request, base, observer, log)]
+
+    plain = dict(zip((reference.name, candidate.name), peaks([reference, candidate], request, None), strict=True))
     rows = {}
     for windows in options.windows:
         several = replace(request, chunks=windows)
-        stores = run_text(reference, several, log, store=True).peak_bytes
-        compares = run_text(candidate, several, log, reference=reference).peak_bytes
+        stores, compares = peaks([candidate], several, reference)
         rows[windows] = {
             "reference_peak_bytes": stores,
             "candidate_peak_bytes": compares,

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from gguf_eval.llama.library import build_info
 from gguf_eval.machine import describe_machine
 from gguf_eval.runtime import scoring
-from gguf_eval.runtime.bindings import build_info
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.prefix import Tokens, Trie, build_trie
 from gguf_eval.runtime.scoring import Request, Scorer

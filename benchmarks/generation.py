@@ -28,11 +28,12 @@ from typing import Any
 import numpy as np
 
 from gguf_eval.files.header import read_header
+from gguf_eval.llama.library import build_info
 from gguf_eval.machine import describe_machine, physical_cores
-from gguf_eval.runtime.bindings import build_info
 from gguf_eval.runtime.chat import ChatEncoder, ChatTemplates, conversation
 from gguf_eval.runtime.generation import Generation, GenerationRequest, Generator
-from gguf_eval.runtime.model import ContextSettings, Model
+from gguf_eval.runtime.model import Model
+from gguf_eval.runtime.settings import ContextSettings
 from gguf_eval.tasks.catalog import find_tasks
 from gguf_eval.tasks.datasets import load_items, mirror
 from gguf_eval.tasks.spec import with_shots

@@ -21,10 +21,11 @@ from typing import Any
 
 import pyarrow.parquet
 
-from gguf_eval.tasks.answers import judge_answer
+from gguf_eval.tasks.answers import judge_answer, judge_options
 from gguf_eval.tasks.judges import mathematics, sentences, squad
 from gguf_eval.tasks.judges.ifeval_checks import CHECKS
-from gguf_eval.tasks.judges.numbers import gsm8k
+from gguf_eval.tasks.judges.judgement import Cut
+from gguf_eval.tasks.judges.numbers import Headline, gsm8k
 
 
 def rows(data: Path, repo: str, config: str, split: str) -> list[dict[str, Any]]:
@@ -95,7 +96,7 @@ def compare_ifeval(data: Path) -> dict[str, Any]:
             strict = utils.test_instruction_following_strict(example, written).follow_all_instructions
             loose = utils.test_instruction_following_loose(example, written).follow_all_instructions
             table = {"instruction_id_list": [name], "kwargs": [given]}
-            metrics = judge_answer("ifeval", written, [table], {}).metrics
+            metrics = judge_answer("ifeval", written, [table], Cut()).metrics
             ours = (bool(metrics["prompt_strict"]), bool(metrics["prompt_loose"]))
             total += 1
             followed += bool(strict)
@@ -162,9 +163,10 @@ def compare_math(data: Path) -> dict[str, Any]:
             return None
 
     spread = [f"The result is {g}." for g in golds] + [f"So $x$ is $ {g} $" for g in golds] + solutions
+    dollars = judge_options("math", {"extract": "dollars"})
     verdicts = [
         bool(hendrycks.process_results({"solution": s}, [t])["exact_match"])
-        == bool(judge_answer("math", t, [s], {"extract": "dollars"}).metrics["hendrycks_match"])
+        == bool(judge_answer("math", t, [s], dollars).metrics["hendrycks_match"])
         for t, s in zip(spread, itertools.cycle(solutions), strict=False)
     ]
     return {
@@ -175,7 +177,7 @@ def compare_math(data: Path) -> dict[str, Any]:
         ],
         "hendrycks_verdicts_equal": [sum(verdicts), len(verdicts)],
         "golds_equal_themselves": [
-            sum(judge_answer("math", s, [g], {}).value == 1 for s, g in zip(solutions, golds, strict=True)), len(golds)
+            sum(judge_answer("math", s, [g], judge_options("math", {})).value == 1 for s, g in zip(solutions, golds, strict=True)), len(golds)
         ],
     }  # fmt: skip
 
@@ -207,7 +209,7 @@ def compare_gsm8k(data: Path) -> dict[str, Any]:
                     f"{number}.00", f"first #### {number}\nthen #### {other}", "no idea", f"-{number} or 1,000,{number}"]  # fmt: skip
     equal = total = 0
     for text, reference in zip(written, [t for t in truth for _ in range(9)], strict=True):
-        found = gsm8k(text, [reference], {}).metrics
+        found = gsm8k(text, [reference], Headline()).metrics
         for name, regex in filters.items():
             [[extracted]] = regex.apply([[text]], [{}])
             wanted = exact_match_hf_evaluate([extracted], [reference], **metric)["exact_match"]

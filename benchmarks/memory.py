@@ -18,7 +18,8 @@ import sys
 from pathlib import Path
 
 from gguf_eval.runtime.settings import CPU_ONLY, EngineSettings
-from gguf_eval.study.jobs import SpeedJob, to_document
+from gguf_eval.study.job import encode_job
+from gguf_eval.study.stages.speed import SpeedJob
 
 CONTEXTS = (512, 4096, 8192)
 CACHE_TYPES = ("F16", "Q8_0")
@@ -29,7 +30,7 @@ def run(job: SpeedJob, timed: bool) -> tuple[dict[str, dict], int | None]:
     """Events of the job by kind, and what /usr/bin/time calls its maximum resident set."""
     command = [*(["/usr/bin/time", "-v"] if timed else []), sys.executable, "-m", "gguf_eval.study.worker"]
     worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    worker.stdin.write(json.dumps(to_document(job)).encode() + b"\n")
+    worker.stdin.write(encode_job(job) + b"\n")
     worker.stdin.flush()
     import threading
 

@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 from gguf_eval.files.quantize import quantize
+from gguf_eval.llama.library import build_info
 from gguf_eval.machine import physical_cores
-from gguf_eval.runtime.bindings import build_info
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.probe import both_ways, relative_changes
 from gguf_eval.runtime.settings import EngineSettings

@@ -1,11 +1,16 @@
 """Real models on real questions, decoded together, against one fresh context a request.
 
     python benchmarks/real_models.py GEMMA.gguf SMOLLM2.gguf --hub HUB --text wiki.test.raw
+    python benchmarks/real_models.py GEMMA.gguf --hub HUB --text wiki.test.raw --rates
 
 Of each model's F16 form (made from what is given, so that no product is rounded to eight bits): items of ARC easy and
 HellaSwag, and items whose contexts are 1,400 tokens of a text, longer than the windows of Gemma 3 (512). The truth is
 tests/one_at_a_time.py: llama.cpp called directly, a new context of one sequence for every request. Both with the cache
 in F32.
+
+``--rates`` times HellaSwag with none, 5 and 10 examples instead, and the long contexts: all items together, a sample of
+their requests one at a time, in one run and with the same number of threads. Decoding is bound by computing, so that
+the ratio of the rates is near that of the tokens which the two ways decode, and can hardly be above it.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +33,18 @@ from one_at_a_time import token_logprobs
 
 from gguf_eval.files.header import read_header
 from gguf_eval.files.quantize import quantize
-from gguf_eval.runtime.bindings import build_info
+from gguf_eval.llama.library import build_info
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.scoring import Request, Scorer, TokenRequest, encode_pair
 from gguf_eval.runtime.settings import EngineSettings
 from gguf_eval.tasks.catalog import find_tasks
 from gguf_eval.tasks.datasets import load_items, mirror
+from gguf_eval.tasks.spec import Fewshot
 
 F32 = EngineSettings(flash_attention=0, cache_type_k="F32", cache_type_v="F32")
 LONG_TOKENS, LONG_ITEMS, SHORT_ITEMS = 1400, 30, 85
+RATED_ITEMS, RATED_ALONE, SHOTS = 60, 24, (0, 5, 10)
+"""Items of a layout that is timed, how many of its requests are asked one at a time, examples."""
 RESULT = Path(__file__).parent / "results" / "real_models.json"
 
 
@@ -47,9 +56,13 @@ def items(model: Model, hub: Path, text: str) -> Iterator[list[TokenRequest]]:
                 tokens(model, Request(item.header.text + item.contexts[0], task.prompt.delimiter + choice))
                 for choice in item.choices
             ]
-    words = model.tokenize(text)[1 : LONG_ITEMS * 300 + LONG_TOKENS + 1]
+    yield from long_items(model, text, LONG_ITEMS)
+
+
+def long_items(model: Model, text: str, count: int) -> Iterator[list[TokenRequest]]:
+    words = model.tokenize(text)[1 : count * 300 + LONG_TOKENS + 1]
     first = [model.prefix_token] if model.adds_bos else []
-    for number in range(LONG_ITEMS):
+    for number in range(count):
         start = number * 300
         context = (*first, *words[start : start + LONG_TOKENS])
         yield [
@@ -67,12 +80,8 @@ def compare(path: Path, hub: Path, text: str) -> dict[str, Any]:
     with Model(path) as model:
         asked = list(items(model, hub, text))
         requests = [request for item in asked for request in item]
-        began = time.perf_counter()
-        scorer = Scorer(model, engine=F32)
-        together = [score.logprob for score in scorer.score(requests)]
-        middle = time.perf_counter()
+        together = [score.logprob for score in Scorer(model, engine=F32).score(requests)]
         alone = [sum(token_logprobs(model, r.context, r.continuation)) for r in requests]
-        ended = time.perf_counter()
         change = np.abs(np.array(together) - np.array(alone))
         place, other_choice = 0, 0
         for item in asked:
@@ -84,9 +93,51 @@ def compare(path: Path, hub: Path, text: str) -> dict[str, Any]:
             "items": len(asked), "requests": len(requests), "another_choice": other_choice,
             "largest_nats": float(change.max()), "median_nats": float(np.median(change)),
             "longest_request_tokens": max(len(r.context) + len(r.continuation) for r in requests),
-            "times_one_at_a_time": (ended - middle) / (middle - began),
             "decodes_together": model.decodes_together,
         }  # fmt: skip
+
+
+def rates(path: Path, hub: Path, text: str) -> dict[str, Any]:
+    [hellaswag] = find_tasks(["hellaswag"])
+    found = {}
+    with Model(path) as model:
+        for shots in SHOTS:
+            task = replace(hellaswag, fewshot=Fewshot(shots, split="validation"))
+            asked = load_items(task, fetch=mirror(hub), limit=RATED_ITEMS)
+            requests = [
+                tokens(model, Request(*item.pair(choice))) for item in asked for choice in range(len(item.choices))
+            ]
+            found[f"HellaSwag, {shots} examples"] = rate(model, requests)
+        long = [request for item in long_items(model, text, LONG_ITEMS // 3) for request in item]
+        found[f"contexts of {LONG_TOKENS} tokens"] = rate(model, long)
+    return found
+
+
+def rate(model: Model, requests: list[TokenRequest]) -> dict[str, Any]:
+    """Requests a second of all ``requests`` together over that of a sample, one fresh context a request."""
+    scorer = Scorer(model, engine=F32)
+    scorer.score(requests[:1])  # what is found out once for a model
+    before, began = scorer.stats.unique_tokens, time.perf_counter()
+    scores = scorer.score(requests)
+    together = time.perf_counter() - began
+    sample = list(range(0, len(requests), -(-len(requests) // RATED_ALONE)))
+    began = time.perf_counter()
+    truth = [
+        sum(token_logprobs(model, r.context, r.continuation, threads=scorer.threads))
+        for r in (requests[i] for i in sample)
+    ]
+    one_at_a_time = (time.perf_counter() - began) / len(sample)
+    whole = sum(len(request.context) + len(request.continuation) - 1 for request in requests)
+    decoded = scorer.stats.unique_tokens - before
+    found = {
+        "requests": len(requests), "threads": scorer.threads,
+        "seconds_together": together, "seconds_a_request_alone": one_at_a_time, "requests_timed_alone": len(sample),
+        "times_one_at_a_time": one_at_a_time * len(requests) / together,
+        "tokens_together": decoded, "tokens_one_at_a_time": whole, "times_fewer_tokens": whole / decoded,
+        "largest_nats": max(abs(scores[place].logprob - value) for place, value in zip(sample, truth, strict=True)),
+    }  # fmt: skip
+    print(json.dumps(found), flush=True)
+    return found
 
 
 def main() -> None:
@@ -94,16 +145,20 @@ def main() -> None:
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--hub", type=Path, required=True)
     parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--rates", action="store_true")
     options = parser.parse_args()
     text = options.text.read_text(encoding="utf-8")
-    found = {}
+    part = "rates" if options.rates else "models"
+    document = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    document["build"] = build_info()
     with tempfile.TemporaryDirectory() as folder:
         for source in options.models:
             path = Path(folder) / f"{source.stem}-F16.gguf"
             quantize(source, path, "F16", allow_requantize=True)
-            found[source.name] = compare(path, options.hub, text)
-            print(source.name, json.dumps(found[source.name]), flush=True)
-    RESULT.write_text(json.dumps({"build": build_info(), "models": found}, indent=1) + "\n")
+            found = (rates if options.rates else compare)(path, options.hub, text)
+            document.setdefault(part, {})[source.name] = found
+            print(source.name, json.dumps(found), flush=True)
+    RESULT.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

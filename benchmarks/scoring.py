@@ -20,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
+from gguf_eval.llama.library import build_info
 from gguf_eval.machine import describe_machine
-from gguf_eval.runtime.bindings import build_info
-from gguf_eval.runtime.model import ContextSettings, Model
+from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.scoring import Request, Scorer
+from gguf_eval.runtime.settings import ContextSettings
 from gguf_eval.tasks.catalog import find_tasks
 from gguf_eval.tasks.datasets import load_items, mirror
 from gguf_eval.tasks.prompts import Item

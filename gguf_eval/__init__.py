@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gguf_eval.runtime.scoring import Request, Score, Scorer
     from gguf_eval.store.read import read_study
     from gguf_eval.study.plan import RunRequest
+    from gguf_eval.study.planning import make_plan
     from gguf_eval.study.run import run_study
     from gguf_eval.tasks.spec import Task, load_task
 
@@ -40,6 +41,7 @@ _ROOMS = {
     "UsageError": "errors",
     "conclude": "analysis.recommend",
     "load_task": "tasks.spec",
+    "make_plan": "study.planning",
     "quantize": "files.quantize",
     "read_header": "files.header",
     "read_study": "store.read",
@@ -65,6 +67,7 @@ __all__ = [
     "UsageError",
     "conclude",
     "load_task",
+    "make_plan",
     "quantize",
     "read_header",
     "read_study",

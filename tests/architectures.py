@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from tiny_model import AddTokenizer, add_byte_bpe
 
-from gguf_eval.files.imatrix_collect import ggml_base
-from gguf_eval.runtime.bindings import library
-from gguf_eval.runtime.log import captured_log
+from gguf_eval.llama.library import function, library
+from gguf_eval.llama.log import captured_log
 
 CONTEXT, WINDOW, LAYERS, WIDTH, FEED_FORWARD, HEADS, KV_HEADS = 2048, 32, 4, 256, 512, 4, 2
 Value = bool | int | float | str | Sequence[Any]
@@ -186,26 +185,26 @@ class _Tensor(ctypes.Structure):
 
 def _tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes (contiguous dimension last) of the tensors that llama.cpp wants for a file of metadata."""
-    llama, base = library(), ggml_base()
-    base.gguf_init_from_file.argtypes = [ctypes.c_char_p, _InitParameters]
-    base.gguf_init_from_file.restype = ctypes.c_void_p
-    base.gguf_free.argtypes = [ctypes.c_void_p]
+    llama = library()
+    name_of = function("ggml-base", "ggml_get_name", ctypes.c_char_p, ctypes.c_void_p)
+    read_header = function("ggml-base", "gguf_init_from_file", ctypes.c_void_p, ctypes.c_char_p, _InitParameters)
+    free_header = function("ggml-base", "gguf_free", None, ctypes.c_void_p)
     found: dict[str, tuple[int, ...]] = {}
 
     def note(address: int, data: object) -> None:
         sizes = list(_Tensor.from_address(address).ne)
         while len(sizes) > 1 and sizes[-1] == 1:
             sizes.pop()
-        found[base.ggml_get_name(address).decode()] = tuple(reversed(sizes))
+        found[name_of(address).decode()] = tuple(reversed(sizes))
 
     parameters = llama.llama_model_default_params()
     parameters.n_gpu_layers = 0
     with captured_log() as log:
-        header = base.gguf_init_from_file(str(path).encode(), _InitParameters(True, None))
+        header = read_header(str(path).encode(), _InitParameters(True, None))
         model = llama.llama_model_init_from_user(header, llama.llama_model_set_tensor_data_t(note), None, parameters)
     assert model, "".join(log[-3:])
     llama.llama_model_free(model)
-    base.gguf_free(header)
+    free_header(header)
     return found
 
 

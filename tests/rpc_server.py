@@ -26,8 +26,8 @@ class DeviceInterface(ctypes.Structure):
 
 
 def serve(port: int, memory_bytes: int | None, spare_bytes: int | None) -> None:
-    from gguf_eval.runtime.devices import devices
-    from gguf_eval.runtime.ggml import function
+    from gguf_eval.llama.devices import devices
+    from gguf_eval.llama.library import function
 
     processor = next(device for device in devices() if device.kind == "CPU")
     if memory_bytes is not None:

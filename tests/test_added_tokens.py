@@ -12,8 +12,8 @@ import pytest
 from tiny_model import AddTokenizer, add_byte_bpe, add_sentencepiece, write_model
 
 from gguf_eval.files.imatrix import ImatrixRequest, make_imatrix
+from gguf_eval.llama.library import library
 from gguf_eval.lm_eval.model import GgufEvalLM
-from gguf_eval.runtime.bindings import library
 from gguf_eval.runtime.generation import GenerationRequest, Generator
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.perplexity import plan_windows

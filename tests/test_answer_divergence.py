@@ -21,17 +21,18 @@ from gguf_eval.errors import EngineError
 from gguf_eval.runtime.answer_file import AnswerFile, AnswerKey, held_items, tokens_digest
 from gguf_eval.runtime.answers import BROKEN, NOT_KEPT, OTHER_TOKENS, ComparedAnswers, KeptAnswers
 from gguf_eval.runtime.divergence import SlopeFit, compare_exactly, compare_with_stored, condense, reference_dtype
-from gguf_eval.runtime.model import ContextSettings, Model
+from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.rows import Rows
 from gguf_eval.runtime.scoring import Request, Scorer, encode_pair
+from gguf_eval.runtime.settings import ContextSettings
 from gguf_eval.store.read import read_study
 from gguf_eval.store.records import PointRecord
 from gguf_eval.study.events import Advanced, Event
-from gguf_eval.study.jobs import Job
+from gguf_eval.study.job import Job
 from gguf_eval.study.plan import RunRequest
+from gguf_eval.study.planning import make_plan
 from gguf_eval.study.process import run_in_worker
 from gguf_eval.study.run import run_study
-from gguf_eval.study.stages import state
 
 ROWS = [
     {"question": f"after {i} the cat", "options": ["sat in the house", "ran", "and the rain"], "right": i % 3}
@@ -67,7 +68,7 @@ def request_(tmp_path: Path, model_path: Path) -> RunRequest:
 
 def run(request: RunRequest) -> tuple[Listening, dict[str, PointRecord]]:
     observer = Listening()
-    assert run_study(request, observer), observer.failures
+    assert run_study(make_plan(request), observer), observer.failures
     assert observer.planned == observer.asked
     return observer, {point.level: point for point in read_study(request.study).points}
 
@@ -168,7 +169,7 @@ def test_a_run_that_is_interrupted_at_every_batch_ends_as_one_that_was_not(reque
     interruptions = 0
     for _ in range(40):
         try:
-            assert run_study(small, Interrupting())
+            assert run_study(make_plan(small), Interrupting())
             break
         except KeyboardInterrupt:
             interruptions += 1
@@ -210,9 +211,7 @@ def test_divergences_of_another_reference_are_not_shown(request_: RunRequest) ->
     assert summary["Q8_0"] is None
 
 
-def test_where_the_reference_fails_without_answers_the_next_one_takes_its_place(
-    request_: RunRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_the_reference_fails_without_answers_the_next_one_takes_its_place(request_: RunRequest) -> None:
     """As in the report: a file that this machine can't run is no reference."""
 
     def failing(job: Job, *rest: Any) -> None:
@@ -220,9 +219,8 @@ def test_where_the_reference_fails_without_answers_the_next_one_takes_its_place(
             raise EngineError("too large")
         run_in_worker(job, *rest)
 
-    monkeypatch.setattr(state, "run_in_worker", failing)
     observer = Listening()
-    assert not run_study(replace(request_, levels=("F32", "Q4_0", "Q8_0")), observer)
+    assert not run_study(make_plan(replace(request_, levels=("F32", "Q4_0", "Q8_0"))), observer, failing)
     assert observer.failures == ["too large"]
     assert observer.asked[1:] == [("tiny Q8_0: few", 6), ("tiny Q4_0: few", 6)]
     assert not observer.notes

@@ -12,13 +12,13 @@ from one_at_a_time import fresh, greedy, log_softmax, token_logprobs
 from request_layouts import choice_layouts, written_layouts
 
 from gguf_eval.errors import EngineError
+from gguf_eval.llama.log import take_warnings
 from gguf_eval.runtime import probe
 from gguf_eval.runtime.generation import GenerationRequest, Generator
-from gguf_eval.runtime.log import take_warnings
-from gguf_eval.runtime.model import ContextSettings, MemoryKind, Model
+from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.perplexity import decode_windows, negative_log_likelihoods, open_window_context, plan_windows
 from gguf_eval.runtime.scoring import Scorer, TokenRequest
-from gguf_eval.runtime.settings import EngineSettings
+from gguf_eval.runtime.settings import ContextSettings, EngineSettings, MemoryKind
 
 F32 = EngineSettings(flash_attention=0, cache_type_k="F32", cache_type_v="F32")
 KINDS = {

@@ -19,7 +19,7 @@ from gguf_eval.study.events import Advanced, Planned, PointPlan, StageBegan, Sta
 
 def labelled(golds: list[int], labels: tuple[str, ...] = ("no", "yes"), metric: str = "acc") -> TaskRecord:
     made = task("t1", len(golds))
-    items = {key: replace(item, choices=labels, gold=gold, golds=(gold,)) for (key, item), gold in
+    items = {key: replace(item, choices=labels, golds=(gold,)) for (key, item), gold in
              zip(made.items.items(), golds, strict=True)}  # fmt: skip
     return replace(made, items=items, metric=metric)
 

@@ -24,6 +24,7 @@ from gguf_eval.runtime.rows import NOT_FINITE
 from gguf_eval.store.read import read_study
 from gguf_eval.store.text_content import pack_text
 from gguf_eval.study.plan import RunRequest
+from gguf_eval.study.planning import make_plan
 from gguf_eval.study.run import run_study
 
 TASK = """
@@ -79,7 +80,7 @@ def test_a_broken_answer_ends_without_a_text(broken: Path) -> None:
 
 
 def test_every_item_is_unscored_with_the_reason(request_: RunRequest) -> None:
-    assert run_study(request_, Listening())
+    assert run_study(make_plan(request_), Listening())
     record = read_study(request_.study)
     (point,) = record.points
     for outcomes in point.outcomes.values():
@@ -93,7 +94,7 @@ def test_every_item_is_unscored_with_the_reason(request_: RunRequest) -> None:
 def test_a_text_fails_with_the_reason(request_: RunRequest, broken: Path, tmp_path: Path) -> None:
     text = tmp_path / "story.txt"
     observer = Listening()
-    assert not run_study(replace(request_, tasks=request_.tasks[:1], text=str(text), text_ctx=32), observer)
+    assert not run_study(make_plan(replace(request_, tasks=request_.tasks[:1], text=str(text), text_ctx=32)), observer)
     assert observer.failures == [f"{broken}: {NOT_FINITE}"]
     (point,) = read_study(request_.study).points
     assert (point.status, point.error, point.texts) == ("failed", f"{broken}: {NOT_FINITE}", ())
@@ -109,7 +110,7 @@ def test_a_text_fails_with_the_reason(request_: RunRequest, broken: Path, tmp_pa
 def test_a_broken_text_of_before_has_no_figure(request_: RunRequest, tiny_f32: Path, tmp_path: Path) -> None:
     text = tmp_path / "story.txt"
     sound = replace(request_, models=(tiny_f32,), tasks=request_.tasks[:1], text=str(text), text_ctx=32, chunks=2)
-    assert run_study(sound, Listening())
+    assert run_study(make_plan(sound), Listening())
     (record,) = read_study(sound.study).points[0].texts
     spoilt = replace(record, columns={"nll": np.full_like(record.columns["nll"], np.nan)})
     with sqlite3.connect(sound.study) as study:

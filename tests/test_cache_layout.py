@@ -11,8 +11,8 @@ from tiny_model import write_model
 from gguf_eval.files.cache_layout import cache_layout
 from gguf_eval.files.footprint import layer_sizes, predict_footprint
 from gguf_eval.files.header import ArraySummary, Header, TensorInfo, read_header
-from gguf_eval.runtime.model import ContextSettings
 from gguf_eval.runtime.reserved import reserved_footprint
+from gguf_eval.runtime.settings import ContextSettings
 
 MIB = 2**20
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,18 +16,14 @@ from gguf_eval.errors import UsageError
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.scoring import Scorer, TokenRequest
 from gguf_eval.runtime.settings import ChatSettings, EngineSettings, chat_name
-from gguf_eval.study.jobs import (
-    GenerateJob,
-    GenerationWork,
-    HeaderWork,
-    PromptWork,
-    ScoreJob,
-    ShowJob,
-    TaskWork,
-    from_document,
-    to_document,
-)
-from gguf_eval.study.workers import asking, generate, score, show
+from gguf_eval.study.job import decode_job, encode_job
+from gguf_eval.study.stages import asking, generate, score, show
+from gguf_eval.study.stages.ask import PromptWork, TaskWork
+from gguf_eval.study.stages.generate import GenerateJob
+from gguf_eval.study.stages.score import ScoreJob
+from gguf_eval.study.stages.show import ShowJob
+from gguf_eval.tasks.prompts import Example, Header
+from gguf_eval.tasks.spec import Generation
 
 TEMPLATE = (
     "{% if 'forbidden' in messages[-1].content %}{{ raise_exception('not that') }}{% endif %}"
@@ -36,9 +31,9 @@ TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}[assistant] {% endif %}"
 )
-HEADER = HeaderWork("Add.\n\n", (("1+1?", "2"), ("2+2?", "4")), " ", "\n")
+HEADER = Header("Add.\n\n", (Example("1+1?", "2"), Example("2+2?", "4")), " ", "\n")
 WORK = TaskWork("sums", ("a",), (PromptWork(0, ("3+3?",), ("6", "</s>")),), (HEADER,), " ")
-WRITTEN = GenerationWork(4, (), 0.0, 1.0, 0, ())
+WRITTEN = Generation(4, chat_stop=())
 EVERYTHING = ChatSettings("on", "Be brief.", True)
 
 
@@ -70,8 +65,7 @@ def text_of(model: Model, tokens: Any) -> str:
 def test_what_is_asked(chat_path: Path, chat_model: Model) -> None:
     asked = {}
     for name, chat in {"text": ChatSettings(), "turns": EVERYTHING, "off": ChatSettings("off")}.items():
-        job = GenerateJob(str(chat_path), (WORK,), (WRITTEN,), 128, 64, 1, EngineSettings(), chat=chat)
-        encoder = asking.chat_encoder(job, chat_model, "generation")
+        encoder = asking.chat_encoder(chat_path, chat, chat_model, "generation")
         prompts, refused = asking.written_prompts(WORK, chat, encoder)
         asked[name] = prompts[0] if isinstance(prompts[0], str) else text_of(chat_model, prompts[0])
         assert not refused
@@ -85,12 +79,12 @@ def test_what_is_asked(chat_path: Path, chat_model: Model) -> None:
 
 @pytest.mark.parametrize("mode", ["on", "off"])
 def test_stop_strings_of_a_conversation_are_its_own(chat_path: Path, mode: Literal["on", "off"]) -> None:
-    def written(settings: GenerationWork) -> tuple[str, str]:
-        job = GenerateJob(str(chat_path), (WORK,), (settings,), 128, 64, 1, EngineSettings(), chat=ChatSettings(mode))
-        assert from_document(json.loads(json.dumps(to_document(job)))) == job
+    def written(settings: Generation) -> tuple[str, str]:
+        job = GenerateJob(str(chat_path), (WORK,), 128, 64, 1, EngineSettings(), ChatSettings(mode), (settings,))
+        assert decode_job(encode_job(job)) == job
         events: list[dict[str, Any]] = []
-        generate.run(job, events.append)
-        [row] = next(event["rows"] for event in events if event["event"] == "answers")
+        generate.work(job, events.append)
+        [row] = next(event["rows"] for event in events if event["event"] == "outcomes")
         return row["text"], row["finish_reason"]
 
     longer = replace(WRITTEN, max_tokens=16)
@@ -106,10 +100,10 @@ def test_stop_strings_of_a_conversation_are_its_own(chat_path: Path, mode: Liter
 
 def test_choices_follow_the_header(chat_path: Path, chat_model: Model) -> None:
     job = score_job(chat_path, EVERYTHING)
-    assert from_document(json.loads(json.dumps(to_document(job)))) == job
+    assert decode_job(encode_job(job)) == job
     events: list[dict[str, Any]] = []
-    score.run(job, events.append)
-    (row,) = next(event["rows"] for event in events if event["event"] == "scores")
+    score.work(job, events.append)
+    (row,) = next(event["rows"] for event in events if event["event"] == "outcomes")
     prompt = chat_model.tokenize(
         "<s>[system] Be brief.\n\nAdd.</s>[user] 1+1?</s>[assistant] 2</s>[user] 2+2?</s>[assistant] 4</s>"
         "[user] 3+3?</s>[assistant] ",
@@ -142,26 +136,26 @@ REASONS = {
 
 def test_a_refused_conversation_is_an_unscored_item(chat_path: Path) -> None:
     events: list[dict[str, Any]] = []
-    score.run(replace(score_job(chat_path, EVERYTHING), tasks=(REFUSED,)), events.append)
+    score.work(replace(score_job(chat_path, EVERYTHING), tasks=(REFUSED,)), events.append)
     writing = tuple(replace(prompt, choices=()) for prompt in REFUSED.prompts)
     job = GenerateJob(
-        str(chat_path), (replace(REFUSED, prompts=writing),), (WRITTEN,), 128, 64, 1, EngineSettings(), chat=EVERYTHING
+        str(chat_path), (replace(REFUSED, prompts=writing),), 128, 64, 1, EngineSettings(), EVERYTHING, (WRITTEN,)
     )
-    generate.run(job, events.append)
-    for kind in ("scores", "answers"):
-        rows = {row["item"]: row for event in events if event["event"] == kind for row in event["rows"]}
+    wrote: list[dict[str, Any]] = []
+    generate.work(job, wrote.append)
+    for told in (events, wrote):
+        rows = {row["item"]: row for event in told if event["event"] == "outcomes" for row in event["rows"]}
         assert {item: row["unscored_reason"] for item, row in rows.items()} == REASONS
-    assert (
-        len(next(e for e in events if e["event"] == "scores" and e["rows"][0]["item"] == "b")["rows"][0]["logprobs"])
-        == 2
-    )
+    assert [
+        len(row["logprobs"]) for e in events if e["event"] == "outcomes" for row in e["rows"] if row["item"] == "b"
+    ] == [2]
 
 
 def shown(path: Path, work: TaskWork, kind: str, chat: ChatSettings) -> list[dict[str, Any]]:
     job = ShowJob(str(path), work, kind, chat)
-    assert from_document(json.loads(json.dumps(to_document(job)))) == job
+    assert decode_job(encode_job(job)) == job
     events: list[dict[str, Any]] = []
-    show.run(job, events.append)
+    show.work(job, events.append)
     rows: list[dict[str, Any]] = events[0]["rows"]
     return rows
 
@@ -189,10 +183,9 @@ def test_what_would_be_asked(chat_path: Path) -> None:
 
 
 def test_where_there_is_no_template(tiny_f32: Path, tiny_model: Model) -> None:
-    auto = score_job(tiny_f32, ChatSettings())
-    assert asking.chat_encoder(auto, tiny_model, "generation") is None
+    assert asking.chat_encoder(tiny_f32, ChatSettings(), tiny_model, "generation") is None
     with pytest.raises(UsageError, match="no chat template; run with --chat off"):
-        asking.chat_encoder(replace(auto, chat=ChatSettings("on")), tiny_model, "choice")
+        asking.chat_encoder(tiny_f32, ChatSettings("on"), tiny_model, "choice")
 
 
 @pytest.mark.parametrize(

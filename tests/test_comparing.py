@@ -166,7 +166,7 @@ def test_without_costs_the_conclusion_sets_file_against_file() -> None:
 
 def test_a_continuation_has_no_chance_level() -> None:
     base = task("t1", 32)
-    items = {key: replace(item, choices=("word",), gold=0, golds=(0,)) for key, item in base.items.items()}
+    items = {key: replace(item, choices=("word",), golds=(0,)) for key, item in base.items.items()}
     found = StudyRecord(
         "s", "", "", {}, (replace(base, items=items, kind="continuation"),), (point(1, "F16", 16, {"t1": "0001" * 8}),)
     )
@@ -175,7 +175,7 @@ def test_a_continuation_has_no_chance_level() -> None:
 
 def test_one_answer_to_everything_is_no_result() -> None:
     base = task("t1", 32)
-    items = {key: replace(item, gold=int(item.id) % 2) for key, item in base.items.items()}
+    items = {key: replace(item, golds=(int(item.id) % 2,)) for key, item in base.items.items()}
     marks = "1" * 32  # every answer is choice 0
     found = StudyRecord("s", "", "", {}, (replace(base, items=items),), (point(1, "F16", 16, {"t1": marks}),))
     [warning] = summarise(found).warnings

@@ -19,6 +19,7 @@ from gguf_eval.files.convert import crew
 from gguf_eval.files.convert.pieces import cut, place_tensors
 from gguf_eval.files.convert.plan import plan_conversion
 from gguf_eval.files.convert.write import convert
+from gguf_eval.llama.isolated import Channel, Gone
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     class Seen(crew.Helper):
         def __init__(self, output: Path) -> None:
             super().__init__(output)
-            started.append(self._process.pid)
+            started.append(self._child.process.pid)
 
     monkeypatch.setattr(crew, "SHARED_FROM_BYTES", 0)
     monkeypatch.setattr(crew, "physical_cores", lambda: 2)
@@ -57,7 +58,8 @@ def test_a_helper_moves_what_it_is_sent(tmp_path: Path) -> None:
     output = tmp_path / "half"
     output.write_bytes(bytes(len(whole)))
     answers = io.BytesIO()
-    crew.serve(output, io.BytesIO(pickle.dumps(half)), answers)
+    with pytest.raises(Gone):  # nothing more comes
+        crew.serve(output, Channel(io.BytesIO(pickle.dumps(half)), answers))
     assert len(pickle.loads(answers.getvalue())) == len(half)
     start, end = len(plan.header), half[-1].place + half[-1].size_bytes
     assert output.read_bytes() == bytes(start) + whole[start:end] + bytes(len(whole) - end)
@@ -83,7 +85,7 @@ def test_a_helper_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sha
     move = crew.Helper.move
 
     def killed(self: crew.Helper, pieces: list) -> list:
-        self._process.kill()
+        self._child.process.kill()
         return move(self, pieces)
 
     monkeypatch.setattr(crew.Helper, "move", killed)

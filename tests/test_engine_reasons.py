@@ -15,9 +15,11 @@ from in_process import gguf_eval_here
 from tiny_model import add_byte_bpe, write_model
 
 from gguf_eval.errors import EngineError
-from gguf_eval.files.engine_reasons import context_failure, reason_in
-from gguf_eval.runtime.log import buffers_in, captured_log, take_reason, take_warnings, watch_log
-from gguf_eval.runtime.model import ContextSettings, Model
+from gguf_eval.llama.library import library
+from gguf_eval.llama.log import buffers_in, captured_log, keep_log, take_reason, take_warnings, watch_log
+from gguf_eval.llama.reasons import context_failure, reason_in
+from gguf_eval.runtime.model import Model
+from gguf_eval.runtime.settings import ContextSettings
 
 DEGRADED = "missing pre-tokenizer type, using: 'default'; GENERATION QUALITY WILL BE DEGRADED!; CONSIDER REGENERATING"
 
@@ -36,8 +38,6 @@ def test_the_line_that_tells_is_quoted() -> None:
     ]
     assert reason_in(lines) == "error loading model architecture: unknown model architecture: 'x'"
     assert reason_in([]) == ""
-    mixed = ["print_info: file size = 1 MiB", "llama_init_from_model: failed to initialize the context: no room"]
-    assert reason_in(mixed, errors_only=False) == "failed to initialize the context: no room"
 
 
 def test_a_smaller_context_is_advised_only_where_it_may_help() -> None:
@@ -95,8 +95,6 @@ def test_warnings_are_kept_until_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_flood_of_warnings_hides_none_and_is_told_once() -> None:
-    from gguf_eval.runtime.bindings import library
-
     watch_log()
     take_warnings()
     callback = library().llama_log_callback()
@@ -116,8 +114,6 @@ def test_a_flood_of_warnings_hides_none_and_is_told_once() -> None:
 
 
 def test_the_log_is_watched_whoever_else_listens() -> None:
-    from gguf_eval.runtime.bindings import library
-
     llama = library()
     watch_log()
     heard: list[bytes] = []
@@ -129,6 +125,27 @@ def test_the_log_is_watched_whoever_else_listens() -> None:
         with pytest.raises(EngineError, match="failed to open GGUF file|No such file"):
             Model(Path("not-there.gguf"))
     assert any(b"not-there.gguf" in text for text in heard)
+
+
+def test_the_log_is_watched_after_it_is_kept_in_a_file(tmp_path: Path) -> None:
+    watch_log()
+    with captured_log():  # puts back what there was
+        keep_log(tmp_path / "log")
+        watch_log()
+        with pytest.raises(EngineError, match="failed to open GGUF file|No such file"):
+            Model(Path("not-there.gguf"))
+    assert "not-there.gguf" in (tmp_path / "log").read_text()
+
+
+def test_a_line_in_several_messages_is_one(capfd: pytest.CaptureFixture[str]) -> None:
+    llama = library()
+    with captured_log(forward=False) as log:
+        callback = llama.llama_log_callback()
+        llama.llama_log_get(ctypes.byref(callback), ctypes.byref(ctypes.c_void_p()))
+        for level, text in ((2, b"one "), (5, b"two"), (5, b"\nthree\n"), (1, b"of no interest"), (5, b"\n")):
+            callback(level, text, None)
+    assert log == ["one two\n", "three\n"]
+    assert capfd.readouterr().err == ""
 
 
 def test_caches_that_are_not_allocated_have_a_size() -> None:

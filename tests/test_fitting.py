@@ -12,9 +12,8 @@ from gguf_eval.errors import EngineError, UsageError
 from gguf_eval.files.footprint import Footprint, LayerSizes
 from gguf_eval.runtime.fitting import Need, Room, choose, layers_that_fit, memory_outside
 from gguf_eval.runtime.memory import Resident
-from gguf_eval.runtime.model import ContextSettings
 from gguf_eval.runtime.placement import open_placed
-from gguf_eval.runtime.settings import CPU_ONLY, EngineSettings
+from gguf_eval.runtime.settings import CPU_ONLY, ContextSettings, EngineSettings
 from gguf_eval.sizes import limit_text
 from gguf_eval.study.plan import RunRequest, plan_points
 

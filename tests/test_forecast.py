@@ -21,12 +21,13 @@ from pseudo_terminal import run_in_terminal
 from gguf_eval.errors import UsageError
 from gguf_eval.report.forecast import forecast_line, forecast_text
 from gguf_eval.runtime.settings import EngineSettings
-from gguf_eval.study.cost import Rates, calibrated_rates, guessed_rates, rates_of, speed_seconds
+from gguf_eval.study.calibrate import calibrated_rates
+from gguf_eval.study.cost import Rates, guessed_rates, rates_of
 from gguf_eval.study.events import PointPlan, StagePlan, Tally
 from gguf_eval.study.forecast import DiskNeed, Download, Forecast, NewFile, TaskCount, check_disk
-from gguf_eval.study.forecasting import forecast
-from gguf_eval.study.jobs import SpeedJob
 from gguf_eval.study.plan import RunRequest, plan_points
+from gguf_eval.study.planning import make_plan
+from gguf_eval.study.stages.speed import SpeedJob, speed_seconds
 
 GOLDEN = Path(__file__).parent / "golden"
 RATES = Rates(7_000_000_000, 4_100_000_000, 50.0, 30.0, 8.0, 3.0, "calibrated")
@@ -60,7 +61,6 @@ def a_forecast() -> Forecast:
         ),
         disk=(DiskNeed(Path("cache"), 17_600_000_000, 90_000_000_000),),
         seconds={"convert": 135.0, "make": 130.0, "score": 240.0, "generate": 900.0, "speed": 60.0, "text": 500.0},
-        basis="calibrated",
         rates=(RATES,),
         planning_seconds=1.0,
     )
@@ -152,8 +152,9 @@ def test_right_answers_that_are_asked_again_are_planned_and_a_reference_leaves_b
 
 def test_too_little_disk_is_an_error_before_anything_starts(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1_000_000))
-    request = RunRequest(models=(), study=Path("s.sqlite"), levels=("Q8_0",), tasks=("count.toml",), threads=1)
-    found = forecast(request, ["tiny.gguf"], thorough=False, calibrate=False)
+    models = ("tiny.gguf",)
+    request = RunRequest(models, study=Path("s.sqlite"), levels=("Q8_0",), tasks=("count.toml",), threads=1)
+    found = make_plan(request).forecast
     with pytest.raises(UsageError, match="GB of disk are needed, 0.00 GB are free"):
         check_disk(found)
 

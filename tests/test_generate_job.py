@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from gguf_eval.runtime.settings import EngineSettings
-from gguf_eval.study.jobs import GenerateJob, GenerationWork, from_document, to_document
+from gguf_eval.study.job import decode_job, encode_job
+from gguf_eval.study.stages import generate
 from gguf_eval.study.stages.ask import task_work
-from gguf_eval.study.stages.generate import CUT_BEFORE_IT_BEGAN, outcome
+from gguf_eval.study.stages.generate import CUT_BEFORE_IT_BEGAN, GenerateJob, outcome
 from gguf_eval.study.stages.state import TaskItems
-from gguf_eval.study.workers import generate
 from gguf_eval.tasks.datasets import load_items, mirror
-from gguf_eval.tasks.spec import load_task
+from gguf_eval.tasks.spec import Generation, load_task
 
 TASK = """
 name = "sums"
@@ -52,16 +52,16 @@ def test_from_items_to_outcomes(tiny_f32: Path, tmp_path: Path) -> None:
     job = GenerateJob(
         str(tiny_f32),
         (task_work(task_items),),
-        (GenerationWork(5, ("\n",), 0.0, 1.0, 0, ()),),
         64,
         64,
         1,
         EngineSettings(),
+        settings=(Generation(5, ("\n",)),),
     )
-    assert from_document(json.loads(json.dumps(to_document(job)))) == job
+    assert decode_job(encode_job(job)) == job
     events: list[dict[str, Any]] = []
-    generate.run(job, events.append)
-    answers = {row["item"]: row for event in events if event["event"] == "answers" for row in event["rows"]}
+    generate.work(job, events.append)
+    answers = {row["item"]: row for event in events if event["event"] == "outcomes" for row in event["rows"]}
     outcomes = [outcome(task_items, answers[item.hash]) for item in items]
     assert [o.value is None for o in outcomes] == [False, False, True]
     assert "leave no room in the context of 64" in str(outcomes[2].unscored_reason)
@@ -76,6 +76,22 @@ def test_from_items_to_outcomes(tiny_f32: Path, tmp_path: Path) -> None:
     cut = outcome(task_items, thinking | {"text": "", "finish_reason": "length", "unscored_reason": reason})
     assert (cut.value, cut.unscored_reason, cut.finish_reason) == (None, reason, "length")
     assert cut.text == thinking["thought"]
+
+
+def test_what_a_judge_can_not_read_is_one_unscored_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sums.toml").write_text(TASK, encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_text('{"question": "1+1", "answer": "2"}\n', encoding="utf-8")
+    task = load_task(tmp_path / "sums.toml")
+    [item] = load_items(task, fetch=mirror(tmp_path))
+
+    def failing(*rest: Any) -> Any:
+        raise ValueError("line2")
+
+    monkeypatch.setattr(generate, "judge_answer", failing)
+    row = {"item": item.hash, "text": "2", "finish_reason": "eog", "seconds": 1.0, "tokens": 1, "unscored_reason": None}
+    found = outcome(TaskItems(task, {item.hash: item}), row)
+    assert (found.value, found.text) == (None, "2")
+    assert found.unscored_reason == "the judge 'exact_match' failed: ValueError: line2"
 
 
 @pytest.mark.parametrize(

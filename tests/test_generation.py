@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from gguf_eval.runtime.generation import Generation, GenerationRequest, Generator
 from gguf_eval.runtime.generation_sampling import TokenChooser
 from gguf_eval.runtime.generation_text import AnswerText
-from gguf_eval.runtime.model import ContextSettings, Model
+from gguf_eval.runtime.model import Model
+from gguf_eval.runtime.settings import ContextSettings
 
 
 def greedy_tokens(model: Model, prompt: list[int], count: int) -> list[int]:

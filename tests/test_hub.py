@@ -13,7 +13,7 @@ import pytest
 from hub_server import LARGE_FILE_BYTES, TOKEN, HubServer
 
 from gguf_eval.errors import GgufEvalError, ModelFileError, TaskError
-from gguf_eval.files import hub
+from gguf_eval.files import hub_datasets, hub_models
 
 DATASET, MODEL = "someone/questions", "someone/tiny"
 LARGE = bytes(range(256)) * (4 * LARGE_FILE_BYTES // 256)
@@ -50,7 +50,7 @@ def _names(folder: Path) -> list[str]:
 
 def _fails(kind: type[GgufEvalError], *words: str, repo: str = DATASET, split: str = "validation") -> None:
     with pytest.raises(kind) as caught:
-        hub.dataset_files(repo, "default", split)
+        hub_datasets.dataset_files(repo, "default", split)
     message = str(caught.value)
     assert "\n" not in message
     for word in (repo, *words):
@@ -58,31 +58,31 @@ def _fails(kind: type[GgufEvalError], *words: str, repo: str = DATASET, split: s
 
 
 def test_only_the_files_of_the_split_come_down_in_order(server: HubServer) -> None:
-    files = hub.dataset_files(DATASET, "default", "validation")
+    files = hub_datasets.dataset_files(DATASET, "default", "validation")
     assert [path.name for path in files] == ["0000.parquet", "0001.parquet"]
     assert [path.read_bytes() for path in files] == [b"first", LARGE]
     assert not any("default/test" in path or "extra" in path for _, path, _ in server.requests)
 
 
 def test_a_second_call_downloads_nothing(server: HubServer) -> None:
-    first = hub.dataset_files(DATASET, "default", "validation")
+    first = hub_datasets.dataset_files(DATASET, "default", "validation")
     server.requests.clear()
-    assert hub.dataset_files(DATASET, "default", "validation") == first
+    assert hub_datasets.dataset_files(DATASET, "default", "validation") == first
     assert not [path for method, path, _ in server.requests if method == "GET" and "/api/" not in path]
 
 
 def test_a_listing_in_several_pages(server: HubServer) -> None:
     server.page_size = 1
-    assert len(hub.dataset_files(DATASET, "default", "validation")) == 2
+    assert len(hub_datasets.dataset_files(DATASET, "default", "validation")) == 2
 
 
 def test_offline_uses_the_cache_and_says_so_when_it_lacks_files(
     server: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    online = hub.dataset_files(DATASET, "default", "validation")
+    online = hub_datasets.dataset_files(DATASET, "default", "validation")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     server.requests.clear()
-    assert hub.dataset_files(DATASET, "default", "validation") == online
+    assert hub_datasets.dataset_files(DATASET, "default", "validation") == online
     _fails(TaskError, "HF_HUB_OFFLINE", split="test")
     _fails(TaskError, "HF_HUB_OFFLINE", repo="someone/other")
     assert not server.requests
@@ -92,7 +92,7 @@ def test_a_dropped_connection_is_resumed(server: HubServer, monkeypatch: pytest.
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
     server.drop_after["0001.parquet"] = [5000, 3000]
-    files = hub.dataset_files(DATASET, "default", "validation")
+    files = hub_datasets.dataset_files(DATASET, "default", "validation")
     assert files[1].read_bytes() == LARGE
     ranges = [asked for method, path, asked in server.requests if method == "GET" and "/store/" in path]
     assert ranges == [None, "bytes=5000-", "bytes=8000-"]
@@ -105,23 +105,23 @@ def test_a_connection_that_always_drops_is_one_line_and_resumed_later(
     server.drop_after["0001.parquet"] = [5000] + [0] * 40
     _fails(TaskError, "run again")
     server.drop_after.clear()
-    assert hub.dataset_files(DATASET, "default", "validation")[1].read_bytes() == LARGE
+    assert hub_datasets.dataset_files(DATASET, "default", "validation")[1].read_bytes() == LARGE
 
 
 def test_what_is_missing_is_named(server: HubServer) -> None:
     _fails(TaskError, "no such repository", "hf auth login", repo="someone/nothing")
     _fails(TaskError, "default/test, default/validation", "did you mean 'default/validation'?", split="validaton")
     with pytest.raises(TaskError, match="no such revision"):
-        hub.dataset_files(DATASET, "default", "validation", revision="v9")
+        hub_datasets.dataset_files(DATASET, "default", "validation", revision="v9")
     with pytest.raises(TaskError, match="owner/name"):
-        hub.dataset_files("not a name!", "default", "validation")
+        hub_datasets.dataset_files("not a name!", "default", "validation")
     with pytest.raises(ModelFileError, match="no such revision"):
-        hub.checkpoint_folder(MODEL, revision="v9")
+        hub_models.checkpoint_folder(MODEL, revision="v9")
 
 
 def test_a_data_set_that_is_on_no_hub_is_not_asked_for(server: HubServer) -> None:
     """Whoever takes the name on a hub could answer."""
-    for ask in (hub.dataset_files, hub.split_to_fetch):
+    for ask in (hub_datasets.dataset_files, hub_datasets.split_to_fetch):
         with pytest.raises(TaskError, match=r"no copy on the hub is known; lay .* and give that folder as --mirror"):
             ask("local/pep3k", "default", "test")
     assert not server.requests
@@ -130,7 +130,7 @@ def test_a_data_set_that_is_on_no_hub_is_not_asked_for(server: HubServer) -> Non
 @pytest.mark.parametrize("name", ["", "..", "../../x", "/etc"])
 def test_a_split_can_not_leave_the_repository(server: HubServer, name: str) -> None:
     with pytest.raises(TaskError, match="name is needed"):
-        hub.dataset_files(DATASET, "default", name)
+        hub_datasets.dataset_files(DATASET, "default", name)
     assert not server.requests
 
 
@@ -142,16 +142,16 @@ def test_a_gated_repository_says_where_to_accept_and_how_to_log_in(
     monkeypatch.setenv("HF_TOKEN", token or "")
     _fails(TaskError, f"{server.url}/datasets/{DATASET}", "licence", "hf auth login", "HF_TOKEN")
     with pytest.raises(ModelFileError, match=f"{server.url}/{MODEL}"):
-        hub.checkpoint_folder(MODEL)
+        hub_models.checkpoint_folder(MODEL)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    assert len(hub.dataset_files(DATASET, "default", "validation")) == 2
+    assert len(hub_datasets.dataset_files(DATASET, "default", "validation")) == 2
 
 
 def test_a_private_repository_needs_a_token(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.private.add(DATASET)
     _fails(TaskError, "private", "hf auth login")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    assert len(hub.dataset_files(DATASET, "default", "validation")) == 2
+    assert len(hub_datasets.dataset_files(DATASET, "default", "validation")) == 2
 
 
 @pytest.mark.parametrize("status", [403, 500])
@@ -168,33 +168,33 @@ def test_no_server_at_all(server: HubServer, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_hub_that_never_answers(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("gguf_eval.files.hub._ANSWER_SECONDS", 0.2)
     server.stalled.add(DATASET)
     _fails(TaskError, "can't be reached", "timed out", server.url)
     server.stalled.clear()
-    files = hub.dataset_files(DATASET, "default", "validation")
+    files = hub_datasets.dataset_files(DATASET, "default", "validation")
     server.stalled.add(DATASET)  # what has come down is enough
-    assert hub.dataset_files(DATASET, "default", "validation") == files
+    assert hub_datasets.dataset_files(DATASET, "default", "validation") == files
 
 
 def test_a_slow_hub_is_waited_for(server: HubServer) -> None:
     server.slow_seconds = 0.05
-    assert len(hub.dataset_files(DATASET, "default", "validation")) == 2
+    assert len(hub_datasets.dataset_files(DATASET, "default", "validation")) == 2
 
 
 def test_a_checkpoint_is_only_the_files_needed(server: HubServer) -> None:
-    folder, source = hub.checkpoint_folder(MODEL, weights=False)
+    folder, source = hub_models.checkpoint_folder(MODEL, weights=False)
     assert _names(folder) == ["config.json"]
-    folder, source = hub.checkpoint_folder(MODEL)
+    folder, source = hub_models.checkpoint_folder(MODEL)
     assert _names(folder) == ["config.json", "model.safetensors"]
-    assert source == hub.HubSource(MODEL, folder.name, f"{server.url}/{MODEL}")
+    assert source == hub_models.HubSource(MODEL, folder.name, f"{server.url}/{MODEL}")
     assert len(source.commit) == 40
-    assert hub.checkpoint_folder(MODEL, revision=source.commit)[0] == folder
+    assert hub_models.checkpoint_folder(MODEL, revision=source.commit)[0] == folder
 
 
 def test_the_environment_alone_points_a_new_process_here(server: HubServer, tmp_path: Path) -> None:
     code = (
-        "import json, sys; from gguf_eval.files.hub import dataset_files;"
+        "import json, sys; from gguf_eval.files.hub_datasets import dataset_files;"
         f"print(json.dumps([str(p) for p in dataset_files({DATASET!r}, 'default', 'validation')]))"
     )
     environment = os.environ | server.environment(tmp_path / "second cache", TOKEN)

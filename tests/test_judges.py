@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gguf_eval.decoding import DecodingError
 from gguf_eval.errors import TaskError
 from gguf_eval.tasks.aggregates import AGGREGATES, Answered
-from gguf_eval.tasks.answers import JUDGES, METRICS, Judgement, judge_answer, require
+from gguf_eval.tasks.answers import JUDGES, Judgement, judge_answer, judge_options
 from gguf_eval.tasks.judges import ifeval_checks, mathematics, numbers, sentences, squad
 from gguf_eval.tasks.judges.letters import extract_letter
 from gguf_eval.tasks.spec import load_task
 
 
 def judge(name: str, answer: str, *references: Any, **options: Any) -> Judgement:
-    return judge_answer(name, answer, references, options)
+    return judge_answer(name, answer, references, judge_options(name, options))
 
 
 OPTIONS = {"regex": {"pattern": r"\d+"}, "label": {"labels": ["yes", "no"]}}
@@ -28,18 +30,15 @@ OPTIONS = {"regex": {"pattern": r"\d+"}, "label": {"labels": ["yes", "no"]}}
 @settings(max_examples=60)
 @given(name=st.sampled_from(sorted(set(JUDGES) - {"ifeval"})), answer=st.text(), reference=st.text(min_size=1))
 def test_any_text_can_be_judged(name: str, answer: str, reference: str) -> None:
-    found = judge_answer(name, answer, [reference], OPTIONS.get(name, {}))
+    found = judge(name, answer, reference, **OPTIONS.get(name, {}))
     if found.value is None:
         assert found.unscored_reason
         assert found.metrics == {}
     else:
-        assert tuple(found.metrics) == METRICS[name] or set(found.metrics) == set(METRICS[name])
-        assert found.value == found.metrics[METRICS[name][0 if name != "rouge" else 2]]
+        metrics = JUDGES[name].metrics
+        assert set(found.metrics) == set(metrics)
+        assert found.value == found.metrics[metrics[0 if name != "rouge" else 2]]
         assert all(0 <= value <= 1 + 1e-9 for value in found.metrics.values())
-
-
-def test_every_judge_names_its_metrics() -> None:
-    assert set(METRICS) == set(JUDGES)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +72,12 @@ def test_regex() -> None:
     assert judge("regex", "the answer is (B), the answer is C", "C", pattern=pattern, which=-1).value == 1
     none = judge("regex", "B", "B", pattern=pattern)
     assert (none.value, none.extracted, none.unscored_reason) == (0, None, None)
-    with pytest.raises(TaskError, match="is not a regular expression"):
+    with pytest.raises(DecodingError, match=r"judge.options.pattern: '\(' is not a regular expression: missing \)"):
         judge("regex", "x", "x", pattern="(")
+    with pytest.raises(DecodingError, match=r"judge.options.ignore: '\[' is not a regular expression"):
+        judge("regex", "x", "x", pattern="x", ignore=["a", "["])
+    with pytest.raises(DecodingError, match="judge.options.pattern must be a regular expression; found 5"):
+        judge("regex", "x", "x", pattern=5)
 
 
 def test_sets_of_answers() -> None:
@@ -116,6 +119,9 @@ def test_gsm8k(answer: str, strict: int, flexible: int) -> None:
         ("1,2", [1, 2]),
         ("−7 °C", [-7]),
         ("no. none", []),
+        ("see line2: 5", [2, 5]),
+        ("type1, E5", [1, 5]),
+        ("1e400", []),
     ],
 )
 def test_numbers(text: str, found: list[float]) -> None:
@@ -126,6 +132,11 @@ def test_numbers(text: str, found: list[float]) -> None:
 def test_numbers_are_read_in_every_form(value: int) -> None:
     for text in (f"so {value}.", f"{value:,} units", f"= {value}.0"):
         assert numbers.numbers_in(text)[-1] == value
+
+
+@given(st.text("0123456789eE+-−.,/ \n²٣x"))
+def test_numbers_are_looked_for_in_anything(text: str) -> None:
+    assert all(math.isfinite(value) for value in numbers.numbers_in(text))
 
 
 def test_tolerance() -> None:
@@ -377,8 +388,20 @@ options = {options}
     [
         ("number", "acc", "{}", "metric 'acc' is unknown"),
         ("numbr", "acc", "{}", "did you mean 'number'?"),
-        ("number", "number_match", "{ tolerence = 1 }", "judge.options.tolerence means nothing to 'number'"),
-        ("regex", "exact_match", "{}", "judge.options.pattern is needed for 'regex'"),
+        (
+            "number",
+            "number_match",
+            "{ tolerence = 1 }",
+            "unknown key 'judge.options.tolerence'; did you mean 'tolerance'?",
+        ),
+        (
+            "number",
+            "number_match",
+            "{ which = 'frist' }",
+            "judge.options.which 'frist' is unknown; did you mean 'first'?",
+        ),
+        ("number", "number_match", "3", "judge.options must be a table; found 3"),
+        ("regex", "exact_match", "{}", "judge.options.pattern is needed: a regular expression"),
     ],
 )
 def test_wrong_judges_of_task_files(tmp_path: Path, name: str, metric: str, options: str, message: str) -> None:
@@ -390,14 +413,18 @@ def test_wrong_judges_of_task_files(tmp_path: Path, name: str, metric: str, opti
     assert str(path) in str(caught.value)
 
 
-def test_a_library_that_is_not_there_is_named_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_is_not_there_is_named_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("gguf_eval.tasks.answers.find_spec", lambda name: None)
+    path = tmp_path / "mine.toml"
     for name in ("rouge", "translation", "ifeval"):
+        path.write_text(FILE.format(judge=name, metric=JUDGES[name].metrics[0], options="{}"), encoding="utf-8")
         with pytest.raises(
             TaskError, match=r"mine.toml: the judge '\w+' needs \w+, .* pip install 'gguf-eval\[text\]'"
         ):
-            require(name, {}, "mine.toml")
-    require("number", {"tolerance": 1}, "mine.toml")
+            load_task(path)
+    judge_options("number", {"tolerance": 1})
 
 
 @pytest.mark.shared_data

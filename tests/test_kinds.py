@@ -17,9 +17,9 @@ from gguf_eval.errors import EngineError, ModelFileError
 from gguf_eval.files.header import read_header
 from gguf_eval.files.imatrix import ImatrixRequest, make_imatrix
 from gguf_eval.files.kinds import check_continues_text, other_kind
-from gguf_eval.runtime.model import ContextSettings, Model
+from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.placement import open_model
-from gguf_eval.runtime.settings import CPU_ONLY, EngineSettings
+from gguf_eval.runtime.settings import CPU_ONLY, ContextSettings, EngineSettings
 from gguf_eval.study.plan import RunRequest, plan_points
 
 Fill = Callable[[gguf.GGUFWriter], object]
@@ -144,7 +144,7 @@ def test_inspect_says_what_a_file_is_for(tmp_path: Path) -> None:
 def test_a_model_that_llama_cpp_knows_for_another_kind_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gguf_eval.runtime.bindings import library
+    from gguf_eval.llama.library import library
 
     path = write_model(tmp_path / "tiny.gguf")
     monkeypatch.setattr(library(), "llama_model_has_decoder", lambda model: False)

@@ -29,6 +29,7 @@ from gguf_eval.study.events import (
     Tally,
 )
 from gguf_eval.study.plan import RunRequest
+from gguf_eval.study.planning import make_plan
 from gguf_eval.study.progress import Progress
 from gguf_eval.study.run import run_study
 
@@ -227,7 +228,7 @@ def test_everything_planned_is_done_in_the_end(place: Path) -> None:
     )  # fmt: skip
     for began in (True, False):
         observer = Following()
-        assert run_study(request, observer)
+        assert run_study(make_plan(request), observer)
         view = observer.progress.view()
         assert [point.state for point in view.points] == ["done"] * 4
         assert [point.fraction for point in view.points] == [1.0] * 4

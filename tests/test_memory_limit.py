@@ -14,9 +14,9 @@ from gguf_eval.cli.options import memory_bytes
 from gguf_eval.errors import EngineError, UsageError
 from gguf_eval.runtime.settings import CPU_ONLY, EngineSettings
 from gguf_eval.sizes import limit_text, parse_size
-from gguf_eval.study.jobs import SpeedJob
 from gguf_eval.study.memory_watch import MemoryWatch
 from gguf_eval.study.process import run_in_worker
+from gguf_eval.study.stages.speed import SpeedJob
 
 MIB = 2**20
 

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hub_server import HubServer
 from in_process import gguf_eval_here
 from quantize_fixtures import write_model
 
-from gguf_eval.errors import EngineError, ModelFileError, UsageError
+from gguf_eval.errors import ModelFileError, UsageError
 from gguf_eval.files.batch import Request, Step, make_all, plan_all
-from gguf_eval.files.cache import unfinished_path
 from gguf_eval.files.footprint import predict_footprint
 from gguf_eval.files.header import read_header
-from gguf_eval.files.isolated import run_isolated
 from gguf_eval.files.recipes import find_ladder, find_recipe
 from gguf_eval.files.remote import inspect_headers
+from gguf_eval.llama.isolated import run_isolated
 
 
 @pytest.fixture(autouse=True)
@@ -74,32 +69,6 @@ def test_disk_for_the_whole_batch_is_checked_first(tiny: Path, tmp_path: Path, m
     with pytest.raises(UsageError, match=r"MB of disk are needed for all levels"):
         make_all(Request(tiny, tmp_path / "out", (find_recipe("Q4_0"), find_recipe("Q8_0"))))
     assert not (tmp_path / "out").exists()
-
-
-def crash(folder: Path, report: Callable[[Any], None]) -> None:
-    unfinished_path(folder / "out.gguf")
-    report("begun")
-    os.write(2, b"ggml.c:1: GGML_ASSERT(false) failed\n")
-    os.kill(os.getpid(), signal.SIGABRT) if os.name == "posix" else os.abort()
-
-
-def refuse(folder: Path, report: Callable[[Any], None]) -> None:
-    raise ModelFileError(f"{folder}: refused")
-
-
-def test_a_crash_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    seen: list[str] = []
-    with pytest.raises(
-        EngineError, match=r"the process that runs llama.cpp ended \(.*\): ggml.c:1: GGML_ASSERT\(false\) failed"
-    ):
-        run_isolated(crash, tmp_path, log=tmp_path / "log", folder=tmp_path, on_progress=seen.append)
-    assert seen == ["begun"]
-    assert [path.name for path in tmp_path.iterdir()] == ["log"]
-
-
-def test_errors_come_back_as_they_are(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="refused"):
-        run_isolated(refuse, tmp_path, log=tmp_path / "log", folder=tmp_path)
 
 
 def test_an_interrupt_leaves_nothing(tiny: Path, tmp_path: Path) -> None:

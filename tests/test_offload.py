@@ -11,10 +11,11 @@ import pytest
 from gguf_eval.cli.options import cache_type_pairs, flash_attention_number, gpu_layer_count, offload_settings
 from gguf_eval.errors import UsageError
 from gguf_eval.files import footprint
-from gguf_eval.runtime.devices import chosen_devices, devices
-from gguf_eval.runtime.model import ContextSettings, Model
+from gguf_eval.llama.devices import devices
+from gguf_eval.runtime.devices import chosen_devices
+from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.scoring import Request, Scorer
-from gguf_eval.runtime.settings import CACHE_TYPES, EngineSettings, Offload, engine_from_document
+from gguf_eval.runtime.settings import CACHE_TYPES, ContextSettings, EngineSettings, Offload, engine_from_document
 from gguf_eval.study.plan import RunRequest, plan_points
 
 

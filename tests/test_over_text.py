@@ -16,11 +16,11 @@ from gguf_eval.analysis.summary import summarise
 from gguf_eval.report.words import text_notes
 from gguf_eval.store.read import read_study
 from gguf_eval.store.text_content import pack_text, unpack_text
+from gguf_eval.study import data
 from gguf_eval.study.events import Planned
 from gguf_eval.study.plan import RunRequest
+from gguf_eval.study.planning import make_plan
 from gguf_eval.study.run import run_study
-from gguf_eval.study.stages import over_text
-from gguf_eval.tasks.datasets import mirror
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def request_(tmp_path: Path) -> RunRequest:
 
 def test_a_run_over_a_text_is_stored_reported_and_not_repeated(request_: RunRequest) -> None:
     observer = Listening()
-    assert run_study(request_, observer), observer.failures
+    assert run_study(make_plan(request_), observer), observer.failures
     assert [point.split()[-1] for point in observer.texts] == ["F32", "Q8_0", "Q4_0"]
     record = read_study(request_.study)
     texts = {point.level: point.texts[0] for point in record.points}
@@ -57,14 +57,14 @@ def test_a_run_over_a_text_is_stored_reported_and_not_repeated(request_: RunRequ
     assert summary["Q4_0"].perplexity.value == pytest.approx(np.exp(likelihoods.mean()))
     assert summary["F32"].divergence is None
     again = Listening()
-    assert run_study(request_, again)
+    assert run_study(make_plan(request_), again)
     assert not again.texts
     [planned] = [event for event in again.events if isinstance(event, Planned)]
     assert all(stage.done == stage.units for point in planned.points for stage in point.stages)
 
 
 def test_what_is_stored_is_what_was_measured(request_: RunRequest) -> None:
-    assert run_study(request_, Listening())
+    assert run_study(make_plan(request_), Listening())
     for point in read_study(request_.study).points:
         (text,) = point.texts
         found = unpack_text(pack_text(text), text.conditions)
@@ -78,7 +78,7 @@ def test_what_is_stored_is_what_was_measured(request_: RunRequest) -> None:
 def test_a_text_that_can_not_be_run_leaves_the_tasks_answers(request_: RunRequest, tmp_path: Path) -> None:
     (tmp_path / "story.txt").write_text("Too short.", encoding="utf-8")
     observer = Listening()
-    assert not run_study(request_, observer)
+    assert not run_study(make_plan(request_), observer)
     assert "a text of more than 32 tokens is needed" in observer.failures[0]
     points = read_study(request_.study).points
     assert all(len(outcomes) == 4 for point in points for outcomes in point.outcomes.values())
@@ -86,7 +86,7 @@ def test_a_text_that_can_not_be_run_leaves_the_tasks_answers(request_: RunReques
 
 
 def test_the_report_says_what_the_text_was(request_: RunRequest) -> None:
-    assert run_study(request_, Listening())
+    assert run_study(make_plan(request_), Listening())
     notes = text_notes(summarise(read_study(request_.study)))
     assert notes[0].startswith("PPL: perplexity on story.txt, 3 windows of 32 tokens; ")
     assert len(notes) == 2
@@ -99,15 +99,17 @@ def test_a_suite_brings_its_text(request_: RunRequest, monkeypatch: pytest.Monke
         found.append(name)
         return Path(name)
 
-    monkeypatch.setattr(over_text, "find_text", find)
+    monkeypatch.setattr(data, "find_text", find)
     asked = [
         ("wikitext2", replace(request_, text="", tasks=("everyday", "unified"))),
         ("my.txt", replace(request_, text="my.txt", tasks=("unified",))),
     ]
-    assert [over_text.text_request(request, mirror(Path())) is not None for _, request in asked] == [True, True]
+    for _, request in asked:
+        assert data.read_data([], replace(request, mirror=Path()), fetch=False).text is not None
     assert found == [text for text, _ in asked]
     for tasks, text in ((("everyday",), ""), (("unified",), "none")):
-        assert over_text.text_request(replace(request_, text=text, tasks=tasks), mirror(Path())) is None
+        request = replace(request_, text=text, tasks=tasks, mirror=Path())
+        assert data.read_data([], request, fetch=False) == data.Data()
 
 
 def test_perplexity_refuses_cache_types_that_it_would_leave_out() -> None:

@@ -24,6 +24,11 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
+def test_who_runs_a_study_loads_no_llama_cpp() -> None:
+    code = "import sys, gguf_eval.study.run, gguf_eval.study.worker; print('llama_cpp' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+
+
 def test_suites_name_tasks_that_ship() -> None:
     assert {name for members in suites().values() for name in members} <= set(task_names())
 

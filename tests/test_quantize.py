@@ -21,7 +21,7 @@ from gguf_eval.files.cache import cache_dir, file_sha256, model_parts, model_sha
 from gguf_eval.files.header import read_header
 from gguf_eval.files.levels import LEVELS, canonical_level, level_ftype
 from gguf_eval.files.quantize import is_quantized, level_path, needs_making, plan, quantize
-from gguf_eval.runtime.bindings import library
+from gguf_eval.llama.library import library
 
 NEEDS_IMATRIX = {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S"}
 

@@ -17,7 +17,7 @@ from quantize_fixtures import write_model
 from split_files import split_model
 
 from gguf_eval.errors import ModelFileError, UsageError
-from gguf_eval.files import hub
+from gguf_eval.files import hub_models
 from gguf_eval.files.hub_cache import repository_of
 from gguf_eval.files.plan import read_headers
 from gguf_eval.files.references import HubModel, resolve, split_name
@@ -187,8 +187,8 @@ def test_a_second_file_of_weights_further_down_is_not_the_checkpoints(server: Hu
     assert [file.path for file in found.downloads] == ["model.safetensors"]
     model_source("someone/Llama", cache=place / "cache", show=byte_progress)
     assert isinstance(locate_source("someone/Llama", cache=place / "cache"), Path)
-    source = hub.checkpoint_folder("someone/Llama", weights=False)[1]
-    assert hub.weights_to_fetch(source) == []
+    source = hub_models.checkpoint_folder("someone/Llama", weights=False)[1]
+    assert hub_models.weights_to_fetch(source) == []
 
 
 def kld(reference: Path, candidate: Path) -> float:

@@ -19,7 +19,8 @@ from gguf_eval.report.main_table import main_tables
 from gguf_eval.report.markdown import to_markdown
 from gguf_eval.report.terminal import print_report
 from gguf_eval.store.read import read_study
-from gguf_eval.store.records import ItemRecord, Outcome, PointRecord, SpeedRecord, StudyRecord, TaskRecord
+from gguf_eval.store.records import Outcome, PointRecord, SpeedRecord, StudyRecord, TaskRecord
+from gguf_eval.tasks.prompts import ItemRecord
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -50,8 +51,14 @@ def point(number: int, level: str, bits: float, right: list[bool | None], **chan
 
 @pytest.fixture
 def study() -> StudySummary:
-    items = {f"item{i}": ItemRecord(f"item{i}", str(i), ("c",), ("a", "b"), 0) for i in range(200)}
-    task = TaskRecord("t", "[bold]quiz", "Quiz", "understanding", 1, "acc", ("acc",), items)
+    items = {
+        f"item{i}": ItemRecord(hash=f"item{i}", id=str(i), contexts=("c",), choices=("a", "b"), golds=(0,))
+        for i in range(200)
+    }
+    task = TaskRecord(
+        hash="t", name="[bold]quiz", version=1, kind="choice", title="Quiz", group="understanding", metric="acc",
+        metrics=("acc",), items=items,
+    )  # fmt: skip
     reference = [i % 5 != 0 for i in range(200)]
     small_loss: list[bool | None] = [right and i % 40 != 1 for i, right in enumerate(reference)]
     small_loss[0] = None

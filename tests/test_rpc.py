@@ -17,15 +17,17 @@ from typer.testing import CliRunner
 from gguf_eval.analysis.summary import summarise
 from gguf_eval.cli import app
 from gguf_eval.errors import EngineError, UsageError
-from gguf_eval.runtime.bindings import library
+from gguf_eval.llama.library import library
 from gguf_eval.runtime.settings import EngineSettings, Offload
 from gguf_eval.store.read import read_study
 from gguf_eval.study.doctor import check_offload, examine
 from gguf_eval.study.events import Event, PointFailed, StageBegan
-from gguf_eval.study.jobs import ScoreJob, SpeedJob
 from gguf_eval.study.plan import RunRequest
+from gguf_eval.study.planning import make_plan
 from gguf_eval.study.process import run_in_worker
 from gguf_eval.study.run import run_study
+from gguf_eval.study.stages.score import ScoreJob
+from gguf_eval.study.stages.speed import SpeedJob
 
 MIB = 2**20
 
@@ -169,7 +171,7 @@ def test_any_number_of_layers_gives_the_same_answers(model: Path, tmp_path: Path
     with rpc_server() as (endpoint, _):
         for layers in (0, 3, -1):
             request = request_for(model, tmp_path, f"{layers}.sqlite", offload=Offload(layers, rpc=(endpoint,)))
-            assert run_study(request, Interfering())
+            assert run_study(make_plan(request), Interfering())
             (point,) = read_study(request.study).points
             (outcomes,) = point.outcomes.values()
             answers.append([outcome.answer for outcome in outcomes.values()])
@@ -199,7 +201,7 @@ def test_a_device_that_disappears_fails_its_point_and_the_sweep_goes_on(model: P
         request = request_for(model, tmp_path, "s.sqlite", offload=Offload(-1, rpc=(endpoint,)))
         request = RunRequest(**{**vars(request), "models": (model, other)})
         observer = Interfering("score", server.kill)
-        assert not run_study(request, observer)
+        assert not run_study(make_plan(request), observer)
     points = read_study(request.study).points
     assert [point.status for point in points] == ["failed", "failed"]
     assert all(point.error and "127.0.0.1" in point.error for point in points)
@@ -221,7 +223,7 @@ def test_a_device_that_disappears_in_the_middle_of_decoding_is_a_reason(model: P
 
 def test_a_point_says_in_which_environment_it_was_evaluated(model: Path, tmp_path: Path) -> None:
     request = request_for(model, tmp_path, "e.sqlite")
-    assert run_study(request, Interfering())
+    assert run_study(make_plan(request), Interfering())
     (point,) = read_study(request.study).points
     (environment,) = point.environments
     assert environment["machine"]["processor"]
@@ -252,7 +254,7 @@ def test_the_real_model_answers_alike_wherever_its_layers_are(tmp_path: Path) ->
                 offload=Offload(layers, rpc=(endpoint,)), prompt_tokens=(16,), generated_tokens=(2,), repetitions=1,
                 ctx=512, threads=1, cache=tmp_path / "cache",
             )  # fmt: skip
-            assert run_study(request, Interfering("", lambda: None))
+            assert run_study(make_plan(request), Interfering("", lambda: None))
             study = read_study(request.study)
             outcomes.append([o for found in study.points[0].outcomes.values() for o in found.values()])
             studies.append(summarise(study))

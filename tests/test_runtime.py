@@ -6,9 +6,10 @@ import psutil
 import pytest
 
 from gguf_eval.errors import EngineError
-from gguf_eval.runtime.bindings import build_info
+from gguf_eval.llama.library import build_info
 from gguf_eval.runtime.memory import peak_rss_bytes
-from gguf_eval.runtime.model import ContextSettings, Model
+from gguf_eval.runtime.model import Model
+from gguf_eval.runtime.settings import ContextSettings
 from gguf_eval.runtime.speed import measure_speed, speed_tests
 
 

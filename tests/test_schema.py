@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+from synthetic_study import write_study
+
+from gguf_eval.errors import StudyError
 from gguf_eval.store.database import open_lookup
 from gguf_eval.store.read import read_study
 from gguf_eval.store.schema import MIGRATIONS, SCHEMA_VERSION, migrate
@@ -70,3 +75,35 @@ def test_an_older_study_is_read_as_it_is_and_migrated_when_written(tmp_path: Pat
         with closing(sqlite3.connect(path)) as connection:
             assert columns(connection) == COLUMNS
         assert [point.name for point in read_study(path).points] == ["m Q8_0"]
+
+
+def test_what_was_written_otherwise_once_is_read(tmp_path: Path) -> None:
+    """Items without ``golds``, and the NaN that Python's `json` writes."""
+    path = tmp_path / "study.sqlite"
+    write_study(path, levels=1, sizes=1, tasks=1, items=3)
+    (before,) = read_study(path).tasks
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE item SET content = json_remove(content, '$.golds')")
+        connection.execute("UPDATE outcome SET logprobs = '[NaN, -Infinity, -1, -2.5]'")
+        item = '{"contexts":["Say it"],"references":[NaN,100000000000000000000000000],"unknown":1}'
+        connection.execute("INSERT INTO item VALUES (?, 'new', 'written', ?, 0, 0)", (before.hash, item))
+    study = read_study(path)
+    (task,) = study.tasks
+    written = task.items["new"]
+    assert {key: item for key, item in task.items.items() if key != "new"} == before.items
+    assert (written.id, written.cluster, written.choices, written.golds, written.gold) == ("written",) * 2 + ((), (), 0)
+    assert math.isnan(written.references[0])
+    assert written.references[1] == 10**26
+    for outcome in study.points[0].outcomes[task.hash].values():
+        assert math.isnan(outcome.logprobs[0])
+        assert outcome.logprobs[1:] == (-math.inf, -1.0, -2.5)
+
+
+def test_a_column_that_is_no_json_is_named_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "study.sqlite"
+    write_study(path, levels=1, sizes=1, tasks=1, items=1)
+    for text in ("{", "[1]"):
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("UPDATE point SET settings = ?", (text,))
+        with pytest.raises(StudyError, match="the study file holds what this gguf-eval can't read"):
+            read_study(path)

@@ -16,9 +16,10 @@ from scipy.special import log_softmax, logsumexp
 from tiny_model import BOS, CONTEXT_LENGTH, FIRST_BYTE, PIECES
 
 from gguf_eval.errors import EngineError
-from gguf_eval.runtime.model import ContextSettings, Model
+from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.rows import row_statistics
 from gguf_eval.runtime.scoring import Request, Score, Scorer, encode_pair
+from gguf_eval.runtime.settings import ContextSettings
 
 LARGEST_ERROR = 0.015
 """Nats a token. llama.cpp keeps keys and values in F16, and its flash attention for small batches sums in F16 too.

@@ -22,7 +22,8 @@ from gguf_eval.analysis.statistics import (
     wilson,
 )
 from gguf_eval.analysis.summary import PointSummary, StudySummary, choose_reference, summarise
-from gguf_eval.store.records import ItemRecord, Outcome, PointRecord, SpeedRecord, Status, StudyRecord, TaskRecord
+from gguf_eval.store.records import Outcome, PointRecord, SpeedRecord, Status, StudyRecord, TaskRecord
+from gguf_eval.tasks.prompts import ItemRecord
 
 counts = st.integers(0, 400)
 
@@ -229,8 +230,14 @@ TASKS = {"t1": 4, "t2": 2}
 
 def task(name: str, items: int) -> TaskRecord:
     choices = tuple("abcd"[: TASKS[name]])
-    records = {f"{name}-{i}": ItemRecord(f"{name}-{i}", str(i), ("",), choices, 0) for i in range(items)}
-    return TaskRecord(f"hash-{name}", name, name.upper(), "group", 1, "acc", ("acc", "acc_norm"), records)
+    records = {
+        f"{name}-{i}": ItemRecord(hash=f"{name}-{i}", id=str(i), contexts=("",), choices=choices, golds=(0,))
+        for i in range(items)
+    }
+    return TaskRecord(
+        hash=f"hash-{name}", name=name, version=1, kind="choice", title=name.upper(), group="group", metric="acc",
+        metrics=("acc", "acc_norm"), items=records,
+    )  # fmt: skip
 
 
 def answers(name: str, marks: str) -> dict[str, Outcome]:

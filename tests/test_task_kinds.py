@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_eval.errors import TaskError, UsageError
-from gguf_eval.store.records import ItemRecord, TaskRecord
+from gguf_eval.store.records import TaskRecord
 from gguf_eval.study.plan import RunRequest
-from gguf_eval.study.run import requested_tasks
+from gguf_eval.study.planning import requested_tasks
 from gguf_eval.tasks.aggregates import Answered, macro_f1, perplexity
 from gguf_eval.tasks.datasets import load_items, mirror
 from gguf_eval.tasks.metrics import CHOICE_METRICS, ChoiceScores, chance, overshadowed, values
-from gguf_eval.tasks.prompts import Item
+from gguf_eval.tasks.prompts import Item, ItemRecord
 from gguf_eval.tasks.spec import load_task, with_shots
 
 GENERATION = """
@@ -271,10 +271,12 @@ def test_a_choice_that_another_begins_is_found(choices: list[str]) -> None:
 def test_chance_of_a_task_with_all_gold() -> None:
     """TimeDial: two of four, or one of three."""
     items = {
-        str(n): ItemRecord(str(n), str(n), ("c",), ("a",) * (3 + len(g) // 2), g[0], g)
+        str(n): ItemRecord(hash=str(n), id=str(n), contexts=("c",), choices=("a",) * (3 + len(g) // 2), golds=g)
         for n, g in enumerate([(0, 1), (0,)])
     }
-    task = TaskRecord("h", "timedial", "TimeDial", "reasoning", 2, "all_gold", ("all_gold",), items)
+    task = TaskRecord(
+        hash="h", name="timedial", version=2, kind="choice", metric="all_gold", metrics=("all_gold",), items=items
+    )
     assert list(task.chances.values()) == pytest.approx([1 / 6, 1 / 3])
     assert list(replace(task, metric="acc").chances.values()) == pytest.approx([1 / 2, 1 / 3])
 

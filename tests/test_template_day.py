@@ -26,7 +26,8 @@ from gguf_eval.store.read import read_study
 from gguf_eval.store.together import merge_studies
 from gguf_eval.study import run
 from gguf_eval.study.plan import RunRequest
-from gguf_eval.study.stages import state
+from gguf_eval.study.planning import make_plan
+from gguf_eval.study.process import run_in_worker
 
 DATED = (
     "{{ bos_token }}Today: {{ strftime_now('%d %b %Y') }}\n{% for m in messages %}{{ m.role }}: {{ m.content }}\n"
@@ -87,20 +88,18 @@ def test_a_template_is_told_the_day() -> None:
         assert render_template(DATED, [], {}, add_generation_prompt=False, day=day).startswith(f"Today: {spelt}\n")
 
 
-def test_every_run_of_a_study_tells_the_day_of_its_first(request_: RunRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_run_of_a_study_tells_the_day_of_its_first(request_: RunRequest) -> None:
     told: list[str] = []
-    really = state.run_in_worker
 
     def listen(job: Any, *others: Any) -> None:
         told.append(job.chat.day)
-        really(job, *others)
+        run_in_worker(job, *others)
 
-    monkeypatch.setattr(state, "run_in_worker", listen)
-    assert run.run_study(request_, Listening())
+    assert run.run_study(make_plan(request_), Listening(), listen)
     today = read_study(request_.study).created_at[:10]
     set_first_day(request_.study, "2027-01-02T23:59:00+00:00")  # a study of before, that says no day
     again = replace(request_, cache_types=(("Q8_0", "Q8_0"),))
-    assert run.run_study(again, Listening())
+    assert run.run_study(make_plan(again), Listening(), listen)
     assert told == [today, "2027-01-02"]
     record = read_study(request_.study)
     assert record.environment["templates"] == {"date": "2027-01-02"}
@@ -112,13 +111,13 @@ def test_every_run_of_a_study_tells_the_day_of_its_first(request_: RunRequest, m
 
 def test_a_study_says_the_day_only_where_a_template_asks(request_: RunRequest, tiny_f32: Path) -> None:
     for other in (replace(request_, models=(tiny_f32,)), replace(request_, chat=replace(request_.chat, mode="off"))):
-        assert run.run_study(other, Listening())
+        assert run.run_study(make_plan(other), Listening())
         assert "templates" not in read_study(request_.study).environment
         request_.study.unlink()
 
 
 def test_studies_of_two_days_are_not_measured_alike(request_: RunRequest, tmp_path: Path) -> None:
-    assert run.run_study(request_, Listening())
+    assert run.run_study(make_plan(request_), Listening())
     first = read_study(request_.study)
     told = {**first.environment, "templates": {"date": "2027-01-02"}}
     other = replace(
@@ -148,7 +147,7 @@ def test_the_harness_model_is_told_a_day(
 
 
 def test_answers_that_a_limit_cut_off_are_counted(request_: RunRequest) -> None:
-    assert run.run_study(request_, Listening())
+    assert run.run_study(make_plan(request_), Listening())
     record = read_study(request_.study)
     ((task, outcomes),) = record.points[0].outcomes.items()
     cut = sum(outcome.finish_reason == "length" for outcome in outcomes.values())

@@ -22,8 +22,10 @@ from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.settings import ChatSettings, EngineSettings
 from gguf_eval.runtime.thinking import Thoughts
 from gguf_eval.runtime.vocabulary import Vocabulary
-from gguf_eval.study.jobs import HeaderWork, PromptWork, ScoreJob, TaskWork
-from gguf_eval.study.workers import score
+from gguf_eval.study.stages import score
+from gguf_eval.study.stages.ask import PromptWork, TaskWork
+from gguf_eval.study.stages.score import ScoreJob
+from gguf_eval.tasks.prompts import Header
 
 CONTROL = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|channel|>", "<|message|>", "<|start|>", "<|end|>",
            "[THINK]", "[/THINK]", "<|START_THINKING|>", "<|END_THINKING|>", "<|START_RESPONSE|>")  # fmt: skip
@@ -268,10 +270,10 @@ def test_a_template_without_a_place_for_an_answer_is_refused(thinker: Model, tem
 
 def test_the_worker_refuses_the_point(tmp_path: Path) -> None:
     path = write_model(tmp_path / "r1.gguf", layers=1, tokenizer=vocabulary_of(*OWN, template=R1))
-    work = TaskWork("t", ("a",), (PromptWork(0, ("Q",), ("A", "C")),), (HeaderWork("", (), " ", "\n"),), " ")
+    work = TaskWork("t", ("a",), (PromptWork(0, ("Q",), ("A", "C")),), (Header("", (), " ", "\n"),), " ")
     job = ScoreJob(str(path), (work,), 128, 64, 1, EngineSettings(), chat=ChatSettings("on"))
     with pytest.raises(UsageError, match="no choice can be scored in a conversation"):
-        score.run(job, lambda event: None)
+        score.work(job, lambda event: None)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -13,16 +14,24 @@ from gguf_eval.analysis.whole_task import whole_task
 from gguf_eval.report.export import to_document
 from gguf_eval.report.terminal import print_report
 from gguf_eval.report.whole_task import whole_cell, whole_rows
-from gguf_eval.store.records import ItemRecord, Outcome, PointRecord, StudyRecord, TaskRecord
+from gguf_eval.store.records import Outcome, PointRecord, StudyRecord, TaskRecord
+from gguf_eval.tasks.prompts import ItemRecord
 
 
 def task(**changes: object) -> TaskRecord:
     subjects = ("algebra", "algebra", "law", "law", "law")
-    items = {f"i{n}": ItemRecord(f"i{n}", str(n), ("c",), ("a", "b"), n % 2, (n % 2,), subject=subject)
-             for n, subject in enumerate(subjects)}  # fmt: skip
+    items = {
+        f"i{n}": ItemRecord(
+            hash=f"i{n}", id=str(n), contexts=("c",), choices=("a", "b"), golds=(n % 2,), subject=subject
+        )
+        for n, subject in enumerate(subjects)
+    }
     groups = {"STEM": ("algebra",), "humanities": ("law", "absent"), "nobody": ("absent",)}
-    fields: dict[str, object] = {"groups": groups, "aggregates": ("macro_f1",)} | changes
-    return TaskRecord("t", "exam", "Exam", "", 1, "acc", ("acc",), items, **fields)  # type: ignore[arg-type]
+    exam = TaskRecord(
+        hash="t", name="exam", version=1, kind="choice", title="Exam", metric="acc", metrics=("acc",), items=items,
+        groups=groups, aggregates=("macro_f1",),
+    )  # fmt: skip
+    return replace(exam, **changes)  # type: ignore[arg-type]
 
 
 def outcome(number: int, pick: int | None) -> Outcome:

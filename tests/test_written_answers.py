@@ -25,9 +25,23 @@ VERDICTS: list[tuple[str, str, str, float]] = [
     ("arithmetic_written", " 6 * 10 + 26 = 18 + 26 = 32", "86", 0),
     ("arithmetic_written", "131 + 220 = 342\n\nThe answer is 342.", "131", 0),
     ("arithmetic_written", "18 + 12 = 20\nIvo has 20 pears now.", "20", 1),
+    ("arithmetic_written", "The result of 366 - 144 is 222.", "222", 1),
+    ("arithmetic_written", "366 - 144 is 222.", "222", 1),
+    ("arithmetic_written", "222 is the answer.", "222", 1),
+    ("arithmetic_written", "351 is the sum of 131 and 220.", "351", 1),
+    ("arithmetic_written", "222\n\nCheck: 222 + 144 = 366.", "222", 1),  # nothing after a number alone counts
+    ("arithmetic_written", "**222**\n\nThis is 366 without 144.", "222", 1),
+    ("arithmetic_written", "A shop sells 8 bags of 23 cards, and the buyers have now 58 cards.", "58", 1),
+    ("arithmetic_written", "Ivo has 33 pears, which are in 5 boxes.", "33", 0),  # a sentence more than was asked for
+    ("arithmetic_written", "27 * 11 - 25 = 297 - 25 = 272. 272 =", "272", 1),  # cut by the limit of tokens
     ("strings_written", "dzodz\n\nThe answer is: dzodz", "dzodz", 1),
     ("strings_written", "zumix\n\nThis word has no vowels.", "zumix", 1),
     ("strings_written", 'The final result is "trds".', "trds", 1),
+    ("strings_written", 'The last letter of "platind" is "d".', "d", 1),
+    ("strings_written", "Folick in capital letters becomes FOLICK.", "FOLICK", 1),
+    ("strings_written", "Here is the word in capital letters: FOLICK", "FOLICK", 1),
+    ("strings_written", "The final result is:\n\nC\n\nC\n\nC", "CLIFIRT", 0),
+    ("strings_written", "nimol\n\nThe word lomin is reversed.", "nimol", 1),  # what explains a result is none
     ("strings_written", "werom", "eromw", 0),
     ("strings_written", "tudus", "TUTUS", 0),
     ("letter_string_analogies", "i j l]", "i j l", 1),
@@ -40,6 +54,7 @@ VERDICTS: list[tuple[str, str, str, float]] = [
     ("letter_string_analogies", "", "i j l", 0),
     ("entailment_bank", " The answer is: the liver", "The liver", 1),
     ("entailment_bank", "The answer is:\n\nthe liver", "The liver", 1),
+    ("entailment_bank", "compass\n\nThe answer is:", "compass", 1),  # cut by the limit of tokens
     ("entailment_bank", "compass\nIt points to the north.", "compass", 1),
     ("hotpot_qa", "\n\nYes.\n\nBoth are films.", "yes", 1),
     ("hotpot_qa", "Answer: Papa Gino's", "Papa Gino's", 1),
@@ -51,6 +66,16 @@ VERDICTS: list[tuple[str, str, str, float]] = [
     ("math_500", "We have $2 + 3 = 5$, so that $x = 5$", "5", 0),  # a box is asked for
     ("math_500", "Thus $x = 5$.\n\nThe final answer is $\\boxed{5}$.", "5", 1),
     ("math_500", "The final answer is 5.", "5", 1),
+    ("math_500", "The final answer is \\(5\\).", "5", 1),
+    ("math_500", "Therefore, the answer is:\n\n\\[\n\\frac{1}{2}\n\\]", "\\frac{1}{2}", 1),
+    ("math_500", "**Answer:** 5", "5", 1),
+    ("math_500", "The answer is **5**.", "5", 1),
+    ("math_500", "### Final Answer\n\n5", "5", 1),
+    ("math_500", "The answer is 7, since 2 + 3 = 5.", "5", 0),  # the reason is no part of the answer
+    ("math_500", "The answer is 5. We check that 2 + 4 = 6.", "5", 1),
+    ("math_500", "so $\\boxed{5}$.\n\nIt can be checked: $\\boxed{5", "5", 1),  # cut by the limit of tokens
+    ("math_500", "\\boxed{C}", "\\text{(C)}", 1),
+    ("math_500", "\\boxed{D}", "\\text{(C)}", 0),
 ]  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def majority(task: TaskRecord) -> Majority | None:
     labels, count = frozenset(items[0].choices), len(items[0].choices)
     if any(len(item.choices) != count or not labels.issuperset(item.choices) for item in items) or len(labels) < count:
         return None
-    right = Counter(item.choices[place] for item in items for place in set(item.golds or (item.gold,)))
+    right = Counter(item.choices[place] for item in items for place in set(item.golds))
     label, most = right.most_common(1)[0]
     return Majority(label.strip(), most / len(items)) if len(right) > 1 else None
 

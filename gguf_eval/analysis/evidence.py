@@ -41,8 +41,8 @@ class Evidence:
     divergences: Mapping[str, Figure]
     """Mean KL divergence in nats: on `ANSWERS` (the mean over tasks), and over each text by its name."""
     log_score: Estimate | None
-    """Mean over the tasks of its log score less the reference's, in nats; None where there are no choices, or where
-    scores have decided and it was not computed."""
+    """Mean over the tasks of its log score less the reference's, in nats; None where there are no choices or too few
+    items, or where scores have decided and it was not computed."""
 
     @property
     def against(self) -> tuple[str, ...]:

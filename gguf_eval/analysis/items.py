@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from gguf_eval.analysis.summary import StudySummary
 from gguf_eval.store.outcomes import answers, scores
-from gguf_eval.store.records import ItemRecord, Outcome, PointRecord, StudyRecord, TaskRecord
+from gguf_eval.store.records import Outcome, PointRecord, StudyRecord, TaskRecord
+from gguf_eval.tasks.prompts import ItemRecord
 
 UNSCORED, MISSING = "?", "."
 

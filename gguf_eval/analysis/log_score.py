@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gguf_eval.analysis.comparison import cluster_kinds
-from gguf_eval.analysis.intervals import macro_difference
-from gguf_eval.analysis.statistics import Estimate
+from gguf_eval.analysis.intervals import FEW, Kinds, Spread, hall, item_count, spread_of
+from gguf_eval.analysis.statistics import Estimate, t_quantile
 from gguf_eval.store.outcomes import read_whole
-from gguf_eval.store.records import ItemRecord, Outcome, PointRecord, TaskRecord
+from gguf_eval.store.records import Outcome, PointRecord, TaskRecord
+from gguf_eval.tasks.prompts import ItemRecord
 
 LEAST = 0.001
 
@@ -38,7 +39,7 @@ def _log_score(outcome: Outcome, item: ItemRecord) -> float | None:
     if len(outcome.logprobs) == 1:
         return outcome.logprobs[0]
     sums = np.array(outcome.logprobs)
-    golds = list(item.golds or (item.gold,))
+    golds = list(item.golds)
     if max(golds) >= len(sums) or not np.isfinite(sums).all():
         return None
     return float(np.logaddexp.reduce(sums[golds]) - np.logaddexp.reduce(sums))
@@ -49,23 +50,40 @@ def log_score_difference(
     reference_scores: Mapping[str, Mapping[str, float]],
     tasks: Sequence[TaskRecord],
 ) -> Estimate | None:
-    """Mean over the tasks of a point's log score less its reference's, on common items, in nats; None without any.
+    """Mean over the tasks of a point's log score less its reference's, on common items, in nats.
 
-    Both by task hash, then by item hash. The interval is of differences between -1 and 1: they are put in units of the
-    largest.
+    Both by task hash, then by item hash. None where there are fewer than `FEW` clusters of them: most items change
+    little and a few by nats, and so few items often hold none of those. Swapping the two points negates value and
+    interval exactly.
     """
-    differences = []
+    parts = []
     for task in tasks:
         own, base = scores.get(task.hash, {}), reference_scores.get(task.hash, {})
         values = {key: value - base[key] for key, value in own.items() if key in base}
         if values:
-            differences.append((task, values))
-    unit = max((abs(value) for _, values in differences for value in values.values()), default=0.0) or 1.0
-    parts = [
-        cluster_kinds({key: value / unit for key, value in values.items()}, task.clusters)
-        for task, values in differences
-    ]
-    found = macro_difference(parts)
-    if found is None:
+            parts.append(cluster_kinds(values, task.clusters))
+    if not parts:
         return None
-    return Estimate(found.value * unit, found.low * unit, found.high * unit, found.n, found.unscored, found.method)
+    found = spread_of(parts)
+    if found.clusters < FEW:
+        return None
+    low, high = _interval(found, max(_largest(kinds) for kinds in parts) / len(parts))
+    unit = "cluster" if any(size > 1 for kinds in parts for _, size in kinds) else "item"
+    return Estimate(found.value, low, high, sum(item_count(kinds) for kinds in parts), 0, f"hall-by-{unit}")
+
+
+def _largest(kinds: Kinds) -> float:
+    """The most that a cluster adds to the mean of its task, in size."""
+    return max(abs(total) for total, _ in kinds) / item_count(kinds)
+
+
+def _interval(found: Spread, largest: float) -> tuple[float, float]:
+    """Hall's, with one cluster more that adds what the largest adds, to the variance and not to the centre.
+
+    The tails of these differences are long (an excess kurtosis of 5 to 30 on real levels): without it, or with changes
+    of a common size as in `macro_difference`, the interval holds the truth in 86 to 93 % of samples of 30 to 100 items
+    where most are easy, with it in 93 to 98 % (benchmarks/coverage.py). What is so rare that a sample holds none of it,
+    no interval knows of: of one item in 33 that loses 4 nats, 30 items tell in 56 % and 100 in 93 %.
+    """
+    variance = (found.variance + largest**2) * found.clusters / (found.clusters + 1)
+    return hall(found.value, variance, found.cubes, t_quantile(found.freedom))

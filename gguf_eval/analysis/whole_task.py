@@ -9,8 +9,9 @@ from gguf_eval.analysis.comparison import cluster_kinds
 from gguf_eval.analysis.intervals import macro_average
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.store.outcomes import scores
-from gguf_eval.store.records import ItemRecord, Outcome, TaskRecord
+from gguf_eval.store.records import Outcome, TaskRecord
 from gguf_eval.tasks.aggregates import AGGREGATES, Answered
+from gguf_eval.tasks.prompts import ItemRecord
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def _answered(outcome: Outcome, item: ItemRecord) -> Answered:
         extracted=outcome.extracted,
         references=item.references,
         pick=outcome.answer if outcome.text is None else None,
-        gold=item.golds[0] if item.golds else item.gold,
+        gold=item.gold,
         logprobs=outcome.logprobs,
         token_counts=outcome.token_counts,
     )

@@ -222,7 +222,7 @@ def recipes() -> None:
 
 def _isolated(function: Callable[..., R], request: object, *, folder: Path, on_progress: Callable[[Any], None]) -> R:
     from gguf_eval.files.cache import cache_dir
-    from gguf_eval.files.isolated import run_isolated
+    from gguf_eval.llama.isolated import run_isolated
 
     log = cache_dir() / "logs" / f"{function.__name__}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     return run_isolated(function, request, log=log, folder=folder, on_progress=on_progress)
@@ -237,7 +237,7 @@ def _calibration(text: str) -> tuple[str, str]:
         return "gguf-eval calibration text", read_text(calibration_text())
     if Path(text).is_file() or ":" not in text:
         return Path(text).name, read_text(Path(text))
-    from gguf_eval.files.hub import dataset_files
+    from gguf_eval.files.hub_datasets import dataset_files
     from gguf_eval.tasks.datasets import hub_rows
 
     repo, _, rest = text.partition(":")

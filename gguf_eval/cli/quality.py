@@ -36,7 +36,7 @@ from gguf_eval.errors import UsageError
 
 if TYPE_CHECKING:
     from gguf_eval.runtime.settings import EngineSettings
-    from gguf_eval.study.text import TextModel
+    from gguf_eval.study.stages.text import TextModel
 
 StudyFile = Annotated[Path, typer.Argument(help="A study file.", show_default=False)]
 
@@ -71,12 +71,13 @@ def perplexity(
 
     from gguf_eval.analysis.divergence import summarise_text
     from gguf_eval.files import cache as caches
-    from gguf_eval.files.hub import dataset_files
+    from gguf_eval.files.hub_datasets import dataset_files
     from gguf_eval.report.progress import console_observer
     from gguf_eval.report.quality import print_texts
     from gguf_eval.runtime.settings import EngineSettings
     from gguf_eval.study.doctor import check_offload
-    from gguf_eval.study.text import TextRequest, run_texts
+    from gguf_eval.study.perplexity import run_texts
+    from gguf_eval.study.stages.state import TextRequest
     from gguf_eval.tasks.datasets import mirror as mirrored
     from gguf_eval.tasks.texts import find_text
 
@@ -113,7 +114,7 @@ def perplexity(
 def _text_model(reference: str, cache: Path | None, engine: EngineSettings) -> TextModel:
     from gguf_eval.files.cache import cache_dir, model_sha256
     from gguf_eval.files.kinds import check_continues_text
-    from gguf_eval.study.text import TextModel
+    from gguf_eval.study.stages.text import TextModel
 
     path = model_source_path(reference, cache)
     check_continues_text(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -83,11 +82,12 @@ def _format(name: str, output: Path | None, json_output: bool) -> str:
 
 
 def _write(name: str, output: Path, record: StudyRecord, summary: StudySummary, items: bool, chart: str) -> None:
-    """Write under a temporary name in the same folder, then move: a report is whole or not there."""
+    """Write a report, which is whole or not there."""
+    from gguf_eval.atomic import written_whole
+
     if not output.parent.is_dir():
         raise UsageError(f"{output.parent}: no such folder; make it, or name another file with -o")
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
+    with written_whole(output) as part:
         if name in ("svg", "png"):
             from gguf_eval.report.charts import write_image
 
@@ -98,9 +98,6 @@ def _write(name: str, output: Path, record: StudyRecord, summary: StudySummary, 
             write_parquet(list(item_rows(record) if items else summary_rows(summary)), part)
         else:
             part.write_text(_text(name, record, summary, items), encoding="utf-8", newline="")
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _text(name: str, record: StudyRecord, summary: StudySummary, items: bool) -> str:

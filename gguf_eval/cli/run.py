@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,8 +49,8 @@ from gguf_eval.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from gguf_eval.study.cost import Rates
     from gguf_eval.study.plan import RunRequest
+    from gguf_eval.study.planning import Plan
 
 
 @app.command()
@@ -126,7 +125,7 @@ def run(
     from gguf_eval.study.plan import RunRequest
 
     request = RunRequest(
-        models=(),
+        models=tuple(models),
         study=study or Path(),
         levels=tuple(split_names(levels)),
         tasks=tuple(split_names(tasks)),
@@ -153,7 +152,7 @@ def run(
         mirror=mirror,
         command=shlex.join(["gguf-eval", *sys.argv[1:]]),
     )
-    _plan_and_run(request, models, plan=plan, yes=yes, json_output=json_output)
+    _plan_and_run(request, plan=plan, yes=yes, json_output=json_output)
 
 
 @app.command()
@@ -167,17 +166,18 @@ def demo(
     from gguf_eval.study.demo import demo_request
 
     request = demo_request(study, threads, shlex.join(["gguf-eval", *sys.argv[1:]]))
-    _plan_and_run(request, [str(model) for model in request.models], plan=False, yes=yes, json_output=json_output)
+    _plan_and_run(request, plan=False, yes=yes, json_output=json_output)
 
 
-def _plan_and_run(request: RunRequest, models: list[str], *, plan: bool, yes: bool, json_output: bool) -> None:
+def _plan_and_run(request: RunRequest, *, plan: bool, yes: bool, json_output: bool) -> None:
     """Say what the run will do; unless that was all that is wanted, ask where it is heavy, and do it."""
     from gguf_eval.report.forecast import forecast_document, forecast_line, forecast_text
     from gguf_eval.study.forecast import check_disk
-    from gguf_eval.study.forecasting import forecast
+    from gguf_eval.study.planning import make_plan
 
     may_ask = not (yes or plan) and sys.stdin.isatty() and sys.stdout.isatty()
-    found = forecast(request, models, thorough=plan, calibrate=plan or may_ask)
+    planned = make_plan(request, thorough=plan, calibrate=plan or may_ask)
+    found = planned.forecast
     if plan and json_output:
         print_json(forecast_document(found))
         return
@@ -190,11 +190,14 @@ def _plan_and_run(request: RunRequest, models: list[str], *, plan: bool, yes: bo
     if may_ask and found.heavy and not typer.confirm("Go on?", default=True, err=True):
         typer.echo("gguf-eval: nothing was done; 'run --plan' says more", err=True)
         raise typer.Exit(1)
-    files, names = named_model_paths(models, request.cache)
-    _run(replace(request, models=files, names=names, study=found.study), found.rates, json_output)
+    if planned.pending:
+        files, names = named_model_paths([str(model) for model in request.models], request.cache)
+        request = replace(request, models=files, names=names, study=found.study)
+        planned = make_plan(request, fetch=True, known=found.rates)
+    _run(planned, json_output)
 
 
-def _run(request: RunRequest, known: Sequence[Rates], json_output: bool) -> None:
+def _run(plan: Plan, json_output: bool) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -204,14 +207,14 @@ def _run(request: RunRequest, known: Sequence[Rates], json_output: bool) -> None
     from gguf_eval.store.read import read_study
     from gguf_eval.study.run import run_study
 
-    console = Console(stderr=True)
+    console, study = Console(stderr=True), plan.asked.request.study
     try:
         with console_observer(console) as observer:
-            complete = run_study(request, observer, known)
+            complete = run_study(plan, observer)
     except KeyboardInterrupt:
         print("gguf-eval: interrupted; everything so far is saved: run the same command to go on", file=sys.stderr)
         raise typer.Exit(130) from None
-    print_summary(summarise(read_study(request.study)), json_output)
-    console.print(Text(plain(f"study: {request.study}")), soft_wrap=True, style="dim")
+    print_summary(summarise(read_study(study)), json_output)
+    console.print(Text(plain(f"study: {study}")), soft_wrap=True, style="dim")
     if not complete:
         raise typer.Exit(1)

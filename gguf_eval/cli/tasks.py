@@ -67,7 +67,7 @@ def show(
 ) -> None:
     """Print items as the model gets them: few-shot examples, prompt, choices, references."""
     from gguf_eval.report.items import asked_item_text, item_text, items_text
-    from gguf_eval.study.preview import preview
+    from gguf_eval.study.stages.show import preview
     from gguf_eval.tasks.catalog import find_tasks
     from gguf_eval.tasks.datasets import load_items
     from gguf_eval.tasks.spec import with_shots
@@ -115,7 +115,7 @@ def check(
 
 
 def _fetch(folder: Path | None) -> Fetch:
-    from gguf_eval.files.hub import dataset_files
+    from gguf_eval.files.hub_datasets import dataset_files
     from gguf_eval.tasks.datasets import mirror
 
     return mirror(folder) if folder else dataset_files

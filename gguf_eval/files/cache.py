@@ -7,17 +7,16 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import time
 from pathlib import Path
 
+from gguf_eval.atomic import written_whole
 from gguf_eval.errors import ModelFileError, UsageError
 
 CACHE_VARIABLE = "GGUF_EVAL_CACHE"
 _BLOCK_BYTES = 1 << 20
 _SETTLED_SECONDS = 2.0
 """A file changed more recently than this can change again under the same time stamp (FAT counts in 2 s)."""
-_UNFINISHED = ".part"
 PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 """A part of a split model, by llama.cpp's naming."""
 
@@ -106,45 +105,6 @@ def model_sha256(path: Path, *, cache: Path | None = None) -> str:
     return _text_sha256("".join(file_sha256(part, cache=cache) + "\n" for part in parts))
 
 
-def unfinished_path(output: Path) -> Path:
-    """Return a free temporary name in the folder of ``output``, which is made when it is missing.
-
-    The empty file exists on return, which proves that the folder is writable. Raises `UsageError` when it is not.
-    """
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{output.name}.{os.getpid()}-", suffix=_UNFINISHED, dir=output.parent)
-    except OSError as error:
-        raise UsageError(
-            f"{output.parent}: a writable folder is needed ({error.strerror}); choose another with -o"
-        ) from None
-    os.close(handle)
-    return Path(name)
-
-
-def finish(unfinished: Path, output: Path) -> None:
-    """Force a finished file to the disk and give it its name in one step."""
-    with unfinished.open("rb+") as file:
-        os.fsync(file.fileno())
-    if os.name == "posix":
-        mask = os.umask(0)
-        os.umask(mask)
-        unfinished.chmod(0o666 & ~mask)
-    unfinished.replace(output)
-    if os.name == "posix":
-        folder = os.open(output.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def remove_unfinished(folder: Path, pid: int) -> None:
-    """Remove what a process that is gone had begun to write in a folder."""
-    for path in folder.glob(f".*.{pid}-*{_UNFINISHED}"):
-        path.unlink(missing_ok=True)
-
-
 def identity(path: Path) -> tuple[int, ...]:
     """Return what changes when any part of a model file is written: size, times and inode of each part, in order."""
     return tuple(number for part in model_parts(path) for number in _identity(part))
@@ -167,15 +127,8 @@ def _remembered(record: Path, resolved: str, identity: tuple[int, int, int, int]
 
 def _remember(record: Path, content: dict[str, object]) -> None:
     # A hash that can't be kept only costs time: a full or read-only cache, or a reader that holds the file on Windows.
-    with contextlib.suppress(OSError):
-        record.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=record.stem, suffix=".part", dir=record.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(content, file)
-            Path(name).replace(record)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError, UsageError), written_whole(record) as unfinished:
+        unfinished.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _text_sha256(text: str) -> str:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_eval.errors import ModelFileError, UsageError
-from gguf_eval.files import hub
-from gguf_eval.files.hub import HubSource
+from gguf_eval.files.hub_models import HubSource, checkpoint_folder, tensor_table
 from gguf_eval.files.safetensors import StoredTensor, read_shards
 
 _REPOSITORY = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(@(?P<revision>[^@\s]+))?")
@@ -45,7 +44,7 @@ def describe(reference: str) -> Description:
         match = _REPOSITORY.fullmatch(reference)
         if match is None:
             raise UsageError(f"{reference}: no such folder; give a checkpoint folder, or a repository as owner/name")
-        folder, source = hub.checkpoint_folder(match["repo"], revision=match["revision"], weights=False)
+        folder, source = checkpoint_folder(match["repo"], revision=match["revision"], weights=False)
     config = read_json(folder / "config.json")
     if config is None:
         raise ModelFileError(f"{reference}: a checkpoint is needed, there is no config.json; name its folder")
@@ -62,8 +61,8 @@ def locate_weights(description: Description, *, headers_only: bool = False) -> d
     folder, source = description.folder, description.source
     if source is not None:
         if headers_only:
-            return hub.tensor_table(source)
-        folder, _ = hub.checkpoint_folder(source.repo, revision=source.commit)
+            return tensor_table(source)
+        folder, _ = checkpoint_folder(source.repo, revision=source.commit)
     index = read_json(folder / "model.safetensors.index.json")
     if index is None and not (folder / "model.safetensors").is_file():
         found = ""

@@ -6,7 +6,6 @@ context's size, the first token of each replaced by the beginning-of-sequence to
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gguf_eval.errors import EngineError, ModelFileError, UsageError
+from gguf_eval.errors import ModelFileError, UsageError
 from gguf_eval.files.cache import model_sha256
-from gguf_eval.files.engine_reasons import context_failure, decode_failure, load_failure, reason_in
 from gguf_eval.files.imatrix_collect import Collector
 from gguf_eval.files.imatrix_file import Imatrix, read_imatrix, write_imatrix
 from gguf_eval.files.kinds import check_is_model
 from gguf_eval.files.provenance import PREFIX, package_version
-from gguf_eval.files.quantize_call import engine_log, native_path
+from gguf_eval.llama.handles import decode, leading_bos, load_model, open_context, tokenize
+from gguf_eval.llama.library import library
 from gguf_eval.machine import physical_cores
 
 if TYPE_CHECKING:
@@ -120,86 +119,39 @@ def unused_experts(imatrix: Imatrix) -> dict[str, int]:
 
 def _open(stack: ExitStack, request: ImatrixRequest, collector: Collector) -> tuple[Any, NDArray[np.int32], int | None]:
     """Load the model; return the context, the tokens of the text and the beginning-of-sequence token, if it is used."""
-    import llama_cpp
+    import numpy as np
 
-    llama_cpp.llama_backend_init()
-    model_params = llama_cpp.llama_model_default_params()
+    llama = library()
+    model_params = llama.llama_model_default_params()
     model_params.n_gpu_layers = request.gpu_layers
-    with engine_log(forward=True) as log:
-        loaded = llama_cpp.llama_model_load_from_file(native_path(request.model), model_params)
-    if not loaded:
-        raise EngineError(f"{request.model}: llama.cpp can't load this model: {load_failure(_reason(log))}")
-    stack.callback(llama_cpp.llama_model_free, loaded)
-    vocabulary = llama_cpp.llama_model_get_vocab(loaded)
-    bos = _bos(vocabulary)
-    tokens = _tokenize(vocabulary, request.text, bos)
-    params = llama_cpp.llama_context_default_params()
+    model, _ = load_model(request.model, model_params)
+    stack.callback(llama.llama_model_free, model)
+    vocabulary = llama.llama_model_get_vocab(model)
+    bos = leading_bos(vocabulary)
+    tokens = tokenize(vocabulary, request.text)
+    params = llama.llama_context_default_params()
     params.n_ctx = params.n_batch = request.chunk_tokens
     params.n_ubatch = min(_UBATCH_TOKENS, request.chunk_tokens)
     params.n_seq_max = 1
     params.n_threads = params.n_threads_batch = request.threads or physical_cores()
     params.cb_eval = collector.callback
-    with engine_log(forward=True) as log:
-        context = llama_cpp.llama_init_from_model(loaded, params)
-    if not context:
-        raise EngineError(
-            f"{request.model}: llama.cpp can't open a context of {request.chunk_tokens} tokens: "
-            + context_failure(_reason(log))
-        )
-    stack.callback(llama_cpp.llama_free, context)
-    return context, tokens, bos
-
-
-def _reason(log: list[str]) -> str:
-    return reason_in("".join(log).splitlines(), errors_only=False)
-
-
-def _bos(vocabulary: Any) -> int | None:
-    """The beginning-of-sequence token, where the file asks for it before a text and has one."""
-    import llama_cpp
-
-    token = int(llama_cpp.llama_vocab_bos(vocabulary))
-    return token if llama_cpp.llama_vocab_get_add_bos(vocabulary) and token >= 0 else None
-
-
-def _tokenize(vocabulary: Any, text: str, bos: int | None) -> NDArray[np.int32]:
-    """Tokens of the text after ``bos``, without the EOS that some files ask for: the text has no end in a chunk."""
-    import llama_cpp
-    import numpy as np
-
-    raw = text.encode("utf-8")
-    room = len(raw) + 16
-    buffer = (ctypes.c_int32 * room)()
-    count = llama_cpp.llama_tokenize(vocabulary, raw, len(raw), buffer, room, False, False)
-    if count < 0:
-        raise EngineError(
-            f"llama.cpp could not tokenise the text ({len(raw):,} bytes): it wants room for {-count:,} tokens"
-        )
-    return np.array(buffer[:count] if bos is None else [bos, *buffer[:count]], dtype=np.int32)
+    context, _ = open_context(model, params)
+    stack.callback(llama.llama_free, context)
+    return context, np.array(tokens if bos is None else [bos, *tokens], np.int32), bos
 
 
 def _run_chunk(context: Any, chunk: NDArray[np.int32], collector: Collector) -> None:
-    import llama_cpp
+    import numpy as np
 
-    llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
-    batch = llama_cpp.llama_batch_init(len(chunk), 0, 1)
+    llama = library()
+    llama.llama_memory_clear(llama.llama_get_memory(context), True)
+    count = len(chunk)
     try:
-        batch.n_tokens = len(chunk)
-        for i, token in enumerate(chunk.tolist()):
-            batch.token[i], batch.pos[i] = token, i
-            batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
-            # All outputs are asked for, or the last layer would only see the rows that are.
-            batch.logits[i] = 1
-        with engine_log(forward=True) as log:
-            status = llama_cpp.llama_decode(context, batch)
-        llama_cpp.llama_synchronize(context)
+        # All outputs are asked for, or the last layer would only see the rows that are.
+        decode(context, chunk, np.arange(count, dtype=np.int32), [(0,)] * count, np.ones(count, np.int8))
     finally:
-        llama_cpp.llama_batch_free(batch)
-    if collector.failure is not None:
-        raise collector.failure
-    if status:
-        reason = decode_failure(_reason(log))
-        raise EngineError(f"llama.cpp could not decode a chunk of {len(chunk)} tokens (status {status}): {reason}")
+        if collector.failure is not None:
+            raise collector.failure
     collector.next_batch()
     collector.check_finite()
 

@@ -7,15 +7,13 @@ with stacked experts, by the expert each row was sent to.
 
 from __future__ import annotations
 
-import ctypes
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gguf_eval.errors import EngineError
 from gguf_eval.files.imatrix_file import Importance
+from gguf_eval.llama.library import library
+from gguf_eval.llama.tensors import Tensor, check_layout, operation_number, values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,27 +23,6 @@ _MIN_ROWS = 16
 _F32 = 0
 _LAST_NODE = "result_norm"
 """What llama.cpp calls the node before the output projection, whose input is of no interest by default."""
-
-
-class GgmlTensor(ctypes.Structure):
-    """``struct ggml_tensor`` of ggml.h; `_check_layout` compares it with the library's own answers."""
-
-    _fields_ = (
-        ("type", ctypes.c_int),
-        ("buffer", ctypes.c_void_p),
-        ("ne", ctypes.c_int64 * 4),
-        ("nb", ctypes.c_size_t * 4),
-        ("op", ctypes.c_int),
-        ("op_params", ctypes.c_int32 * 16),
-        ("flags", ctypes.c_int32),
-        ("src", ctypes.c_void_p * 10),
-        ("view_src", ctypes.c_void_p),
-        ("view_offs", ctypes.c_size_t),
-        ("data", ctypes.c_void_p),
-        ("name", ctypes.c_char * 64),
-        ("extra", ctypes.c_void_p),
-        ("padding", ctypes.c_char * 8),
-    )
 
 
 @dataclass
@@ -60,11 +37,8 @@ class Collector:
     """Holds the sums of one run; `callback` goes into the context's parameters and must outlive the context."""
 
     def __init__(self, *, with_output: bool = False) -> None:
-        import llama_cpp
-
-        self.callback = llama_cpp.llama_cpp.ggml_backend_sched_eval_callback(self._on_node)
+        self.callback = library().ggml_backend_sched_eval_callback(self._on_node)
         self.failure: Exception | None = None
-        self._library = ggml_base()
         self._with_output = with_output
         self._totals: dict[str, _Sums] = {}
         self._checked = False
@@ -102,18 +76,18 @@ class Collector:
         try:
             if self.failure is not None:
                 return ask
-            node = GgmlTensor.from_address(address)
+            node = Tensor.from_address(address)
             return self._wants(node) if ask else self._take(node)
         except Exception as error:
             self.failure = error
             return ask
 
-    def _wants(self, node: GgmlTensor) -> bool:
+    def _wants(self, node: Tensor) -> bool:
         if node.op == self._expert_product:
             return self._groups is None or _weight_name(node) in self._groups
         if node.op != self._product:
             return not self._with_output and node.name == _LAST_NODE.encode()
-        rows = GgmlTensor.from_address(node.src[1])
+        rows = node.source(1)
         if rows.ne[1] < _MIN_ROWS or rows.type != _F32:
             return False
         name = _weight_name(node)
@@ -121,16 +95,16 @@ class Collector:
             return False
         return self._groups is None or name in self._groups
 
-    def _take(self, node: GgmlTensor) -> bool:
+    def _take(self, node: Tensor) -> bool:
         if node.op not in (self._product, self._expert_product):
             return False  # the last node of interest: the output projection need not be computed
         if not self._checked:
-            self._check_layout(node)
+            check_layout(node, node.source(0), node.source(1))
             self._checked = True
         name = _weight_name(node)
-        weight, rows = GgmlTensor.from_address(node.src[0]), GgmlTensor.from_address(node.src[1])
+        weight, rows = node.source(0), node.source(1)
         if node.op == self._expert_product:
-            sums, counts = self._expert_squares(weight, rows, GgmlTensor.from_address(node.src[2]))
+            sums, counts = self._expert_squares(weight, rows, node.source(2))
         else:
             sums, counts = self._squares(weight, rows)
         if self._groups is None:
@@ -151,67 +125,41 @@ class Collector:
         total.sums += sums
         total.counts += counts
 
-    def _squares(self, weight: GgmlTensor, rows: GgmlTensor) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def _squares(self, weight: Tensor, rows: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         import numpy as np
 
-        values = self._values(rows)
+        inputs = values(rows)
         matrices = weight.ne[2] * weight.ne[3]
         if matrices == 1:
-            flat = values.reshape(-1, values.shape[-1])
+            flat = inputs.reshape(-1, inputs.shape[-1])
             sums = np.einsum("ij,ij->j", flat, flat).astype(np.float64)[None, :]
         else:
-            by_slice = np.einsum("abij,abij->abj", values, values).astype(np.float64)
+            by_slice = np.einsum("abij,abij->abj", inputs, inputs).astype(np.float64)
             sums = np.zeros((matrices, rows.ne[0]))
             for i3 in range(by_slice.shape[0]):
                 for i2 in range(by_slice.shape[1]):
                     sums[(i3 % weight.ne[3]) * weight.ne[2] + i2 % weight.ne[2]] += by_slice[i3, i2]
             # llama.cpp keeps one count for all matrices of a tensor and averages over it.
-            return sums.reshape(1, -1), np.array([values.size // values.shape[-1] // matrices])
+            return sums.reshape(1, -1), np.array([inputs.size // inputs.shape[-1] // matrices])
         return sums, np.array([flat.shape[0]])
 
     def _expert_squares(
-        self, weight: GgmlTensor, rows: GgmlTensor, chosen: GgmlTensor
+        self, weight: Tensor, rows: Tensor, chosen: Tensor
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Sum by expert: ``chosen`` is (tokens, experts used), rows are (tokens, experts used or 1, columns)."""
         import numpy as np
 
-        values = self._values(rows)[0]
-        experts = self._values(chosen, dtype=np.dtype("<i4"))[0, 0]
+        inputs = values(rows)[0]
+        experts = values(chosen, "<i4")[0, 0]
         count = weight.ne[2]
         if experts.min() < 0 or experts.max() >= count:
-            raise EngineError(f"{_text(weight.name)}: a row was sent to expert {experts.max()} of {count}")
+            raise EngineError(f"{weight.text}: a row was sent to expert {experts.max()} of {count}")
         sums = np.zeros((count, rows.ne[0]))
         for slot in range(experts.shape[1]):
-            squares = np.square(values[:, slot % values.shape[1]])
+            squares = np.square(inputs[:, slot % inputs.shape[1]])
             member = (experts[:, slot][None, :] == np.arange(count)[:, None]).astype(np.float32)
             sums += member @ squares
         return sums, np.bincount(experts.ravel(), minlength=count).astype(np.int64)
-
-    def _values(self, tensor: GgmlTensor, dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
-        """Return a tensor's values, (ne3, ne2, ne1, ne0), in place where the memory is the host's."""
-        import numpy as np
-
-        address = ctypes.addressof(tensor)
-        size = self._library.ggml_nbytes(address)
-        if tensor.buffer and self._library.ggml_backend_buffer_is_host(tensor.buffer):
-            buffer = (ctypes.c_char * size).from_address(tensor.data)
-        else:
-            buffer = (ctypes.c_char * size)()
-            self._library.ggml_backend_tensor_get(address, buffer, 0, size)
-        shape, strides = tuple(reversed(tensor.ne)), tuple(reversed(tensor.nb))
-        values: NDArray[Any] = np.ndarray(shape, dtype or np.dtype("<f4"), buffer, strides=strides)
-        return values
-
-    def _check_layout(self, node: GgmlTensor) -> None:
-        for address in (ctypes.addressof(node), node.src[0], node.src[1]):
-            tensor = GgmlTensor.from_address(address)
-            if self._library.ggml_get_name(address) != tensor.name or self._library.ggml_nelements(address) != (
-                tensor.ne[0] * tensor.ne[1] * tensor.ne[2] * tensor.ne[3]
-            ):
-                raise EngineError(
-                    "this llama.cpp lays out its tensors in a way that is not known here; "
-                    "take a tested version of llama-cpp-python, or make the matrix with llama-imatrix"
-                )
 
 
 def _groups(graph: list[tuple[str, int, int]]) -> dict[str, tuple[str, ...]]:
@@ -225,49 +173,8 @@ def _groups(graph: list[tuple[str, int, int]]) -> dict[str, tuple[str, ...]]:
     return {run[-1][0]: tuple(name for name, _, _ in run) for run in runs}
 
 
-def _weight_name(node: GgmlTensor) -> str:
+def _weight_name(node: Tensor) -> str:
     """Return the name of the weight of a product, without the device that a copy is marked with (``GPU#name#0``)."""
-    name = _text(GgmlTensor.from_address(node.src[0]).name)
+    name = node.source(0).text
     parts = name.split("#")
     return parts[1] if len(parts) > 1 else name
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", errors="replace")
-
-
-@functools.cache
-def ggml_base() -> Any:
-    """Load the part of llama.cpp's library that reads tensors, with the signatures that are used here."""
-    import llama_cpp
-
-    folder = Path(llama_cpp.__file__).parent / "lib"
-    names = ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll", "libggml-base.dll")
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if not found:
-        raise EngineError(
-            f"{folder}: ggml's library is needed, none of {', '.join(names)} is there; reinstall llama-cpp-python"
-        )
-    library = ctypes.CDLL(str(found[0]))
-    signatures: dict[str, tuple[list[Any], Any]] = {
-        "ggml_get_name": ([ctypes.c_void_p], ctypes.c_char_p),
-        "ggml_nbytes": ([ctypes.c_void_p], ctypes.c_size_t),
-        "ggml_nelements": ([ctypes.c_void_p], ctypes.c_int64),
-        "ggml_op_name": ([ctypes.c_int], ctypes.c_char_p),
-        "ggml_backend_buffer_is_host": ([ctypes.c_void_p], ctypes.c_bool),
-        "ggml_backend_tensor_get": ([ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t], None),
-    }
-    for name, (arguments, result) in signatures.items():
-        function: Callable[..., Any] = getattr(library, name)
-        function.argtypes, function.restype = arguments, result  # type: ignore[attr-defined]
-    return library
-
-
-@functools.cache
-def operation_number(name: str) -> int:
-    """Return ggml's number of an operation, which differs between versions, by its name."""
-    library = ggml_base()
-    for number in range(64):
-        if library.ggml_op_name(number) == name.encode():
-            return number
-    raise EngineError(f"this llama.cpp has no operation {name}; take a tested version of llama-cpp-python")

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gguf_eval.atomic import written_whole
 from gguf_eval.errors import ModelFileError, UsageError
-from gguf_eval.files.cache import finish, unfinished_path
 from gguf_eval.files.header import MAGIC, TensorInfo, read_header
 
 if TYPE_CHECKING:
@@ -80,30 +80,27 @@ def write_imatrix(path: Path, imatrix: Imatrix) -> None:
     import gguf
     import numpy as np
 
-    unfinished = unfinished_path(path)
     try:
-        writer = gguf.GGUFWriter(unfinished, "imatrix")
-        writer.add_string("general.type", "imatrix")
-        writer.add_array("imatrix.datasets", list(imatrix.datasets))
-        writer.add_uint32("imatrix.chunk_count", imatrix.chunk_count)
-        writer.add_uint32("imatrix.chunk_size", imatrix.chunk_size)
-        for key, value in imatrix.extra.items():
-            writer.add_string(key, value)
-        for name in sorted(imatrix.entries):
-            entry = imatrix.entries[name]
-            if len(name.encode()) > _NAME_BYTES:
-                raise ModelFileError(f"{path}: the tensor name '{name}' is too long for llama.cpp's format")
-            writer.add_tensor(name + SUMS, np.ascontiguousarray(entry.sums, dtype=np.float32))
-            writer.add_tensor(name + COUNTS, entry.counts.astype(np.float32)[:, None])
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        finish(unfinished, path)
+        with written_whole(path) as unfinished:
+            writer = gguf.GGUFWriter(unfinished, "imatrix")
+            writer.add_string("general.type", "imatrix")
+            writer.add_array("imatrix.datasets", list(imatrix.datasets))
+            writer.add_uint32("imatrix.chunk_count", imatrix.chunk_count)
+            writer.add_uint32("imatrix.chunk_size", imatrix.chunk_size)
+            for key, value in imatrix.extra.items():
+                writer.add_string(key, value)
+            for name in sorted(imatrix.entries):
+                entry = imatrix.entries[name]
+                if len(name.encode()) > _NAME_BYTES:
+                    raise ModelFileError(f"{path}: the tensor name '{name}' is too long for llama.cpp's format")
+                writer.add_tensor(name + SUMS, np.ascontiguousarray(entry.sums, dtype=np.float32))
+                writer.add_tensor(name + COUNTS, entry.counts.astype(np.float32)[:, None])
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+            writer.close()
     except OSError as error:
         raise UsageError(f"{path}: can't be written ({error.strerror}); free disk, or choose another with -o") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def check_fits(path: Path, imatrix: Imatrix, tensors: Sequence[TensorInfo]) -> None:

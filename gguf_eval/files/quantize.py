@@ -11,8 +11,9 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from gguf_eval.atomic import written_whole
 from gguf_eval.errors import EngineError, GgufEvalError, ModelFileError
-from gguf_eval.files.cache import file_sha256, finish, identity, model_sha256, unfinished_path
+from gguf_eval.files.cache import file_sha256, identity, model_sha256
 from gguf_eval.files.header import Header, read_header
 from gguf_eval.files.imatrix_file import check_fits, read_imatrix
 from gguf_eval.files.levels import canonical_level
@@ -110,7 +111,7 @@ def planned_sizes(
 ) -> dict[str, int | str]:
     """Return the exact size of the file of each level made from ``path``, or why it can't be made.
 
-    To be run in a process of its own (`gguf_eval.files.isolated`); nothing is reported on the way.
+    To be run in a process of its own (`gguf_eval.llama.isolated`); nothing is reported on the way.
     """
     source = open_source(path, cache=cache)
     found: dict[str, int | str] = {}
@@ -163,8 +164,7 @@ def make(
     check_request(source, output, allow_requantize)
     planned = planned or plan(source, recipe)
     check_importance(source, recipe, planned)
-    unfinished = unfinished_path(output)
-    try:
+    with written_whole(output) as unfinished:
         check_disk(output, planned)
         result = call_quantize(
             source.path,
@@ -181,9 +181,6 @@ def make(
         if result.failure is not None:
             raise EngineError(explained(result.failure, source.path, unfinished, output, planned))
         check_result(unfinished, output, planned)
-        finish(unfinished, output)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return planned
 
 

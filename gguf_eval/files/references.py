@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_eval.errors import ModelFileError, UsageError, nearest
-from gguf_eval.files import hub
 from gguf_eval.files.cache import PART, model_parts
 from gguf_eval.files.hub import RemoteFile
 from gguf_eval.files.hub_cache import cached_file
+from gguf_eval.files.hub_models import fetch_model_files, repository_files
 from gguf_eval.files.names import named_level, split_stem, variant_name
 
 _SCHEME = "hf://"
@@ -53,7 +53,7 @@ class HubModel:
 
 def fetch(model: HubModel) -> Path:
     """Download what the cache lacks of it; return its first file. Raises `ModelFileError`."""
-    return hub.fetch_model_files(model.files) / model.files[0].path
+    return fetch_model_files(model.files) / model.files[0].path
 
 
 def split_name(text: str) -> tuple[str, str]:
@@ -86,7 +86,7 @@ def resolve(reference: str) -> Path | HubModel | None:
         what = "" if is_file else "; give a GGUF file, a checkpoint folder or owner/name on the hub"
         raise ModelFileError(f"{path}: no such file{what or '; give the path of a GGUF model file'}")
     try:
-        files = hub.repository_files(match["repo"], match["revision"])
+        files = repository_files(match["repo"], match["revision"])
     except ModelFileError as error:
         if not match["path"] or reference.startswith(_SCHEME):
             raise

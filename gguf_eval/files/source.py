@@ -73,7 +73,7 @@ def locate_source(reference: str, *, cache: Path) -> Path | Unfetched:
     from gguf_eval.files.checkpoint import describe
     from gguf_eval.files.convert.plan import plan_conversion
     from gguf_eval.files.convert.write import output_path
-    from gguf_eval.files.hub import weights_to_fetch
+    from gguf_eval.files.hub_models import weights_to_fetch
 
     source = describe(reference).source
     missing = weights_to_fetch(source) if source is not None else []

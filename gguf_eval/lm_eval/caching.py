@@ -8,7 +8,7 @@ from typing import Any
 
 from gguf_eval.errors import UsageError
 from gguf_eval.lm_eval.arguments import ModelArguments
-from gguf_eval.store.database import canonical_json
+from gguf_eval.store.rows import canonical_json
 
 OWNER = "gguf-eval: model and settings"
 """The entry that names whose answers a cache holds; all others are hexadecimal hashes of requests."""

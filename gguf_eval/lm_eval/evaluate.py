@@ -69,7 +69,7 @@ def store(
     request: HarnessRequest, arguments: ModelArguments, point: PlannedPoint, tasks: Sequence[HarnessTask]
 ) -> None:
     """Keep the outcomes where those of `run` for the same model file and settings are."""
-    from gguf_eval.runtime.bindings import build_info
+    from gguf_eval.llama.library import build_info
 
     packages = {name: version(name) for name in ("gguf-eval", "llama-cpp-python", "numpy", "gguf", "lm-eval")}
     environment = {"machine": describe_machine(), "packages": packages, "llama_cpp": build_info()}

@@ -17,17 +17,16 @@ from gguf_eval.errors import EngineError, ModelFileError, UsageError
 from gguf_eval.files.cache import cache_dir, model_parts, model_sha256
 from gguf_eval.files.header import read_header
 from gguf_eval.files.source import model_source
+from gguf_eval.llama.log import keep_log, take_warnings
 from gguf_eval.lm_eval.arguments import parse_arguments
 from gguf_eval.lm_eval.caching import answer_identity, claim
 from gguf_eval.lm_eval.generation import parse_generation
-from gguf_eval.runtime.bindings import keep_log
 from gguf_eval.runtime.chat import ChatEncoder, ChatTemplates
 from gguf_eval.runtime.generation import GenerationRequest, Generator
-from gguf_eval.runtime.log import take_warnings
-from gguf_eval.runtime.model import ContextSettings
 from gguf_eval.runtime.placement import DEFAULT_CONTEXT, open_model
 from gguf_eval.runtime.rows import NOT_FINITE
 from gguf_eval.runtime.scoring import Score, Scorer, TokenRequest
+from gguf_eval.runtime.settings import ContextSettings
 
 _log = logging.getLogger("lm_eval.gguf-eval")  # below the harness's logger, which it shows
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from gguf_eval.runtime.rows import NOT_FINITE
-from gguf_eval.store.database import canonical_json
 from gguf_eval.store.records import Outcome, TaskRecord
+from gguf_eval.store.rows import canonical_json
 from gguf_eval.tasks.prompts import Item, make_item
+from gguf_eval.tasks.spec import Kind
 
 GROUP = "lm-evaluation-harness"
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -49,7 +50,7 @@ def read_task(name: str, document: Mapping[str, Any], samples: Sequence[Mapping[
         by_item.setdefault(sample["doc_id"], []).append(sample)
     scores = [_scores(group) for group in by_item.values()]
     metrics = tuple(metric for metric in scores[0] if all(_is_score(s.get(metric)) for s in scores)) if scores else ()
-    kind = _kind(samples[0]) if samples else "generation"
+    kind: Kind = _kind(samples[0]) if samples else "generation"
     task = _task(name, document, kind, metrics)
     figures = _figures(document["results"][name])
     if not metrics:
@@ -62,7 +63,7 @@ def read_task(name: str, document: Mapping[str, Any], samples: Sequence[Mapping[
     return HarnessTask(task, items, outcomes, figures)
 
 
-def _task(name: str, document: Mapping[str, Any], kind: str, metrics: tuple[str, ...]) -> TaskRecord:
+def _task(name: str, document: Mapping[str, Any], kind: Kind, metrics: tuple[str, ...]) -> TaskRecord:
     config = {key: value for key, value in document["configs"][name].items() if key != "metadata"}
     settings = {
         key: document.get(key) for key in ("chat_template_sha", "system_instruction_sha", "fewshot_as_multiturn")
@@ -88,7 +89,7 @@ def _arguments(sample: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     return [tuple(request.values()) for request in sample["arguments"].values()]
 
 
-def _kind(sample: Mapping[str, Any]) -> str:
+def _kind(sample: Mapping[str, Any]) -> Kind:
     requests = _arguments(sample)
     if len(requests[0]) > 1 and not isinstance(requests[0][1], str):
         return "generation"

@@ -22,7 +22,8 @@ from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import json_for_script, printable
 from gguf_eval.report.main_table import MainTable, main_tables, table_notes
 from gguf_eval.report.whole_task import whole_cell, whole_rows
-from gguf_eval.store.records import ItemRecord, StudyRecord
+from gguf_eval.store.records import StudyRecord
+from gguf_eval.tasks.prompts import ItemRecord
 
 _LONGEST_TEXT = 800
 """Characters of a question that the page shows: its end, where the question stands."""

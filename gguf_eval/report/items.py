@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gguf_eval.report.escape import plain
-from gguf_eval.study.preview import AskedItem
+from gguf_eval.study.stages.show import AskedItem
 from gguf_eval.tasks.prompts import Item
 
 

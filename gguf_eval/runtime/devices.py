@@ -1,118 +1,20 @@
-"""The devices ggml can compute on, their memory, and how a model is told to use them."""
+"""Which devices the layers of a model go to."""
 
 from __future__ import annotations
 
-import ctypes
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from gguf_eval.errors import EngineError, UsageError, nearest
-from gguf_eval.runtime.bindings import library
-from gguf_eval.runtime.ggml import function
+from gguf_eval.errors import UsageError, nearest
+from gguf_eval.llama.devices import Device, add_rpc_server, devices, use_devices
+from gguf_eval.llama.library import library
 from gguf_eval.runtime.settings import SPLIT_MODES, Offload
-
-_KINDS = ("CPU", "GPU", "integrated GPU", "accelerator", "meta")
-"""In the order of ggml's enumeration."""
-_OFFLOADS = ("GPU", "integrated GPU")
 
 HOW_TO_GET_A_GPU_BUILD = (
     "install llama-cpp-python built for your GPU, for instance "
     'CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir llama-cpp-python '
     "(-DGGML_METAL=on, -DGGML_VULKAN=on, -DGGML_RPC=on likewise), or take --gpu-layers 0"
 )
-
-
-@dataclass(frozen=True)
-class Device:
-    """One device of this machine, or of an RPC server, with its memory at the time of asking."""
-
-    name: str
-    description: str
-    kind: str
-    free_bytes: int
-    total_bytes: int
-    handle: int
-
-    @property
-    def takes_layers(self) -> bool:
-        """Whether a model's layers can be offloaded to it."""
-        return self.kind in _OFFLOADS
-
-
-@functools.cache
-def add_rpc_server(endpoint: str) -> None:
-    """Add the devices of a llama.cpp RPC server, HOST:PORT; raises `EngineError` where it does not answer."""
-    if not library().llama_supports_rpc():
-        raise EngineError(
-            "--rpc: this build of llama.cpp has no RPC; reinstall it with "
-            'CMAKE_ARGS="-DGGML_RPC=on" pip install --force-reinstall --no-cache-dir llama-cpp-python'
-        )
-    _check_reachable(endpoint)  # ggml ends the process where there is no server
-    add = function("ggml-rpc", "ggml_backend_rpc_add_server", ctypes.c_void_p, ctypes.c_char_p)
-    registry = add(endpoint.encode())
-    if not registry:
-        raise EngineError(f"--rpc: {endpoint} does not answer as an RPC server of this llama.cpp; its log says more")
-    function("ggml", "ggml_backend_register", None, ctypes.c_void_p)(registry)
-
-
-def _check_reachable(endpoint: str) -> None:
-    import socket
-
-    host, _, port = endpoint.rpartition(":")
-    if not host or not port.isdigit():
-        raise UsageError(f"--rpc: HOST:PORT is needed, found '{endpoint}'")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
-        raise EngineError(
-            f"--rpc: no server answers at {endpoint} ({error.strerror or error}); start llama.cpp's rpc-server there"
-        ) from None
-
-
-def devices() -> list[Device]:
-    """Every device ggml knows, the processor too."""
-    library()
-    count = function("ggml", "ggml_backend_dev_count", ctypes.c_size_t)()
-    get = function("ggml", "ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
-    return [describe_device(get(index)) for index in range(count)]
-
-
-def backends() -> list[str]:
-    """Names of the backends that this build of llama.cpp has, as ggml calls them: CPU, CUDA, RPC ..."""
-    library()
-    count = function("ggml", "ggml_backend_reg_count", ctypes.c_size_t)()
-    get = function("ggml", "ggml_backend_reg_get", ctypes.c_void_p, ctypes.c_size_t)
-    name = function("ggml-base", "ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
-    names = (name(get(index)).decode(errors="replace") for index in range(count))
-    return list(dict.fromkeys(name.split("[")[0] for name in names))  # each RPC server is one: RPC[HOST:PORT]
-
-
-def describe_device(handle: int) -> Device:
-    """Name, kind and memory of a device."""
-    name = function("ggml-base", "ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
-    description = function("ggml-base", "ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
-    kind = function("ggml-base", "ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)(handle)
-    free, total = device_memory(handle)
-    return Device(
-        name(handle).decode(errors="replace"),
-        description(handle).decode(errors="replace"),
-        _KINDS[kind] if 0 <= kind < len(_KINDS) else f"kind {kind}",
-        free,
-        total,
-        handle,
-    )
-
-
-def device_memory(handle: int) -> tuple[int, int]:
-    """Free and total bytes of a device now."""
-    free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    size = ctypes.POINTER(ctypes.c_size_t)
-    function("ggml-base", "ggml_backend_dev_memory", None, ctypes.c_void_p, size, size)(
-        handle, ctypes.byref(free), ctypes.byref(total)
-    )
-    return free.value, total.value
 
 
 def chosen_devices(offload: Offload) -> list[Device]:
@@ -144,23 +46,10 @@ def check_layers_possible(offload: Offload, chosen: Sequence[Device]) -> None:
 
 def offload_parameters(params: Any, offload: Offload) -> list[Any]:
     """Write ``offload`` into llama_model_params; return what must stay alive while the parameters are in use."""
-    llama = library()
-    kept: list[Any] = []
     chosen = chosen_devices(offload)
     check_layers_possible(offload, chosen)
     params.n_gpu_layers = -1 if offload.gpu_layers is None else offload.gpu_layers
     params.split_mode = SPLIT_MODES.index(offload.split_mode)
     if not offload.mmap:
-        params.load_mode = llama.LLAMA_LOAD_MODE_NONE
-    if chosen:
-        handles = (ctypes.c_void_p * (len(chosen) + 1))(*(device.handle for device in chosen), None)
-        params.devices = ctypes.addressof(handles)
-        kept.append(handles)
-    if offload.tensor_split:
-        most = int(llama.llama_max_devices())
-        if len(offload.tensor_split) > most:
-            raise UsageError(f"--tensor-split: at most {most} shares, found {len(offload.tensor_split)}")
-        shares = (ctypes.c_float * most)(*offload.tensor_split)
-        params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
-        kept.append(shares)
-    return kept
+        params.load_mode = library().LLAMA_LOAD_MODE_NONE
+    return use_devices(params, chosen, offload.tensor_split)

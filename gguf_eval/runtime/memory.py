@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from gguf_eval.runtime.devices import Device, device_memory
+from gguf_eval.llama.devices import Device, device_memory
 
 _INTERVAL_SECONDS = 0.25
 

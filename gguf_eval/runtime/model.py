@@ -2,81 +2,27 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gguf_eval.errors import EngineError, ModelFileError
-from gguf_eval.files.engine_reasons import context_failure, decode_failure, load_failure
 from gguf_eval.files.kinds import DIFFUSION, EMBEDDING, ENCODER_DECODER, refusal
+from gguf_eval.llama.handles import decode, leading_bos, load_model, open_context, tokenize, written_text
+from gguf_eval.llama.library import library
+from gguf_eval.llama.log import buffers_in, offloaded_layers
 from gguf_eval.machine import physical_cores
-from gguf_eval.runtime.bindings import library
 from gguf_eval.runtime.devices import offload_parameters
-from gguf_eval.runtime.log import buffers_in, captured_log, offloaded_layers, take_reason, watch_log
-from gguf_eval.runtime.settings import CACHE_TYPES, CPU_ONLY, EngineSettings, Offload
+from gguf_eval.runtime.settings import CACHE_TYPES, CPU_ONLY, ContextSettings, MemoryKind, Offload
 
 MAX_SEQUENCES = 256
 """llama.cpp's compiled limit of sequences in one context (LLAMA_MAX_SEQ)."""
 _SPARSE_ATTENTION = ("attention.indexer.", "attention.compress_")
 """Begin metadata keys of models whose caches hold more than keys and values."""
-
-
-@dataclass(frozen=True)
-class ContextSettings:
-    """How a context is opened. The defaults are those of llama.cpp's tools (common/common.h).
-
-    They differ from `llama_context_default_params` in ``swa_full``, and where this package opens a context for many
-    sequences: ``unified`` and the batch's size are said by who opens it. Threads are all physical cores, as there. What
-    both leave alone stays alone: RoPE and YaRN by the file, ``offload_kqv`` and ``op_offload`` on, no embeddings,
-    pooling and attention by the file, no recurrent snapshots for rolling back (``n_rs_seq`` 0).
-    """
-
-    n_ctx: int
-    """Cells of the key-value cache, shared by all sequences."""
-    batch_size: int = 2048
-    """Most tokens of one llama_decode."""
-    ubatch_size: int = 512
-    """Most tokens computed at once."""
-    max_sequences: int = 1
-    threads: int | None = None
-    flash_attention: int = -1
-    """1 on, 0 off, -1 what llama.cpp decides for the device."""
-    cache_type_k: str = "F16"
-    cache_type_v: str = "F16"
-    unified: bool = True
-    """One pool of cells that sequences share, or ``n_ctx / max_sequences`` cells of its own for each."""
-    swa_full: bool = False
-    """Whether layers with a sliding window keep cells for the whole context. The library's own default is True; its
-    tools (llama-cli, llama-server, llama-bench, llama-perplexity) say False, and so does what a user runs."""
-
-    def with_engine(self, engine: EngineSettings) -> ContextSettings:
-        """The same with the cache types and flash attention that a job was told."""
-        return replace(
-            self,
-            flash_attention=engine.flash_attention,
-            cache_type_k=engine.cache_type_k,
-            cache_type_v=engine.cache_type_v,
-        )
-
-
-class MemoryKind(Enum):
-    """What llama.cpp remembers of the tokens of a sequence, and so what sequences may share."""
-
-    PLAIN = "plain"
-    """Keys and values of every token: a sequence can share any prefix of another, and be cut to any length."""
-    WINDOWED = "windowed"
-    """The same, but some layers keep only what their window still reaches."""
-    RECURRENT = "recurrent"
-    """A state that every token changes, in some layers or in all: only a copy of the whole can be continued."""
 
 
 class Model:
@@ -94,14 +40,9 @@ class Model:
         params.no_alloc = no_alloc
         if no_alloc:
             params.load_mode = self._llama.LLAMA_LOAD_MODE_NONE  # a mapped file can't be left unread
-        watch_log()
-        take_reason()
-        with captured_log() as log:
-            self.handle = self._llama.llama_model_load_from_file(os.fsencode(path), params)
+        self.handle, log = load_model(path, params)
         self.buffers = buffers_in(log)
         self.layers_on_devices, self.layer_count = offloaded_layers(log) or (0, 0)
-        if not self.handle:
-            raise EngineError(f"{path}: llama.cpp can't load this model: {load_failure(take_reason())}")
         self._check_continues_text(path)
         self.decodes_together: bool | None = None
         """Whether sequences may share a decode; None until `gguf_eval.runtime.probe` has seen."""
@@ -126,9 +67,7 @@ class Model:
     def __enter__(self) -> Model:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -155,17 +94,15 @@ class Model:
     @functools.cached_property
     def architecture(self) -> str:
         """llama.cpp's name of the model family."""
-        buffer = ctypes.create_string_buffer(128)
-        self._llama.llama_model_meta_val_str(self.handle, b"general.architecture", buffer, len(buffer))
-        return buffer.value.decode("utf-8", errors="replace")
+        read = functools.partial(self._llama.llama_model_meta_val_str, self.handle, b"general.architecture")
+        return written_text(read).decode(errors="replace")
 
     def _metadata_keys(self) -> set[str]:
         """The file's metadata keys without the architecture's name."""
         keys = set()
-        buffer = ctypes.create_string_buffer(256)
         for place in range(self._llama.llama_model_meta_count(self.handle)):
-            self._llama.llama_model_meta_key_by_index(self.handle, place, buffer, len(buffer))
-            keys.add(buffer.value.decode("utf-8", errors="replace").partition(".")[2])
+            key = written_text(functools.partial(self._llama.llama_model_meta_key_by_index, self.handle, place))
+            keys.add(key.decode(errors="replace").partition(".")[2])
         return keys
 
     def context_bytes(self, settings: ContextSettings) -> dict[str, int]:
@@ -179,7 +116,7 @@ class Model:
     @property
     def adds_bos(self) -> bool:
         """Whether the file's metadata asks for a beginning-of-sequence token before every text, and there is one."""
-        return bool(self._llama.llama_vocab_get_add_bos(self.vocab)) and self._llama.llama_vocab_bos(self.vocab) >= 0
+        return leading_bos(self.vocab) is not None
 
     @property
     def prefix_token(self) -> int:
@@ -211,18 +148,7 @@ class Model:
         spelt out in the text (only for chat templates).
         """
         lead = [self.prefix_token] if add_special and self.adds_bos else []
-        data = text.encode("utf-8")
-        # A token is at least one byte; a space before the first needs one more place.
-        capacity = len(data) + 2
-        buffer = (ctypes.c_int32 * capacity)()
-        count = self._llama.llama_tokenize(self.vocab, data, len(data), buffer, capacity, False, parse_special)
-        if count < 0:  # a tokenizer that adds more (space prefix and normalisation can)
-            capacity = -count
-            buffer = (ctypes.c_int32 * capacity)()
-            count = self._llama.llama_tokenize(self.vocab, data, len(data), buffer, capacity, False, parse_special)
-        if count < 0:
-            raise EngineError(f"llama.cpp can't tokenise a text of {len(data)} bytes")
-        return lead + buffer[:count]
+        return lead + tokenize(self.vocab, text, parse_special=parse_special)
 
     def open_context(self, settings: ContextSettings) -> Context:
         """Open a context; raises `EngineError` when its memory can't be had."""
@@ -250,22 +176,14 @@ class Context:
         params.kv_unified = settings.unified
         params.swa_full = settings.swa_full
         params.no_perf = True
-        take_reason()
-        with captured_log() as log:
-            self.handle = self._llama.llama_init_from_model(model.handle, params)
+        self.handle, log = open_context(model.handle, params)
         self.buffers = buffers_in(log)
-        if not self.handle:
-            raise EngineError(
-                f"llama.cpp can't open a context of {settings.n_ctx} tokens: {context_failure(take_reason())}"
-            )
         self.memory = self._llama.llama_get_memory(self.handle)
 
     def __enter__(self) -> Context:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -286,26 +204,7 @@ class Context:
         tokens, positions, outputs: arrays of n; sequences: for each token the sequence ids that hold it, of which
         the first decides what it attends to. Rows marked in ``outputs`` can be read with `logits` afterwards.
         """
-        counts = np.fromiter((len(ids) for ids in sequences), np.int32, len(sequences))
-        ids = np.fromiter((i for group in sequences for i in group), np.int32, int(counts.sum()))
-        starts = np.zeros(len(sequences), np.uint64)
-        starts[1:] = np.cumsum(counts[:-1], dtype=np.uint64) * np.uint64(ids.itemsize)
-        pointers = np.ascontiguousarray(starts + np.uint64(ids.ctypes.data), dtype=np.uintp)
-        batch = self._llama.llama_batch()
-        batch.n_tokens = len(tokens)
-        batch.token = tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        batch.pos = positions.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        batch.n_seq_id = counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        batch.seq_id = pointers.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(ctypes.c_int32)))
-        batch.logits = outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
-        status = self._llama.llama_decode(self.handle, batch)
-        if status != 0:
-            raise EngineError(f"llama_decode failed with status {status}: {decode_failure(take_reason())}")
-        self.synchronize()
-
-    def synchronize(self) -> None:
-        """Wait until the last decode is finished."""
-        self._llama.llama_synchronize(self.handle)
+        decode(self.handle, tokens, positions, sequences, outputs)
 
     def logits(self, rows: int) -> npt.NDArray[np.float32]:
         """The (rows, vocabulary) logits of the last decode, in batch order; valid until the next decode."""

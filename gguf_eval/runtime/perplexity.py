@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_eval.errors import UsageError
+from gguf_eval.llama.library import library
 from gguf_eval.machine import physical_cores
-from gguf_eval.runtime.bindings import library
-from gguf_eval.runtime.model import MAX_SEQUENCES, Context, ContextSettings, Model
+from gguf_eval.runtime.model import MAX_SEQUENCES, Context, Model
 from gguf_eval.runtime.probe import decodes_together
 from gguf_eval.runtime.rows import Floats, Rows, in_blocks
-from gguf_eval.runtime.settings import EngineSettings
+from gguf_eval.runtime.settings import ContextSettings, EngineSettings
 
 _UBATCH = 512
 

@@ -17,14 +17,15 @@ from gguf_eval.files.cache import model_parts
 from gguf_eval.files.footprint import Footprint, cpu_features, layer_sizes, predict_footprint
 from gguf_eval.files.header import Header, read_header
 from gguf_eval.files.kinds import check_continues_text
+from gguf_eval.llama.devices import Device
+from gguf_eval.llama.library import build_info
 from gguf_eval.machine import memory_limit_bytes
-from gguf_eval.runtime.bindings import build_info
-from gguf_eval.runtime.devices import Device, check_layers_possible, chosen_devices
+from gguf_eval.runtime.devices import check_layers_possible, chosen_devices
 from gguf_eval.runtime.fitting import Need, Room, bytes_on_devices, choose, memory_outside
 from gguf_eval.runtime.memory import resident
-from gguf_eval.runtime.model import ContextSettings, Model
+from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.reserved import LONGEST_CONTEXT, reserved_footprint
-from gguf_eval.runtime.settings import EngineSettings, Offload
+from gguf_eval.runtime.settings import ContextSettings, EngineSettings, Offload
 from gguf_eval.sizes import limit_text, size_text
 
 _NEAR = 1.5

@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from gguf_eval.runtime.log import add_warning
-from gguf_eval.runtime.model import ContextSettings, Model
+from gguf_eval.llama.log import add_warning
+from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.prefix import Tokens, build_trie
-from gguf_eval.runtime.settings import EngineSettings
+from gguf_eval.runtime.settings import ContextSettings, EngineSettings
 from gguf_eval.runtime.shared import batches, decode_batch, open_shared
 
 _TEXT = (

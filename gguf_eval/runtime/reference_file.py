@@ -5,19 +5,16 @@ It is written and read as a stream, window by window: memory does not grow with 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gguf_eval.atomic import finish, unfinished_path
 from gguf_eval.errors import ModelFileError
 from gguf_eval.files.provenance import library_version
 from gguf_eval.runtime.divergence import DRAWS, TOP, reference_dtype
@@ -58,11 +55,9 @@ class ReferenceWriter:
     """Writes a stored reference; the file appears under its name when all rows are there. Use as a context manager."""
 
     def __init__(self, path: Path, key: ReferenceKey) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._key = path, key
-        descriptor, name = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
-        self._part = Path(name)
-        self._file = os.fdopen(descriptor, "wb")
+        self._unfinished = unfinished_path(path)
+        self._file = self._unfinished.open("wb")
         header = json.dumps(asdict(key), sort_keys=True).encode()
         self._file.write(_MAGIC + len(header).to_bytes(4, "little") + header)
         self._rows = 0
@@ -75,15 +70,12 @@ class ReferenceWriter:
         self._file.write(rows.tobytes())
         self._rows += len(rows)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self._file.close()
         if kind is None and self._rows == self._key.rows:
-            self._part.replace(self._path)
+            finish(self._unfinished, self._path)
         else:
-            with contextlib.suppress(OSError):
-                self._part.unlink()
+            self._unfinished.unlink()
 
 
 class ReferenceReader:
@@ -129,9 +121,7 @@ class ReferenceReader:
             raise ModelFileError(f"{self._path}: the stored reference ended early; delete it and run again")
         return np.frombuffer(data, self._dtype)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._file.close()
 
 

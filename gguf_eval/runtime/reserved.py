@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from gguf_eval.files.footprint import Footprint
-from gguf_eval.runtime.model import ContextSettings, Model
+from gguf_eval.runtime.model import Model
+from gguf_eval.runtime.settings import ContextSettings
 
 LONGEST_CONTEXT = 1 << 20
 """Tokens: the list of a cache's cells is made even so, and takes 100 bytes or so for each."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any, Literal
 
 ANCHOR = "anchor "
@@ -66,6 +67,55 @@ class EngineSettings:
         if self.cache_type_k == self.cache_type_v:
             return "" if self.cache_type_k == "F16" else self.cache_type_k
         return f"{self.cache_type_k}/{self.cache_type_v}"
+
+
+@dataclass(frozen=True)
+class ContextSettings:
+    """How a context is opened. The defaults are those of llama.cpp's tools (common/common.h).
+
+    They differ from `llama_context_default_params` in ``swa_full``, and where this package opens a context for many
+    sequences: ``unified`` and the batch's size are said by who opens it. Threads are all physical cores, as there. What
+    both leave alone stays alone: RoPE and YaRN by the file, ``offload_kqv`` and ``op_offload`` on, no embeddings,
+    pooling and attention by the file, no recurrent snapshots for rolling back (``n_rs_seq`` 0).
+    """
+
+    n_ctx: int
+    """Cells of the key-value cache, shared by all sequences."""
+    batch_size: int = 2048
+    """Most tokens of one llama_decode."""
+    ubatch_size: int = 512
+    """Most tokens computed at once."""
+    max_sequences: int = 1
+    threads: int | None = None
+    flash_attention: int = -1
+    """1 on, 0 off, -1 what llama.cpp decides for the device."""
+    cache_type_k: str = "F16"
+    cache_type_v: str = "F16"
+    unified: bool = True
+    """One pool of cells that sequences share, or ``n_ctx / max_sequences`` cells of its own for each."""
+    swa_full: bool = False
+    """Whether layers with a sliding window keep cells for the whole context. The library's own default is True; its
+    tools (llama-cli, llama-server, llama-bench, llama-perplexity) say False, and so does what a user runs."""
+
+    def with_engine(self, engine: EngineSettings) -> ContextSettings:
+        """The same with the cache types and flash attention that a job was told."""
+        return replace(
+            self,
+            flash_attention=engine.flash_attention,
+            cache_type_k=engine.cache_type_k,
+            cache_type_v=engine.cache_type_v,
+        )
+
+
+class MemoryKind(Enum):
+    """What llama.cpp remembers of the tokens of a sequence, and so what sequences may share."""
+
+    PLAIN = "plain"
+    """Keys and values of every token: a sequence can share any prefix of another, and be cut to any length."""
+    WINDOWED = "windowed"
+    """The same, but some layers keep only what their window still reaches."""
+    RECURRENT = "recurrent"
+    """A state that every token changes, in some layers or in all: only a copy of the whole can be continued."""
 
 
 ChatMode = Literal["auto", "on", "off"]

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from gguf_eval.errors import EngineError
 from gguf_eval.runtime.branches import plan_branches
-from gguf_eval.runtime.model import Context, ContextSettings, MemoryKind, Model
+from gguf_eval.runtime.model import Context, Model
 from gguf_eval.runtime.prefix import Batch, Trie, plan_batches
-from gguf_eval.runtime.settings import EngineSettings
+from gguf_eval.runtime.settings import ContextSettings, EngineSettings, MemoryKind
 
 _STATE_BYTES = 1 << 30
 """Most memory of recurrent states, unless two sequences need more."""

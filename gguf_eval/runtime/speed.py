@@ -8,7 +8,6 @@ anchor differs, the machine has changed meanwhile.
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from gguf_eval.errors import EngineError
-from gguf_eval.files.engine_reasons import decode_failure
-from gguf_eval.runtime.bindings import library
+from gguf_eval.llama.handles import check_decoded
+from gguf_eval.llama.library import library
 from gguf_eval.runtime.energy import EnergyMeter, spent
-from gguf_eval.runtime.log import take_reason
 from gguf_eval.runtime.model import Context
 from gguf_eval.runtime.settings import ANCHOR
 
@@ -129,18 +126,16 @@ class _Bench:
         Each batch carries on where the cache ends and asks for the logits of its last token only.
         """
         step = step or self._context.settings.batch_size
-        drawn = self._random.integers(0, self._context.model.vocab_size, count, dtype=np.int32).tolist()
+        drawn = self._random.integers(0, self._context.model.vocab_size, count, dtype=np.int32)
         parts = (drawn[start : start + step] for start in range(0, count, step))
-        arrays = [(ctypes.c_int32 * len(part))(*part) for part in parts]
-        return [(array, self._llama.llama_batch_get_one(array, len(array))) for array in arrays]
+        batch, pointer = self._llama.llama_batch_get_one, self._llama.llama_token_p
+        return [(part, batch(part.ctypes.data_as(pointer), len(part))) for part in parts]
 
     def _decode(self, batches: Sequence[tuple[Any, Any]], *, wait_for_each: bool = False) -> None:
         """Nothing but calls: this is what is timed."""
         decode, wait, handle = self._llama.llama_decode, self._llama.llama_synchronize, self._context.handle
         for _, batch in batches:
-            status = decode(handle, batch)
-            if status != 0:
-                raise EngineError(f"llama_decode failed with status {status}: {decode_failure(take_reason())}")
+            check_decoded(decode(handle, batch))
             if wait_for_each:
                 wait(handle)
         wait(handle)

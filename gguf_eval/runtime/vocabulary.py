@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable
 
-from gguf_eval.runtime.bindings import library
+from gguf_eval.llama.handles import written_text
+from gguf_eval.llama.library import library
 from gguf_eval.runtime.model import Model
-
-_LONGEST_PIECE_BYTES = 256
 
 
 class Vocabulary:
@@ -73,11 +71,5 @@ class Vocabulary:
         return self.spelling(token) if token >= 0 else ""
 
     def _look_up(self, token: int, *, special: bool) -> bytes:
-        capacity = _LONGEST_PIECE_BYTES
-        buffer = ctypes.create_string_buffer(capacity)
-        count = self._llama.llama_token_to_piece(self._vocab, token, buffer, capacity, 0, special)
-        if count < 0:  # the length it needs
-            capacity = -count
-            buffer = ctypes.create_string_buffer(capacity)
-            count = self._llama.llama_token_to_piece(self._vocab, token, buffer, capacity, 0, special)
-        return buffer.raw[: max(0, count)]
+        convert = self._llama.llama_token_to_piece
+        return written_text(lambda buffer, size: convert(self._vocab, token, buffer, size, 0, special))

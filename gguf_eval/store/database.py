@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from gguf_eval.errors import StudyError
+from gguf_eval.store.rows import canonical_json, json_object
 from gguf_eval.store.schema import APPLICATION_ID, SCHEMA_VERSION, is_older_study, migrate
-
-
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 @contextlib.contextmanager
 def sqlite_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite raises into one line."""
+    """Turn what SQLite raises, and what is no JSON of the kind needed, into one line."""
     try:
         yield
+    except (msgspec.DecodeError, json.JSONDecodeError) as error:
+        raise StudyError(f"{path}: the study file holds what this gguf-eval can't read ({error})") from None
     except sqlite3.DatabaseError as error:
         text = str(error)
         advice = "make room and run the same command again" if "full" in text else "check the file and its folder"
@@ -95,7 +95,7 @@ class StudyLookup:
         """The date, YYYY-MM-DD, that chat templates are told in all runs: that of the first; None before it."""
         with sqlite_errors(self.path):
             row = self._connection.execute("SELECT started_at, environment FROM run ORDER BY id LIMIT 1").fetchone()
-        return None if row is None else str(json.loads(row[1]).get("templates", {}).get("date", row[0][:10]))
+        return None if row is None else str(json_object(row[1]).get("templates", {}).get("date", row[0][:10]))
 
     def answered(self, point: int, task_hash: str) -> set[str]:
         """Hashes of the items this point has an outcome for."""
@@ -130,7 +130,7 @@ class StudyLookup:
                 "SELECT model, sha256, origin FROM point JOIN model_file USING (sha256) WHERE architecture != '' "
                 "ORDER BY id"
             ).fetchall()
-        return [StoredModel(row[0], row[1], json.loads(row[2])) for row in rows]
+        return [StoredModel(row[0], row[1], json_object(row[2])) for row in rows]
 
     def answered_points(self, model: str) -> list[tuple[int, str, dict[str, Any], str, float, dict[str, Any]]]:
         """(id, sha256, settings, level, bits per weight, origin) of the model's points that have any outcome."""
@@ -140,7 +140,7 @@ class StudyLookup:
                 "WHERE model = ? AND EXISTS (SELECT 1 FROM outcome WHERE point_id = point.id) ORDER BY id",
                 (model,),
             )
-            return [(row[0], row[1], json.loads(row[2]), row[3], row[4], json.loads(row[5])) for row in rows]
+            return [(row[0], row[1], json_object(row[2]), row[3], row[4], json_object(row[5])) for row in rows]
 
     def divergent(self, point: int, reference: int, task_hash: str) -> set[str]:
         """Hashes of the items whose divergence from the reference is known, or known not to be had."""
@@ -188,8 +188,8 @@ class StudyLookup:
         found: dict[int, dict[str, float]] = {}
         facts: dict[int, tuple[int, int, str, float]] = {}
         for number, parameters, size_bytes, conditions, details, test, tokens, seconds in rows:
-            load = float(json.loads(details).get("load_seconds", 0.0))
-            facts[number] = (parameters, size_bytes, str(json.loads(conditions).get("machine", "")), load)
+            load = float(json_object(details).get("load_seconds", 0.0))
+            facts[number] = (parameters, size_bytes, str(json_object(conditions).get("machine", "")), load)
             found.setdefault(number, {}).setdefault(test[:2], tokens / seconds)
         return [
             MeasuredSpeed(*facts[number], prompt=tests["pp"], generation=tests["tg"])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from gguf_eval.store.records import Outcome
+from gguf_eval.store.rows import columns, json_object
 
-LIGHT_COLUMNS = "value, answer, metrics, truncated_tokens, unscored_reason, finish_reason"
-"""What nearly every report reads; the other columns are fetched with the first outcome that is looked at."""
+LIGHT_COLUMNS = ("value", "answer", "metrics", "truncated_tokens", "unscored_reason", "finish_reason")
+"""What nearly every report reads, as it is stored; the rest is fetched with the first outcome that is looked at."""
 
 
 class StoredOutcomes(Mapping[str, Outcome]):
@@ -24,10 +24,11 @@ class StoredOutcomes(Mapping[str, Outcome]):
     ) -> None:
         """Wrap rows of `LIGHT_COLUMNS`, one for each of ``hashes``; ``fetch`` reads the whole outcomes."""
         self._hashes = hashes
-        self._columns: list[tuple[Any, ...]] = list(zip(*light, strict=True)) or [()] * 6
+        columns = list(zip(*light, strict=True)) or [()] * len(LIGHT_COLUMNS)
+        self.columns: dict[str, Sequence[Any]] = dict(zip(LIGHT_COLUMNS, columns, strict=True))
         self._fetch = fetch
         self._whole: dict[str, Outcome] | None = None
-        self.scores = dict(zip(hashes, self._columns[0], strict=True))
+        self.scores = dict(zip(hashes, self.columns["value"], strict=True))
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -44,9 +45,12 @@ class StoredOutcomes(Mapping[str, Outcome]):
         """The whole outcomes, kept only where they were looked at before: those of a large study fill the memory."""
         return self._fetch() if self._whole is None else self._whole
 
-    def column(self, place: int) -> tuple[Any, ...]:
-        """One of the `LIGHT_COLUMNS`, counted from 0, in the order of the hashes."""
-        return self._columns[place]
+
+def _column(outcomes: Mapping[str, Outcome], name: str) -> Sequence[Any]:
+    """One of the `LIGHT_COLUMNS`, in the order of the hashes."""
+    if isinstance(outcomes, StoredOutcomes):
+        return outcomes.columns[name]
+    return [columns(outcome, Outcome)[name] for outcome in outcomes.values()]
 
 
 def scores(outcomes: Mapping[str, Outcome]) -> Mapping[str, float | None]:
@@ -58,9 +62,7 @@ def scores(outcomes: Mapping[str, Outcome]) -> Mapping[str, float | None]:
 
 def answers(outcomes: Mapping[str, Outcome]) -> dict[str, int | None]:
     """The choice picked on each item; None where unscored, or where there was nothing to pick from."""
-    if isinstance(outcomes, StoredOutcomes):
-        return dict(zip(outcomes, outcomes.column(1), strict=True))
-    return {key: outcome.answer for key, outcome in outcomes.items()}
+    return dict(zip(outcomes, _column(outcomes, "answer"), strict=True))
 
 
 def metric_values(
@@ -70,50 +72,34 @@ def metric_values(
 
     A combination is (name, value) pairs.
     """
-    if isinstance(outcomes, StoredOutcomes):
-        rows = zip(outcomes, outcomes.column(0), outcomes.column(2), strict=True)
-        counted = Counter(
-            metrics for key, value, metrics in rows if value is not None and (only is None or key in only)
-        )
-        return Counter({tuple(json.loads(text).items()): count for text, count in counted.items()})
-    return Counter(
-        tuple(outcome.metrics.items())
-        for key, outcome in outcomes.items()
-        if outcome.value is not None and (only is None or key in only)
-    )
+    counted = Counter(text for _, text in _scored_metrics(outcomes, only))  # few different ones: decoded once each
+    return Counter({tuple(json_object(text).items()): count for text, count in counted.items()})
 
 
 def item_metrics(outcomes: Mapping[str, Outcome], only: Collection[str] | None = None) -> dict[str, dict[str, float]]:
     """Every metric of each scored item (of ``only``, where given)."""
-    values = scores(outcomes)
-    wanted = {key for key, value in values.items() if value is not None and (only is None or key in only)}
-    if isinstance(outcomes, StoredOutcomes):
-        rows = zip(outcomes, outcomes.column(2), strict=True)
-        return {key: json.loads(text) for key, text in rows if key in wanted}
-    return {key: outcome.metrics for key, outcome in outcomes.items() if key in wanted}
+    return {key: json_object(text) for key, text in _scored_metrics(outcomes, only)}
+
+
+def _scored_metrics(outcomes: Mapping[str, Outcome], only: Collection[str] | None) -> Iterator[tuple[str, str]]:
+    rows = zip(scores(outcomes).items(), _column(outcomes, "metrics"), strict=True)
+    return ((key, text) for (key, value), text in rows if value is not None and (only is None or key in only))
 
 
 def truncated(outcomes: Mapping[str, Outcome]) -> int:
     """Items whose prompt was cut to fit the context."""
-    if isinstance(outcomes, StoredOutcomes):
-        return len(outcomes) - outcomes.column(3).count(0)
-    return sum(outcome.truncated_tokens > 0 for outcome in outcomes.values())
+    return len(outcomes) - list(_column(outcomes, "truncated_tokens")).count(0)
 
 
 def cut_off(outcomes: Mapping[str, Outcome]) -> int:
     """Answers that a limit ended: the task's of tokens, or the context."""
-    if isinstance(outcomes, StoredOutcomes):
-        reasons = Counter(outcomes.column(5))
-    else:
-        reasons = Counter(outcome.finish_reason for outcome in outcomes.values())
+    reasons = Counter(_column(outcomes, "finish_reason"))
     return reasons["length"] + reasons["context"]
 
 
 def unscored_reasons(outcomes: Mapping[str, Outcome]) -> Counter[str]:
     """Why items have no score, with how many there are of each reason."""
-    if isinstance(outcomes, StoredOutcomes):
-        return Counter(filter(None, outcomes.column(4)))
-    return Counter(outcome.unscored_reason for outcome in outcomes.values() if outcome.unscored_reason)
+    return Counter(filter(None, _column(outcomes, "unscored_reason")))
 
 
 def read_whole(outcomes: Mapping[str, Outcome]) -> Mapping[str, Outcome]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,6 @@ from gguf_eval.store.database import check_version, open_to_read, sqlite_errors
 from gguf_eval.store.outcomes import LIGHT_COLUMNS, StoredOutcomes
 from gguf_eval.store.records import (
     AnswerDivergences,
-    ItemRecord,
     MeasurementRecord,
     Outcome,
     PointRecord,
@@ -26,6 +24,7 @@ from gguf_eval.store.records import (
     TaskRecord,
     TextRecord,
 )
+from gguf_eval.store.rows import item_records, json_object, rows_of
 from gguf_eval.store.text_content import is_broken, unpack_text
 from gguf_eval.store.write import is_unmade
 
@@ -43,16 +42,15 @@ def read_study(path: Path) -> StudyRecord:
             run = connection.execute("SELECT * FROM run ORDER BY id DESC LIMIT 1").fetchone()
             first = connection.execute("SELECT started_at FROM run ORDER BY id LIMIT 1").fetchone()
             order = {hash_: sorted(task.items) for hash_, task in tasks.items()}
-            points = tuple(
-                _point(connection, path, row, tasks, order)
-                for row in connection.execute("SELECT * FROM point LEFT JOIN model_file USING (sha256) ORDER BY id")
-            )
+            query = "SELECT * FROM point LEFT JOIN model_file USING (sha256) ORDER BY id"
+            rows = rows_of(PointRecord, connection.execute(query))
+            points = tuple(_point(connection, path, row, tasks, order) for row in rows)
         finally:
             connection.close()
     if run is None:
         raise StudyError(f"{path}: the study is empty; 'gguf-eval run' fills it")
     return StudyRecord(
-        str(path), first["started_at"], run["command"], json.loads(run["environment"]), tuple(tasks.values()), points
+        str(path), first["started_at"], run["command"], json_object(run["environment"]), tuple(tasks.values()), points
     )
 
 
@@ -76,83 +74,47 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def _tasks(connection: sqlite3.Connection) -> dict[str, TaskRecord]:
     """The newest version of each task, by hash, in the order they were planned."""
-    newest: dict[str, sqlite3.Row] = {}
-    for row in connection.execute("SELECT rowid, * FROM task ORDER BY planned_run, rowid"):
+    newest: dict[str, dict[str, Any]] = {}
+    for row in rows_of(TaskRecord, connection.execute("SELECT * FROM task ORDER BY planned_run, rowid")):
+        newest.pop(row["name"], None)
         newest[row["name"]] = row
-    tasks = {}
-    for row in sorted(newest.values(), key=lambda row: (row["planned_run"], row["rowid"])):
-        query = (
-            "SELECT item.*, item_header.text AS header_text FROM item "
-            "LEFT JOIN item_header ON item_header.id = item.header WHERE task_hash = ?"
-        )
-        rows = connection.execute(query, (row["hash"],)).fetchall()
-        contents = json.loads(f"[{','.join(item['content'] for item in rows)}]")  # one call: a tenth of the time
-        items = {item["hash"]: _item(item, content) for item, content in zip(rows, contents, strict=True)}
-        tasks[row["hash"]] = TaskRecord(
-            row["hash"], row["name"], row["title"], row["group"], row["version"], row["metric"],
-            tuple(json.loads(row["metrics"])), items, row["subgroup"], row["kind"],
-            tuple(json.loads(row["aggregates"])),
-            {name: tuple(members) for name, members in json.loads(row["groups"]).items()},
-        )  # fmt: skip
-    return tasks
-
-
-def _item(row: sqlite3.Row, content: dict[str, Any]) -> ItemRecord:
-    lists = {key: tuple(content.get(key, ())) for key in ("contexts", "choices", "golds", "references")}
-    return ItemRecord(
-        hash=row["hash"],
-        id=row["id"],
-        gold=row["gold"],
-        header=row["header_text"] or "",
-        subject=content.get("subject", ""),
-        cluster=content.get("cluster", row["id"]),
-        **lists,
-    )
+    query = "SELECT hash, id, gold, content FROM item WHERE task_hash = ?"
+    return {
+        row["hash"]: TaskRecord(**row, items=item_records(connection.execute(query, (row["hash"],))))
+        for row in newest.values()
+    }
 
 
 def _point(
     connection: sqlite3.Connection,
     path: Path,
-    row: sqlite3.Row,
+    row: dict[str, Any],
     tasks: Mapping[str, TaskRecord],
     order: Mapping[str, Sequence[str]],
 ) -> PointRecord:
-    planned = [r[0] for r in connection.execute("SELECT task_hash FROM point_task WHERE point_id = ?", (row["id"],))]
+    key = (row["id"],)
+    planned = [r[0] for r in connection.execute("SELECT task_hash FROM point_task WHERE point_id = ?", key)]
     outcomes = {
         hash_: _outcomes(connection, path, row["id"], hash_, order[hash_]) for hash_ in tasks if hash_ in planned
     }
     speed, memory, measurement = _measurement(connection, row["id"])
+    plans_speed = connection.execute("SELECT plans_speed FROM point WHERE id = ?", key).fetchone()[0]
     runs = connection.execute(
-        "SELECT command, environment FROM run JOIN point_run ON run_id = run.id WHERE point_id = ? ORDER BY run.id",
-        (row["id"],),
+        "SELECT command, environment FROM run JOIN point_run ON run_id = run.id WHERE point_id = ? ORDER BY run.id", key
     ).fetchall()
     status: Status = "complete"
     if row["error"]:
         status = "failed"
-    elif (row["plans_speed"] and not speed) or any(
-        len(outcomes[hash_]) < len(tasks[hash_].items) for hash_ in outcomes
-    ):
+    elif (plans_speed and not speed) or any(len(outcomes[hash_]) < len(tasks[hash_].items) for hash_ in outcomes):
         status = "partial"
+    stored = row | {"sha256": None} if is_unmade(row["sha256"]) else row
     return PointRecord(
-        id=row["id"],
-        name=row["name"],
-        model=row["model"],
-        level=row["level"],
-        sha256=None if is_unmade(row["sha256"]) else row["sha256"],
-        path=row["path"],
-        architecture=row["architecture"],
-        parameters=row["parameters"],
-        size_bytes=row["size_bytes"],
-        bits_per_weight=row["bits_per_weight"],
-        origin=json.loads(row["origin"]),
-        settings=json.loads(row["settings"]),
+        **stored,
         status=status,
-        error=row["error"],
-        log_path=row["log_path"],
         speed=speed,
         memory=memory,
         measurement=measurement,
-        environments=tuple(json.loads(run["environment"]) for run in runs),
+        environments=tuple(json_object(run["environment"]) for run in runs),
         outcomes=outcomes,
         harness=_harness(connection, row["id"]),
         texts=_texts(connection, row["id"]),
@@ -166,7 +128,7 @@ def _texts(connection: sqlite3.Connection, point: int) -> tuple[TextRecord, ...]
     newest: dict[str, TextRecord] = {}
     query = "SELECT conditions, content FROM text_run WHERE point_id = ? ORDER BY rowid"
     for row in connection.execute(query, (point,)):
-        conditions = json.loads(row["conditions"])
+        conditions = json_object(row["conditions"])
         newest[conditions["text_sha256"]] = unpack_text(row["content"], conditions)
     return tuple(record for record in newest.values() if not is_broken(record))
 
@@ -189,7 +151,7 @@ def _divergences(
     for (task, reference), rows in parts.items():
         identity = connection.execute("SELECT sha256, settings FROM point WHERE id = ?", (reference,)).fetchone()
         columns = zip(*rows, strict=True)
-        one = AnswerDivergences(identity["sha256"], json.loads(identity["settings"]), *columns)
+        one = AnswerDivergences(identity["sha256"], json_object(identity["settings"]), *columns)
         found[task] = (*found.get(task, ()), one)
     return found
 
@@ -209,33 +171,17 @@ def _outcomes(
     where = "FROM outcome WHERE point_id = ? AND task_hash = ? ORDER BY item_hash"
     cursor = connection.cursor()
     cursor.row_factory = None  # plain tuples: there are many
-    light = cursor.execute(f"SELECT {LIGHT_COLUMNS} {where}", (point, task_hash)).fetchall()
+    light = cursor.execute(f"SELECT {', '.join(LIGHT_COLUMNS)} {where}", (point, task_hash)).fetchall()
     hashes = items
     if len(light) != len(items):  # every answered item was planned: as many are the same
         hashes = [row[0] for row in connection.execute(f"SELECT item_hash {where}", (point, task_hash))]
 
     def fetch() -> dict[str, Outcome]:
         with sqlite_errors(path), contextlib.closing(_open(path)) as again:
-            return {row["item_hash"]: _outcome(row) for row in again.execute(f"SELECT * {where}", (point, task_hash))}
+            rows = rows_of(Outcome, again.execute(f"SELECT * {where}", (point, task_hash)))
+            return {row["item_hash"]: Outcome(**row) for row in rows}
 
     return StoredOutcomes(hashes, light, fetch)
-
-
-def _outcome(row: sqlite3.Row) -> Outcome:
-    return Outcome(
-        row["item_hash"],
-        row["value"],
-        row["answer"],
-        json.loads(row["metrics"]),
-        tuple(json.loads(row["logprobs"])),
-        tuple(json.loads(row["token_counts"])),
-        row["truncated_tokens"],
-        row["unscored_reason"],
-        row["text"],
-        row["extracted"],
-        row["finish_reason"],
-        row["seconds"],
-    )
 
 
 def _measurement(
@@ -263,13 +209,13 @@ def _measurement(
             first_token_seconds=tuple(
                 row["first_token_seconds"] for row in rows if row["first_token_seconds"] is not None
             ),
-            joules=tuple(json.loads(row["joules"]) for row in rows),
+            joules=tuple(json_object(row["joules"]) for row in rows),
             anchor_seconds=anchors.get(test),
         )
         for (test, tokens), rows in samples.items()
     )
     kinds = connection.execute("SELECT * FROM memory WHERE measurement_id = ?", (newest["id"],)).fetchall()
     record = MeasurementRecord(
-        json.loads(newest["conditions"]), json.loads(newest["details"]), {row["kind"]: row["method"] for row in kinds}
+        json_object(newest["conditions"]), json_object(newest["details"]), {row["kind"]: row["method"] for row in kinds}
     )
     return speed, {row["kind"]: row["bytes"] for row in kinds}, record

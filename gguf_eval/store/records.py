@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gguf_eval.runtime.settings import EngineSettings, chat_name, point_label
 from gguf_eval.tasks.metrics import chance
+from gguf_eval.tasks.prompts import ItemRecord
+from gguf_eval.tasks.spec import TaskHead
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -43,45 +45,12 @@ class Outcome:
     """From the start of this answer to its end; others were written side by side."""
 
 
-@dataclass(frozen=True)
-class ItemRecord:
-    """One item as it was asked."""
-
-    hash: str
-    id: str
-    contexts: tuple[str, ...]
-    choices: tuple[str, ...]
-    gold: int
-    golds: tuple[int, ...] = ()
-    """Indices of all right choices."""
-    header: str = ""
-    """What stands before the contexts: description and few-shot examples."""
-    references: tuple[Any, ...] = ()
-    """What the judge compares with (kind generation)."""
-    subject: str = ""
-    cluster: str = ""
-    """Items of one cluster are not independent of each other."""
-
-
-@dataclass(frozen=True)
-class TaskRecord:
+@dataclass(frozen=True, kw_only=True)
+class TaskRecord(TaskHead):
     """One task of the study, with the items that were planned."""
 
-    hash: str
-    name: str
-    title: str
-    group: str
-    version: int
-    metric: str
-    metrics: tuple[str, ...]
     items: dict[str, ItemRecord]
-    subgroup: str = ""
-    kind: str = "choice"
-    """choice, generation or continuation."""
-    aggregates: tuple[str, ...] = ()
-    """Figures over all items that are no mean over them (`gguf_eval.tasks.aggregates`)."""
-    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Subjects by named group."""
+    """By item hash."""
 
     @cached_property
     def has_subjects(self) -> bool:
@@ -234,6 +203,14 @@ def way_of(level: str, settings: Mapping[str, Any], origin: Mapping[str, Any]) -
     keys, values = settings.get("cache_type_k", "F16"), settings.get("cache_type_v", "F16")
     cache = EngineSettings(cache_type_k=keys, cache_type_v=values).cache_name
     return point_label(level, str(origin.get("variant", "")), cache, chat_name(settings))
+
+
+def reference_rank(bits_per_weight: float, way: str, level: str) -> tuple[float, bool]:
+    """The others of a model are compared with its point of the highest rank, of those that have answers.
+
+    That is the point of most bits, one with the KV cache in F16 and asked in the usual way where there is a choice.
+    """
+    return bits_per_weight, way == level
 
 
 @dataclass(frozen=True)

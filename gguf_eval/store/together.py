@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gguf_eval.errors import UsageError
 from gguf_eval.files.identity import Identity, contradictions, stored_identity
-from gguf_eval.store.records import ItemRecord, PointRecord, StudyRecord, StudySource, TaskRecord
+from gguf_eval.store.records import PointRecord, StudyRecord, StudySource, TaskRecord
 
 
 def study_names(paths: Sequence[str]) -> list[str]:
@@ -147,8 +147,7 @@ def _tasks(studies: Sequence[StudyRecord], names: Sequence[str]) -> tuple[tuple[
     for name, study in zip(names, studies, strict=True):
         for task in study.tasks:
             known = merged.get(task.hash)
-            items: dict[str, ItemRecord] = {**known.items, **task.items} if known else task.items
-            merged[task.hash] = replace(known or task, items=items)
+            merged[task.hash] = replace(known, items={**known.items, **task.items}) if known else task
             owners.setdefault(task.hash, []).append(name)
     alike = Counter(task.name for task in merged.values())
     tasks = tuple(

@@ -16,12 +16,13 @@ import filelock
 from gguf_eval.errors import StudyError
 from gguf_eval.files.model_file import ModelFile
 from gguf_eval.runtime.answers import AnswerDivergence
-from gguf_eval.store.database import StudyLookup, canonical_json, check_folder, check_version, sqlite_errors
-from gguf_eval.store.records import Outcome, TaskRecord, TextRecord
+from gguf_eval.store.database import StudyLookup, check_folder, check_version, sqlite_errors
+from gguf_eval.store.records import Outcome, TextRecord
+from gguf_eval.store.rows import canonical_json, columns, item_content
 from gguf_eval.store.schema import migrate
 from gguf_eval.store.text_content import pack_text
 from gguf_eval.tasks.prompts import Item
-from gguf_eval.tasks.spec import Task
+from gguf_eval.tasks.spec import TaskHead
 
 _UNMADE = "unmade "
 """Begins what stands for the hash of a model file that could not be made."""
@@ -38,13 +39,6 @@ def _save_header(connection: sqlite3.Connection, text: str) -> int:
         return 0
     connection.execute("INSERT OR IGNORE INTO item_header (text) VALUES (?)", (text,))
     return int(connection.execute("SELECT id FROM item_header WHERE text = ?", (text,)).fetchone()[0])
-
-
-def _item_content(item: Item) -> str:
-    content = {"contexts": item.contexts, "choices": item.choices, "golds": item.golds,
-               "references": item.references, "subject": item.subject,
-               "cluster": item.cluster if item.cluster != item.id else ""}  # fmt: skip
-    return canonical_json({key: value for key, value in content.items() if value})
 
 
 class StudyWriter(StudyLookup):
@@ -111,21 +105,17 @@ class StudyWriter(StudyLookup):
         with self._transaction() as connection:
             connection.execute("UPDATE run SET environment = ? WHERE id = ?", (canonical_json(environment), run))
 
-    def save_task(self, task: Task | TaskRecord, items: Sequence[Item], run: int) -> None:
+    def save_task(self, task: TaskHead, items: Sequence[Item], run: int) -> None:
         """Plan a task's items; items planned before stay."""
         with self._transaction() as connection:
-            connection.execute(
-                'INSERT OR REPLACE INTO task (hash, name, version, title, "group", metric, metrics, planned_run, '
-                "subgroup, kind, aggregates, groups) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (task.hash, task.name, task.version, task.title, task.group, task.metric,
-                 canonical_json(task.metrics), run, task.subgroup, task.kind, canonical_json(task.aggregates),
-                 canonical_json(task.groups)),
-            )  # fmt: skip
+            row = columns(task, TaskHead) | {"planned_run": run}
+            names, marks = (", ".join(form.format(name) for name in row) for form in ('"{}"', ":{}"))
+            connection.execute(f"INSERT OR REPLACE INTO task ({names}) VALUES ({marks})", row)
             headers = {text: _save_header(connection, text) for text in {item.header.text for item in items}}
             connection.executemany(
                 "INSERT OR IGNORE INTO item (task_hash, hash, id, content, gold, header) VALUES (?, ?, ?, ?, ?, ?)",
                 [
-                    (task.hash, item.hash, item.id, _item_content(item), item.gold, headers[item.header.text])
+                    (task.hash, item.hash, item.id, item_content(item), item.gold, headers[item.header.text])
                     for item in items
                 ],
             )

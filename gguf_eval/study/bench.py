@@ -10,6 +10,7 @@ from gguf_eval.store.read import read_study
 from gguf_eval.store.records import StudyRecord
 from gguf_eval.study.events import Observer
 from gguf_eval.study.plan import RunRequest
+from gguf_eval.study.planning import make_plan
 from gguf_eval.study.run import run_study
 
 
@@ -19,9 +20,9 @@ def bench(request: RunRequest, observer: Observer) -> tuple[StudyRecord, bool]:
     Without a study file in ``request`` (an empty path) the repetitions are kept in a temporary one.
     """
     if request.study != Path():
-        complete = run_study(request, observer)
+        complete = run_study(make_plan(request), observer)
         return read_study(request.study), complete
     with tempfile.TemporaryDirectory() as folder:
         request = replace(request, study=Path(folder) / "bench.sqlite")
-        complete = run_study(request, observer)
+        complete = run_study(make_plan(request), observer)
         return read_study(request.study), complete

@@ -7,18 +7,12 @@ reading the whole file. Both are predictions, good to a factor; a run corrects t
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from gguf_eval.files.model_file import ModelFile
 from gguf_eval.machine import physical_cores
-from gguf_eval.runtime.settings import EngineSettings
 from gguf_eval.store.database import MeasuredSpeed
-from gguf_eval.study.jobs import CalibrateJob, SpeedJob
-from gguf_eval.study.process import run_in_worker
 from gguf_eval.tasks.prompts import Item
 from gguf_eval.tasks.spec import Generation, Task
 
@@ -75,23 +69,6 @@ def guessed_rates(parameters: int, size_bytes: int, threads: int | None) -> Rate
     return Rates(parameters, size_bytes, prompt, min(prompt, _TOGETHER * alone), alone, start, "guessed")
 
 
-def calibrated_rates(file: ModelFile, threads: int | None, engine: EngineSettings, text: str, log: Path) -> Rates:
-    """Rates of a model file, from decoding in a worker for a few seconds. Raises as `run_in_worker` does."""
-    found: dict[str, Any] = {}
-    began = time.monotonic()
-
-    def on_event(event: dict[str, Any]) -> None:
-        if event["event"] == "ready":
-            found["start"] = time.monotonic() - began
-        found.update(event)
-
-    run_in_worker(CalibrateJob(str(file.path), threads, engine, text), log, on_event)
-    return Rates(
-        file.parameters, file.size_bytes, found["prompt"], found["together"], found["alone"], found["start"],
-        "calibrated", len(text) / found["tokens"] if found["tokens"] else CHARACTERS_PER_TOKEN,
-    )  # fmt: skip
-
-
 def study_rates(speeds: Sequence[MeasuredSpeed], processor: str) -> tuple[Rates, ...]:
     """Rates of what the study has measured on this processor, the newest first."""
     return tuple(
@@ -146,15 +123,6 @@ def answer_seconds(task: Task, count: int, characters: int, rates: Rates) -> flo
         return prompt / _SCORING
     longest = (task.generation or Generation()).max_tokens
     return prompt + count * longest * _ANSWER_SHARE / rates.together
-
-
-def speed_seconds(job: SpeedJob, rates: Rates) -> float:
-    """Measuring speed: every test's repetitions, its warm-up, and the anchors."""
-    runs = job.repetitions + 1
-    deep = sum(job.depths) * runs * (len(job.prompt_tokens) + len(job.generated_tokens)) / rates.prompt
-    prompts = sum(job.prompt_tokens) * (runs * len(job.depths) + 1) / rates.prompt
-    written = sum(job.generated_tokens) * (job.repetitions * len(job.depths) + 1) / rates.alone
-    return deep + prompts + written
 
 
 def text_seconds(tokens: int, rates: Rates) -> float:

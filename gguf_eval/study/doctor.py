@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from gguf_eval.files.cache import cache_dir
 from gguf_eval.files.footprint import cpu_features
 from gguf_eval.machine import describe_machine, machine_state, memory_limit_bytes, processor_flags
 from gguf_eval.runtime.settings import Offload
-from gguf_eval.study.jobs import BuildJob
+from gguf_eval.study.job import Emit
 from gguf_eval.study.process import run_in_worker
 
 _REINSTALL = "pip install --force-reinstall --no-cache-dir llama-cpp-python"
@@ -110,6 +110,25 @@ def check_offload(offload: Offload) -> None:
     """Refuse layers, devices or servers that this machine does not have, before anything is loaded."""
     if offload.gpu_layers or offload.devices or offload.rpc:
         _ask(offload)
+
+
+@dataclass(frozen=True)
+class BuildJob:
+    """Say which llama.cpp this is and what devices it finds. Events: ``build``, ``devices``."""
+
+    offload: Offload = field(default_factory=Offload)
+    """Refused where it can't be had."""
+
+
+def work(job: BuildJob, emit: Emit) -> None:
+    """The worker's side."""
+    from gguf_eval.llama.devices import backends, devices
+    from gguf_eval.llama.library import build_info
+    from gguf_eval.runtime.devices import check_layers_possible, chosen_devices
+
+    emit({"event": "build", **build_info()})
+    check_layers_possible(job.offload, chosen_devices(job.offload))
+    emit({"event": "devices", "devices": [asdict(device) for device in devices()], "backends": backends()})
 
 
 def _ask(offload: Offload) -> dict[str, dict[str, Any]]:

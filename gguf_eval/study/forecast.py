@@ -8,8 +8,8 @@ from pathlib import Path
 
 from gguf_eval.errors import UsageError
 from gguf_eval.study.cost import Basis, Rates
+from gguf_eval.study.data import LeftOut
 from gguf_eval.study.events import PointPlan, StageKind
-from gguf_eval.study.loading import LeftOut
 
 HEAVY_SECONDS, HEAVY_BYTES = 600.0, 5e9
 """A run that takes more time or disk than this is worth asking about, and so is any download."""
@@ -77,14 +77,18 @@ class Forecast:
     disk: tuple[DiskNeed, ...]
     seconds: Mapping[str, float]
     """By what is done: convert, make, score, again, generate, speed, text. Downloads are not in it."""
-    basis: Basis
-    rates: tuple[Rates, ...]
+    rates: tuple[Rates, ...] = ()
     """What the seconds rest on; empty for a guess."""
-    planning_seconds: float
+    planning_seconds: float = 0.0
     remarks: tuple[str, ...] = ()
     """Where models were told apart, or put together, otherwise than the user may expect."""
     left_out: tuple[LeftOut, ...] = ()
     """Tasks and texts of a suite that can't be had."""
+
+    @property
+    def basis(self) -> Basis:
+        """What the seconds rest on, in a word."""
+        return self.rates[0].basis if self.rates else "guessed"
 
     @property
     def total_seconds(self) -> float:

@@ -24,9 +24,11 @@ from gguf_eval.runtime.settings import ChatSettings, EngineSettings, Offload, ch
 class RunRequest:
     """Everything `run` was asked for."""
 
-    models: tuple[Path, ...]
-    """Files of GGUFs; of a split one its first part."""
-    study: Path
+    models: tuple[Path | str, ...]
+    """What the user calls them: files, checkpoint folders, names on the hub, each perhaps with NAME= before it. A path
+    is that of a GGUF, of a split one its first part."""
+    study: Path = Path()
+    """Called after the first model unless given."""
     levels: tuple[str, ...] = ()
     """Levels to make of every model; none means each model as it is."""
     tasks: tuple[str, ...] = ("offline",)
@@ -101,6 +103,11 @@ class PlannedPoint:
         return point_label(self.level, self.variant, self.engine.cache_name, chat_name(self.chat))
 
     @property
+    def is_there(self) -> bool:
+        """Whether the model file need not be made."""
+        return not self.made or self.path.exists()
+
+    @property
     def variant(self) -> str:
         """What the file's name adds to its level, or tells it from another of the level; empty where nothing."""
         return str(self.origin.get("variant", ""))
@@ -112,9 +119,10 @@ def plan_points(request: RunRequest) -> list[PlannedPoint]:
         raise UsageError(f"--min-ctx needs a number up to that of --ctx, {request.ctx}; found {request.min_ctx}")
     levels = asked_levels(request)
     cache = cache_dir(request.cache)
-    for path in request.models:
+    paths = [Path(model) for model in request.models]
+    for path in paths:
         check_continues_text(path)
-    headers = [(path, read_header(model_parts(path)[0])) for path in request.models]
+    headers = [(path, read_header(model_parts(path)[0])) for path in paths]
     for path, header in headers:
         check_requantize(path, header, levels, request.allow_requantize)
     points: list[PlannedPoint] = []

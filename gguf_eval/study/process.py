@@ -10,12 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gguf_eval.errors import EngineError, GgufEvalError, UsageError
 from gguf_eval.machine import memory_limit_bytes
 from gguf_eval.sizes import limit_text
-from gguf_eval.study.jobs import Job, to_document
+from gguf_eval.study.job import Job, OnEvent, encode_job
 from gguf_eval.study.memory_watch import MemoryWatch
 
 _LOG_TAIL_BYTES = 1 << 18
@@ -24,10 +24,25 @@ _TELLING = ("Remote RPC server", "GGML_ASSERT", "what():", "error loading model"
 """Marks of a line that tells why, the most telling first."""
 
 
+class Executor(Protocol):
+    """Takes a job and gives back its events, as `run_in_worker` does; another may run it elsewhere."""
+
+    def __call__(
+        self,
+        job: Job,
+        log_path: Path,
+        on_event: OnEvent,
+        on_memory: Callable[[int], None] | None = None,
+        on_warning: Callable[[str], None] = ...,
+    ) -> None:
+        """Run the job to its end, or raise why it ended before."""
+        ...
+
+
 def run_in_worker(
     job: Job,
     log_path: Path,
-    on_event: Callable[[dict[str, Any]], None],
+    on_event: OnEvent,
     on_memory: Callable[[int], None] | None = None,
     on_warning: Callable[[str], None] = lambda text: None,
 ) -> None:
@@ -66,13 +81,13 @@ def run_in_worker(
 def _converse(
     worker: subprocess.Popen[bytes],
     job: Job,
-    on_event: Callable[[dict[str, Any]], None],
+    on_event: OnEvent,
     on_warning: Callable[[str], None],
 ) -> bool:
     """Send the job and pass its events on; return whether the worker said that it is done. Raises what it reports."""
     assert worker.stdin is not None and worker.stdout is not None
     with contextlib.suppress(BrokenPipeError):  # it died at once: its exit status says more
-        worker.stdin.write(json.dumps(to_document(job)).encode() + b"\n")
+        worker.stdin.write(encode_job(job) + b"\n")
         worker.stdin.flush()
     finished = False
     failure: GgufEvalError | None = None

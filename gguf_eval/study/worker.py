@@ -10,13 +10,11 @@ import json
 import os
 import sys
 import threading
-from importlib import import_module
 from typing import Any, TextIO
 
 from gguf_eval.errors import GgufEvalError, UsageError
-from gguf_eval.runtime.log import take_warnings
-from gguf_eval.study.jobs import Job, from_document
-from gguf_eval.study.workers.emit import Emit
+from gguf_eval.llama.log import take_warnings
+from gguf_eval.study.job import Emit, Job, decode_job, do
 
 
 def main() -> None:
@@ -27,7 +25,7 @@ def main() -> None:
         results.write(json.dumps(event) + "\n")
         results.flush()
 
-    job = from_document(json.loads(sys.stdin.readline()))
+    job = decode_job(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         run_job(job, emit)
@@ -41,7 +39,7 @@ def main() -> None:
 
 
 def run_job(job: Job, emit: Emit) -> None:
-    """Do one job in this process: the module of `gguf_eval.study.workers` named after its kind runs it.
+    """Do one job in this process.
 
     What llama.cpp has warned of meanwhile goes before each of its events, as a ``warning``.
     """
@@ -51,7 +49,7 @@ def run_job(job: Job, emit: Emit) -> None:
             emit({"event": "warning", "text": text})
         emit(event)
 
-    import_module(f"gguf_eval.study.workers.{job.kind}").run(job, emit_with_warnings)
+    do(job, emit_with_warnings)
 
 
 def _take_stdout() -> TextIO:

@@ -38,32 +38,45 @@ class Header:
     @property
     def text(self) -> str:
         """The header as plain text."""
-        shown = (f"{e.question}{self.delimiter}{e.answer}{self.separator}" for e in self.examples)
-        return self.description + "".join(shown)
+        return self.description + self.shown
+
+    @property
+    def shown(self) -> str:
+        """The examples as plain text."""
+        return "".join(f"{e.question}{self.delimiter}{e.answer}{self.separator}" for e in self.examples)
 
 
-@dataclass(frozen=True)
-class Item:
-    """One question, rendered."""
+@dataclass(frozen=True, kw_only=True)
+class ItemRecord:
+    """What a study keeps of an item: with it, its answers can be read without the task."""
 
-    id: str
-    contexts: tuple[str, ...]
-    """One context, or one for each choice; the header is no part of it."""
-    choices: tuple[str, ...]
-    """kind choice: the answers; continuation: the one text that is scored; generation: none."""
-    gold: int
-    """Index of the (first) right choice."""
-    delimiter: str
-    """Stands between context and choice, and is no part of the choice's length."""
     hash: str
-    golds: tuple[int, ...] = (0,)
+    id: str
+    contexts: tuple[str, ...] = ()
+    """One context, or one for each choice; the header is no part of it."""
+    choices: tuple[str, ...] = ()
+    """kind choice: the answers; continuation: the one text that is scored; generation: none."""
+    golds: tuple[int, ...] = ()
     """Indices of all right choices."""
-    header: Header = Header()
     references: tuple[Any, ...] = ()
     """kind generation: what the judge compares with."""
     subject: str = ""
     cluster: str = ""
     """Items of one cluster are not independent of each other; the item's id unless the task says otherwise."""
+
+    @property
+    def gold(self) -> int:
+        """Index of the first right choice; 0 where nothing is chosen."""
+        return self.golds[0] if self.golds else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item(ItemRecord):
+    """One question, rendered."""
+
+    header: Header
+    delimiter: str
+    """Stands between context and choice, and is no part of the choice's length."""
 
     def context(self, index: int = 0) -> str:
         """The whole text before choice ``index``: header and context."""
@@ -89,10 +102,10 @@ def make_item(
     """Build an item; its hash covers its id and everything the model and the scoring see."""
     content = [item_id, contexts, choices, golds, delimiter, header.text, references]
     digest = hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
-    gold = golds[0] if golds else 0
     return Item(
-        item_id, contexts, choices, gold, delimiter, digest, golds, header, references, subject, cluster or item_id
-    )
+        hash=digest, id=item_id, contexts=contexts, choices=choices, golds=golds, references=references,
+        subject=subject, cluster=cluster or item_id, header=header, delimiter=delimiter,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

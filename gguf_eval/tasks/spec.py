@@ -1,4 +1,4 @@
-"""Task files: what a task is. `load_task` reads one from TOML; `gguf_eval.tasks.definition` checks it key by key."""
+"""Task files: what a task is. `load_task` reads one from TOML, `gguf_eval.tasks.definition` decodes and checks it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from gguf_eval.errors import TaskError
+from gguf_eval.tasks.generators.problem import DIFFICULTIES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,6 +27,8 @@ likely the right continuation is, and whether greedy decoding gives it."""
 Sampler = Literal["first", "random", "random_per_item"]
 """first: the first rows that are not the item itself. random: one seeded draw for all items (of a config), so that all
 share a header. random_per_item: lm-evaluation-harness's default, another draw for each item, in the rows' order."""
+
+Stop = Annotated[tuple[Annotated[str, Meta(min_length=1)], ...], Meta(description="a list of strings")]
 
 COLUMN_KINDS: Mapping[str, tuple[type, ...]] = {
     "text": (str,), "number": (int, float), "boolean": (bool,), "list": (list, tuple), "table": (dict,),
@@ -40,7 +45,7 @@ class Dataset:
     """Where the rows come from: a split of a hub dataset, or a file beside the task file."""
 
     repo: str = ""
-    configs: tuple[str, ...] = ("default",)
+    configs: Annotated[tuple[str, ...], Meta(min_length=1, description="a list of names")] = ("default",)
     """The rows of all of them, one after the other; templates see a row's as ``dataset_config``."""
     split: str = "test"
     file: Path | None = None
@@ -49,22 +54,28 @@ class Dataset:
     """A Jinja expression; rows for which it is false are left out."""
     generator: str = ""
     """Or rows made by rule: one of `gguf_eval.tasks.generators.catalog`."""
-    difficulties: tuple[int, ...] = (1, 2, 3)
+    difficulties: Annotated[
+        tuple[Annotated[int, Meta(ge=1, le=DIFFICULTIES)], ...],
+        Meta(min_length=1, description=f"a list of whole numbers from 1 to {DIFFICULTIES}"),
+    ] = tuple(range(1, DIFFICULTIES + 1))
     """Of the generated rows, in turn."""
-    count: int = 120
+    count: Annotated[int, Meta(ge=1)] = 120
     """Generated rows unless a limit says how many; they never run out."""
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0)] = 0
 
 
 @dataclass(frozen=True)
 class Prompt:
     """Jinja sources that turn a row into an item."""
 
-    context: tuple[str, ...]
+    context: Annotated[tuple[str, ...], Meta(min_length=1, description="a template or a list of templates")]
     """One template, or one for each choice (partial scoring: what follows is the same)."""
-    choices: str | tuple[str, ...] = ()
+    choices: Annotated[
+        Annotated[str, Meta(min_length=1)] | Annotated[tuple[str, ...], Meta(min_length=1)],
+        Meta(description="a list of templates or an expression"),
+    ] = ()
     """kind choice: a Jinja expression that gives the list of choices, or one template for each."""
-    gold: str = ""
+    gold: Annotated[str, Meta(description="an expression that gives the right choice's index")] = ""
     """kind choice: an expression that gives the index of the right choice, counted from 0, or a list of them."""
     id: str = ""
     """A template of the item's id; the row number unless given (after the config, where there are several)."""
@@ -90,15 +101,15 @@ class Prompt:
 class Fewshot:
     """Worked examples before every item; never the item itself."""
 
-    count: int
+    count: Annotated[int, Meta(ge=0)]
     split: str = ""
     """A split of the same repo and config."""
     file: Path | None = None
     """Or a file beside the task file."""
-    examples: tuple[Mapping[str, Any], ...] = ()
+    examples: Annotated[tuple[Mapping[str, Any], ...], Meta(description="tables [[fewshot.examples]], a row each")] = ()
     """Or rows written in the task file."""
     sampler: Sampler = "first"
-    seed: int = 1234
+    seed: Annotated[int, Meta(ge=0)] = 1234
     separator: str = "\n\n"
     """Stands after each example."""
     same_subject: bool = False
@@ -113,53 +124,63 @@ class Fewshot:
 class Generation:
     """How an answer is written (kind generation)."""
 
-    max_tokens: int = 256
-    stop: tuple[str, ...] = ()
+    max_tokens: Annotated[int, Meta(ge=1)] = 256
+    stop: Stop = ()
     """Strings that end an answer; they are no part of it."""
-    chat_stop: tuple[str, ...] | None = None
+    chat_stop: Stop | None = None
     """The same where the model is asked in a conversation, which it ends itself; `stop` unless given."""
-    temperature: float = 0.0
+    temperature: Annotated[float, Meta(ge=0)] = 0.0
     """0 is greedy."""
-    top_p: float = 1.0
-    seed: int = 0
+    top_p: Annotated[float, Meta(gt=0, le=1, description="above 0 and at most 1")] = 1.0
+    seed: Annotated[int, Meta(ge=0)] = 0
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Which function of `gguf_eval.tasks.answers` reads the answer (kind generation)."""
+class Judging:
+    """Which judge of `gguf_eval.tasks.answers` reads the answer (kind generation)."""
 
     name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Any = field(default_factory=dict)
+    """Of the judge's own type, once they are decoded."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """One task file."""
+@dataclass(frozen=True, kw_only=True)
+class TaskHead:
+    """What a study keeps of a task: with it, its answers can be read without the task's file."""
 
+    hash: str = ""
+    """SHA-256 of everything in the file that can change an answer."""
     name: str
     version: int
-    kind: Kind
-    title: str
-    description: str
-    group: str
-    metric: str
+    title: str = ""
+    group: str = ""
+    metric: Annotated[str, Meta(min_length=1, description="a metric's name")] = ""
     """The headline metric, a mean over items; the others are computed too."""
-    metrics: tuple[str, ...]
-    licence: str
-    paper: str
+    metrics: Annotated[tuple[str, ...], Meta(min_length=1, description="a list of names")] = ()
+    subgroup: str = ""
+    kind: Kind
+    aggregates: Annotated[tuple[str, ...], Meta(description="a list of names")] = ()
+    """Figures over all items together that are no mean over them (`gguf_eval.tasks.aggregates`)."""
+    groups: Annotated[
+        Mapping[str, Annotated[tuple[str, ...], Meta(min_length=1, description="a list of subjects")]],
+        Meta(description="a table of lists of subjects"),
+    ] = field(default_factory=dict)
+    """Named groups of subjects."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(TaskHead):
+    """One task file."""
+
+    description: str = ""
+    licence: str = ""
+    paper: str = ""
     dataset: Dataset
     prompt: Prompt
-    path: Path
-    hash: str
-    """SHA-256 of everything in the file that can change an answer."""
-    subgroup: str = ""
-    aggregates: tuple[str, ...] = ()
-    """Figures over all items together that are no mean over them (`gguf_eval.tasks.aggregates`)."""
+    path: Path = Path()
     fewshot: Fewshot | None = None
     generation: Generation | None = None
-    judge: Judge | None = None
-    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Named groups of subjects."""
+    judge: Judging | None = None
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What the prompt's columns must be, one or more of `COLUMN_KINDS` each: a row that is otherwise is refused."""
 

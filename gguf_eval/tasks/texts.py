@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from gguf_eval.atomic import written_whole
 from gguf_eval.errors import UsageError
 from gguf_eval.tasks.datasets import Fetch
 
@@ -54,8 +55,6 @@ def _wikitext2(fetch: Fetch, folder: Path) -> Path:
     data = "".join(row or " \n" for row in rows).encode()
     target = folder / f"wikitext-2-raw-test-{hashlib.sha256(data).hexdigest()[:16]}.txt"
     if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = target.with_suffix(".part")
-        part.write_bytes(data)
-        part.replace(target)
+        with written_whole(target) as unfinished:
+            unfinished.write_bytes(data)
     return target

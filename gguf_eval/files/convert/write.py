@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gguf_eval.atomic import written_whole
 from gguf_eval.errors import ModelFileError, UsageError
 from gguf_eval.files.convert.crew import move_all
 from gguf_eval.files.convert.pieces import cut, place_tensors
@@ -57,16 +57,13 @@ def output_path(plan: ConversionPlan, output: Path | None) -> Path:
 def write(plan: ConversionPlan, output: Path, *, strict: bool = False, progress: Progress | None = None) -> Conversion:
     """Write the model file of ``plan`` to ``output``."""
     _check_room(output, plan.size_bytes)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
-        found = _write_all(plan, partial, progress)
-        if strict and found:
-            raise ModelFileError(f"{'; '.join(found)}; get the checkpoint again, or convert without strictness")
-        partial.replace(output)
+        with written_whole(output) as unfinished:
+            found = _write_all(plan, unfinished, progress)
+            if strict and found:
+                raise ModelFileError(f"{'; '.join(found)}; get the checkpoint again, or convert without strictness")
     except OSError as error:
         raise ModelFileError(f"{output}: can't be written ({error.strerror}); check folder and disk") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return Conversion(output, plan.size_bytes, plan.out_type, len(plan.tensors), (*plan.warnings, *found))
 
 
@@ -81,10 +78,10 @@ def _check_room(output: Path, needed: int) -> None:
         raise ModelFileError(f"{output}: {needed:,} bytes are needed, {free:,} are free in {folder}; make room")
 
 
-def _write_all(plan: ConversionPlan, partial: Path, progress: Progress | None) -> list[str]:
+def _write_all(plan: ConversionPlan, unfinished: Path, progress: Progress | None) -> list[str]:
     """Write header and tensors; returns warnings."""
     placed = list(place_tensors(plan.tensors, len(plan.header)))
-    with partial.open("wb") as file:
+    with unfinished.open("wb") as file:
         file.write(plan.header)
         for tensor, place in placed:
             if not tensor.sources:
@@ -95,7 +92,7 @@ def _write_all(plan: ConversionPlan, partial: Path, progress: Progress | None) -
     overflowed: dict[str, None] = {}
     done = len(plan.header)
     pieces = (piece for tensor, place in placed for piece in cut(tensor, place))
-    for piece, noticed in move_all(pieces, partial, plan.size_bytes):
+    for piece, noticed in move_all(pieces, unfinished, plan.size_bytes):
         if noticed.not_finite:
             not_finite[piece.tensor.name] = None
         if noticed.overflowed:

@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_eval.files.model_file import ModelFile, describe
-from gguf_eval.study.events import stage
-from gguf_eval.study.jobs import QuantizeJob
+from gguf_eval.study.cost import make_seconds
+from gguf_eval.study.events import StagePlan, Tally, stage
+from gguf_eval.study.job import Emit
 from gguf_eval.study.plan import PlannedPoint
-from gguf_eval.study.stages.state import RunState, run_job
+from gguf_eval.study.stages.state import FoundPoint, RunState, run_job
 
 
-def make_model_file(state: RunState, point: PlannedPoint, log: Path) -> ModelFile:
+@dataclass(frozen=True)
+class MakeJob:
+    """Make a model file of a level. Events: none; it is there when the job ends well."""
+
+    source: str
+    output: str
+    level: str
+    allow_requantize: bool
+    threads: int | None
+
+
+def plan(point: FoundPoint, threads: int | None) -> list[StagePlan]:
+    """One stage."""
+    seconds = make_seconds(point.planned.level, point.planned.source.parameters, threads)
+    return [StagePlan("make", "", 1, 0, Tally(), seconds)]
+
+
+def run(state: RunState, point: PlannedPoint, log: Path) -> ModelFile:
     """Quantize the point's file unless it exists; return its description."""
-    if point.made and not point.path.exists():
-        job = QuantizeJob(
-            str(point.source.path),
-            str(point.path),
-            point.level,
-            state.request.allow_requantize,
-            state.request.threads,
-        )
+    request = state.request
+    if not point.is_there:
+        job = MakeJob(str(point.source.path), str(point.path), point.level, request.allow_requantize, request.threads)
         with stage(state.observer, point.name, "make", units=1):
-            run_job(state, point, job, log, lambda event: None)
-    return describe(point.path, cache=state.request.cache)
+            run_job(state, point, log, job, lambda event: None)
+    return describe(point.path, cache=request.cache)
+
+
+def work(job: MakeJob, emit: Emit) -> None:
+    """The worker's side."""
+    from gguf_eval.files.quantize import quantize
+    from gguf_eval.llama.library import library
+
+    library()  # sends llama.cpp's log to standard error
+    quantize(Path(job.source), Path(job.output), job.level, allow_requantize=job.allow_requantize, threads=job.threads)

@@ -7,10 +7,10 @@ from typing import Any
 
 from gguf_eval.errors import TaskError, nearest
 from gguf_eval.tasks.judges.ifeval_checks import CHECKS
-from gguf_eval.tasks.judges.judgement import Judgement, judged
+from gguf_eval.tasks.judges.judgement import Cut, Judge, Judgement, judged
 
 
-def ifeval(answer: str, references: Sequence[Any], options: Mapping[str, Any]) -> Judgement:
+def ifeval(answer: str, references: Sequence[Any], options: Cut) -> Judgement:
     """``prompt_strict`` (the value) and ``prompt_loose``: whether all instructions are followed.
 
     The only reference is a table of the row's ``instruction_id_list`` and ``kwargs``. ``extracted`` holds a digit for
@@ -59,3 +59,6 @@ def _instructions(references: Sequence[Any]) -> list[tuple[str, Mapping[str, Any
             raise TaskError(f"IFEval has no instruction '{name}'{nearest(str(name), CHECKS)}")
     given = [{key: value for key, value in (one or {}).items() if value is not None} for one in settings]
     return list(zip(names, given, strict=True))
+
+
+JUDGES = (Judge("ifeval", ifeval, ("prompt_strict", "prompt_loose"), libraries=("langdetect",), compares_texts=False),)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from gguf_eval.errors import TaskError
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -23,8 +21,37 @@ class Judgement:
     unscored_reason: str | None = None
 
 
-Judge = Callable[[str, Sequence[str], Mapping[str, Any]], Judgement]
-"""(answer, references, options) -> judgement."""
+Place = Literal["first", "last"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Options that every judge takes: which part of an answer is judged (`cut`). A judge's own are added to them."""
+
+    after: re.Pattern[str] | None = None
+    """What follows its last match that anything follows; all of the answer where there is none. "compass. The answer
+    is:" has said compass."""
+    paragraph: Place | None = None
+    """Of those that are not blank."""
+    line: Place | None = None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A judge, as a module of this folder lists it in its ``JUDGES``."""
+
+    name: str
+    """In task files."""
+    judge: Callable[[str, Sequence[Any], Any], Judgement]
+    """(answer, references, options) -> judgement."""
+    metrics: tuple[str, ...]
+    """What it gives; the first is its headline."""
+    options: type[Cut] = Cut
+    """What a task file may set, as its table [judge.options]."""
+    libraries: tuple[str, ...] = ()
+    """What must be installed (the extra ``text``)."""
+    compares_texts: bool = True
+    """References are texts; else they are what the task's expression gives."""
 
 
 def judged(headline: str, extracted: str | None = None, **metrics: float) -> Judgement:
@@ -37,33 +64,26 @@ def unscored(reason: str) -> Judgement:
     return Judgement(None, unscored_reason=reason)
 
 
-def cut(answer: str, options: Mapping[str, Any]) -> str:
+def has_begun(answer: str, options: Cut) -> bool:
+    """Whether anything follows what leads up to the answer ("The answer is:")."""
+    ends = [match.end() for match in options.after.finditer(answer)] if options.after else []
+    return bool(answer[ends[-1] if ends else 0 :].strip())
+
+
+def cut(answer: str, options: Cut) -> str:
     """The part of an answer that is judged.
 
-    ``after``: a regular expression; what follows its last match (all of the answer where there is none).
-    ``paragraph``, ``line``: "first" or "last", of those that are not blank; where one ends in a colon and more follows,
-    it leads up to what follows and is not the first ("Here is a summary:").
+    Where a paragraph or line ends in a colon and more follows, it leads up to what follows and is not the first ("Here
+    is a summary:").
     """
-    after = options.get("after")
-    if after is not None:
-        ends = [match.end() for match in compiled(str(after)).finditer(answer)]
+    if options.after is not None:
+        ends = [match.end() for match in options.after.finditer(answer) if answer[match.end() :].strip()]
         answer = answer[ends[-1] :] if ends else answer
-    for name, parts in (("paragraph", lambda text: re.split(r"\n\s*\n", text)), ("line", str.splitlines)):
-        which = options.get(name)
+    for which, parts in ((options.paragraph, re.compile(r"\n\s*\n").split), (options.line, str.splitlines)):
         if which is None:
             continue
-        if which not in ("first", "last"):
-            raise TaskError(f'option \'{name}\' must be "first" or "last"; found {which!r}')
         written = [part for part in parts(answer) if part.strip()]
         while which == "first" and len(written) > 1 and written[0].rstrip().endswith(":"):
             del written[0]
         answer = (written[0] if which == "first" else written[-1]) if written else ""
     return answer
-
-
-def compiled(pattern: str) -> re.Pattern[str]:
-    """A regular expression of a task file; raises `TaskError` where it is none."""
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise TaskError(f"{pattern!r} is not a regular expression: {error}") from None

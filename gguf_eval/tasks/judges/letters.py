@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from gguf_eval.tasks.judges.judgement import Judgement, cut, judged, unscored
-from gguf_eval.tasks.judges.matching import normalise
+from gguf_eval.tasks.judges.judgement import Cut, Judge, Judgement, cut, judged, unscored
+from gguf_eval.tasks.judges.matching import Matching, normalise
 
 _NAMED = (
     r"(?:answer|choice|option)(?:\s+(?:is|would be|should be)|\s*[:=])+"
     r"\s*[\*_\"'(\[]*\s*(?:option\s+|choice\s+)?[\(\[]?"
 )
-_WRITING = {"ignore_case": True, "ignore_punctuation": True, "ignore_blanks": True}
+_WRITING = Matching(ignore_case=True, ignore_punctuation=True, ignore_blanks=True)
 
 
 def extract_letter(answer: str, letters: str, choices: Sequence[str] = ()) -> str | None:
@@ -51,31 +51,51 @@ def extract_letter(answer: str, letters: str, choices: Sequence[str] = ()) -> st
     return inside[0] if len(inside) == 1 and not bracketed else None
 
 
-def choice_letter(answer: str, references: Sequence[str], options: Mapping[str, Any]) -> Judgement:
-    """Whether the letter that an answer settles on is the right one; unscored where it settles on none.
+@dataclass(frozen=True, kw_only=True)
+class Choices(Cut):
+    """What an answer chooses from."""
 
-    ``letters``: those of the choices ("ABCD" unless given). ``choices``: their texts, where they may be named instead.
-    """
-    letters = str(options.get("letters", "ABCD"))
-    found = extract_letter(cut(answer, options), letters, [str(choice) for choice in options.get("choices", ())])
+    letters: str = "ABCD"
+    choices: tuple[str | int | float | bool, ...] = ()
+    """Their texts, where they may be named instead."""
+
+
+def choice_letter(answer: str, references: Sequence[str], options: Choices) -> Judgement:
+    """Whether the letter that an answer settles on is the right one; unscored where it settles on none."""
+    found = extract_letter(cut(answer, options), options.letters, [str(choice) for choice in options.choices])
     if found is None:
         return unscored("the answer names no choice, or several")
     return judged("acc", found, acc=float(found in {reference.strip().strip("()").upper() for reference in references}))
 
 
-def label(answer: str, references: Sequence[str], options: Mapping[str, Any]) -> Judgement:
+@dataclass(frozen=True, kw_only=True)
+class Labels(Cut):
+    """What an answer may name."""
+
+    labels: tuple[str | int | float | bool, ...]
+    first: bool = False
+    """The first that is named is taken where there are several."""
+
+
+def label(answer: str, references: Sequence[str], options: Labels) -> Judgement:
     """Which of ``labels`` an answer names, as a whole word in any case; unscored where it names none, or several.
 
-    ``first = true`` takes the first that is named. Macro-F1 over items is an aggregate of this judge.
+    Macro-F1 over items is an aggregate of this judge.
     """
-    labels = [str(name) for name in options["labels"]]
+    labels = [str(name) for name in options.labels]
     text = cut(answer, options)
     places = {}
     for name in labels:
         match = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE)
         if match:
             places[name] = (match.start(), -len(name))
-    if not places or (len(places) > 1 and not options.get("first", False)):
+    if not places or (len(places) > 1 and not options.first):
         return unscored("the answer names none of the labels" if not places else "the answer names several labels")
     found = min(places, key=lambda name: places[name])
     return judged("acc", found, acc=float(found.lower() in {reference.strip().lower() for reference in references}))
+
+
+JUDGES = (
+    Judge("choice_letter", choice_letter, ("acc",), Choices),
+    Judge("label", label, ("acc",), Labels),
+)

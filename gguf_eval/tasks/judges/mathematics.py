@@ -8,11 +8,11 @@ Lewkowycz et al. 2022, appendix D (arXiv 2206.14858). Both compare strings: no a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from gguf_eval.errors import TaskError
-from gguf_eval.tasks.judges.judgement import Judgement, judged
+from gguf_eval.tasks.judges.judgement import Cut, Judge, Judgement, judged
 from gguf_eval.tasks.judges.numbers import numbers_in
 
 _UNITS_TEXT = """
@@ -28,10 +28,15 @@ _REPLACED = (
     ("an ", ""), ("a ", ""), (".$", "$"), ("\\$", ""), (r"\ ", ""), (" ", ""), ("mbox", "text"),
     (",\\text{and}", ","), ("\\text{and}", ","), ("\\text{m}", "\\text{}"),
 )  # fmt: skip
-_FORMULA = re.compile(r"\$+([^$]+)\$+")
+_FORMULA = re.compile(r"\$+([^$]+)\$+|(?<!\\)\\\((.+?)\\\)|(?<!\\)\\\[(.+?)\\\]", re.S)
+"""What stands between dollar signs, \\( and \\), or \\[ and \\]."""
 _SENTENCE = re.compile(r"(?<![\\{])\b[a-zA-Z]{2,}[,:]?\s+[a-zA-Z]{2,}\b")
 """Two words after one another, which a bare answer does not hold; its units are in LaTeX or one word."""
-_FINAL = re.compile(r"(?:final answer is|answer is|answer:)\s*:?\s*(.+?)\s*(?:I hope it is correct|$)", re.I | re.M)
+_NAMED = re.compile(r"(?:answer is|answer:)\s*:?|^\W*(?:final )?answer\W*$", re.I | re.M)
+_REST = re.compile(
+    r"\s*I hope it is correct.*|\.\s+(?=[A-Z]).*|,?\s+(?:since|because|as|which|where|when|so)\b.*", re.S
+)
+"""What follows an answer in its line and is no part of it: another sentence, the reason."""
 
 
 def last_boxed(text: str) -> str | None:
@@ -55,22 +60,32 @@ def last_boxed(text: str) -> str | None:
 def final_answer(text: str) -> str | None:
     """What an answer settles on: its last box, else what it calls its answer, else all of it where it says no more.
 
-    Dollar signs around what is found are taken off, and of what it calls its answer the first formula is taken. None
-    for running text: a formula in it is a step on the way, the last one too.
+    Signs of formulas and of bold type around what is found are taken off, and of what it calls its answer the first
+    formula is taken. A box that the limit of tokens cut does not count beside one before it. None for running text: a
+    formula in it is a step on the way, the last one too.
     """
-    boxed = last_boxed(text)
+    boxed, before = last_boxed(text), text
+    while boxed is None and "\\boxed" in before:
+        before = before[: before.rfind("\\boxed")]
+        boxed = last_boxed(before)
     if boxed is not None:
         return boxed
-    named = _FINAL.findall(text)
+    text = text.replace("**", "")
+    named = [text[match.end() :].strip() for match in _NAMED.finditer(text)]
+    named = [follows for follows in named if follows]
     if named:
-        named_last = str(named[-1]).strip().rstrip(".")
-        formula = _FORMULA.search(named_last)
-        return formula.group(1).strip() if formula else named_last
+        display = _FORMULA.match(named[-1])
+        line = _REST.sub("", named[-1].splitlines()[0])
+        return _formula(display or _FORMULA.search(line)) or line.strip().rstrip(".")
     whole = text.strip()
     alone = _FORMULA.fullmatch(whole.rstrip("."))
     if alone:
-        return alone.group(1).strip()
+        return _formula(alone)
     return None if "\n" in whole or "$" in whole or _SENTENCE.search(whole) else whole
+
+
+def _formula(found: re.Match[str] | None) -> str | None:
+    return next(group.strip() for group in found.groups() if group) if found else None
 
 
 def between_dollars(text: str) -> str:
@@ -166,17 +181,22 @@ def _same_number(first: str, second: str) -> bool:
     return abs(values[0] - values[1]) <= 1e-9 * max(1.0, abs(values[1]))
 
 
-def math_answer(answer: str, references: Sequence[str], options: Mapping[str, Any]) -> Judgement:
+@dataclass(frozen=True, kw_only=True)
+class Extraction(Cut):
+    """What is taken for the answer."""
+
+    extract: Literal["final", "dollars"] = "final"
+    """`final_answer`, or `between_dollars`, with which ``hendrycks_match`` is lm-evaluation-harness's exact_match of
+    hendrycks_math."""
+
+
+def math_answer(answer: str, references: Sequence[str], options: Extraction) -> Judgement:
     """``math_equal`` (the value) and ``hendrycks_match``, for references that are solutions or bare answers.
 
     ``hendrycks_match``: what is extracted equals the reference in Hendrycks' form. ``math_equal``: in Hendrycks' form,
-    in Minerva's form, or as a number. ``extract``: "final" (`final_answer`, unless given) or "dollars"
-    (`between_dollars`, with which ``hendrycks_match`` is lm-evaluation-harness's exact_match of hendrycks_math).
+    in Minerva's form, or as a number.
     """
-    rule = options.get("extract", "final")
-    if rule not in ("final", "dollars"):
-        raise TaskError(f'option \'extract\' must be "final" or "dollars"; found {rule!r}')
-    found = final_answer(answer) if rule == "final" else between_dollars(answer)
+    found = final_answer(answer) if options.extract == "final" else between_dollars(answer)
     if found is None:
         return judged("math_equal", None, math_equal=0.0, hendrycks_match=0.0)
     wanted = [reference if (box := last_boxed(reference)) is None else box for reference in references]
@@ -186,5 +206,8 @@ def math_answer(answer: str, references: Sequence[str], options: Mapping[str, An
 
 
 def _equal_in_a_form(found: str, wanted: str) -> bool:
-    first, second = minerva_form(found), minerva_form(wanted)
+    first, second = (re.sub(r"^\(([A-Z])\)$", r"\1", minerva_form(text)) for text in (found, wanted))  # choice (C) is C
     return bool(first) and (first == second or _same_number(first, second))
+
+
+JUDGES = (Judge("math", math_answer, ("math_equal", "hendrycks_match"), Extraction),)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from gguf_eval.tasks.judges.judgement import Judgement, cut, judged
+from gguf_eval.tasks.judges.judgement import Cut, Judge, Judgement, cut, judged
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -34,7 +33,7 @@ def token_f1(answer: str, reference: str) -> float:
     return 2 * precision * recall / (precision + recall) if shared else 0.0
 
 
-def squad(answer: str, references: Sequence[str], options: Mapping[str, Any]) -> Judgement:
+def squad(answer: str, references: Sequence[str], options: Cut) -> Judgement:
     """``f1`` and ``exact_match``, each the best over the references (SQuAD)."""
     text = cut(answer, options)
     return judged(
@@ -45,7 +44,7 @@ def squad(answer: str, references: Sequence[str], options: Mapping[str, Any]) ->
     )
 
 
-def hotpot(answer: str, references: Sequence[str], options: Mapping[str, Any]) -> Judgement:
+def hotpot(answer: str, references: Sequence[str], options: Cut) -> Judgement:
     """As `squad`, but an answer or reference that is yes, no or noanswer earns no part of F1 unless it is equal."""
     text = cut(answer, options)
     found = plain(text)
@@ -62,3 +61,6 @@ def hotpot(answer: str, references: Sequence[str], options: Mapping[str, Any]) -
         f1=max(f1(reference) for reference in references),
         exact_match=float(found in {plain(reference) for reference in references}),
     )
+
+
+JUDGES = (Judge("squad", squad, ("f1", "exact_match")), Judge("hotpot", hotpot, ("f1", "exact_match")))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import atexit
 import ctypes
 import re
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from gguf_eval.files.engine_reasons import reason_in, split_function, without_numbers
-from gguf_eval.runtime.bindings import library
+from gguf_eval.errors import UsageError
+from gguf_eval.llama.library import library
+from gguf_eval.llama.reasons import reason_in, split_function, without_numbers
 
 _DEBUG, _WARNING, _ERROR, _CONTINUED = 1, 3, 4, 5
 """ggml's log levels; a continued line has the level of the one before."""
@@ -42,41 +45,64 @@ class Buffer:
     size_bytes: int
 
 
-@dataclass(frozen=True)
-class _Watch:
-    """Lines of llama.cpp that nobody has asked for yet."""
+_warnings: deque[str] = deque(maxlen=_KEPT_LINES)
+_errors: deque[str] = deque(maxlen=_KEPT_LINES)
+"""Lines of llama.cpp that nobody has asked for yet."""
+_listeners: set[int] = set()
+"""Addresses of the callbacks that keep them."""
+_callbacks: list[Any] = []
+"""Those that were set for good: llama.cpp keeps only the address."""
 
-    warnings: deque[str]
-    errors: deque[str]
-    callbacks: list[Any]
-    """llama.cpp keeps only the address."""
 
+def keep_log(path: Path | None) -> None:
+    """Append llama.cpp's log to a file from now on; without one, only its errors are shown, on standard error.
 
-_watch = _Watch(deque(maxlen=_KEPT_LINES), deque(maxlen=_KEPT_LINES), [])
+    For processes that are not ours alone. Raises `UsageError` when the file can't be written.
+    """
+    try:
+        file = path.open("ab", buffering=0) if path else None
+    except OSError as error:
+        raise UsageError(f"{path}: a writable file is needed for llama.cpp's log ({error.strerror})") from None
+
+    def write(level: int, text: bytes, user_data: object) -> None:
+        if file:
+            file.write(text)
+        elif level == _ERROR:
+            sys.stderr.write(text.decode(errors="replace"))
+
+    _listen_for_good(library().llama_log_callback(write))
 
 
 def watch_log() -> None:
     """Keep llama.cpp's warnings and errors from now on, for `take_warnings` and `take_reason`."""
+    if _address(_current_callback()[0]) not in _listeners:
+        listener = _listener(_keep_notices)
+        _listeners.add(_address(listener))
+        _listen_for_good(listener)
+
+
+def _listen_for_good(callback: Any) -> None:
     llama = library()
-    current = ctypes.cast(_current_callback()[0], ctypes.c_void_p).value
-    if _watch.callbacks and current == ctypes.cast(_watch.callbacks[-1], ctypes.c_void_p).value:
-        return
-    if not _watch.callbacks:  # no Python may be called once the interpreter is gone
+    if not _callbacks:  # no Python may be called once the interpreter is gone
         atexit.register(llama.llama_log_set, llama.llama_log_callback(), ctypes.c_void_p(0))
-    _watch.callbacks.append(_listener(_keep_notices))
-    llama.llama_log_set(_watch.callbacks[-1], ctypes.c_void_p(0))
+    _callbacks.append(callback)
+    llama.llama_log_set(callback, ctypes.c_void_p(0))
 
 
-def _keep_notices(level: int, lines: Sequence[str]) -> None:
+def _address(callback: Any) -> int:
+    return ctypes.cast(callback, ctypes.c_void_p).value or 0
+
+
+def _keep_notices(level: int, text: str) -> None:
     if level == _ERROR:
-        _watch.errors.extend(lines)
+        _errors.extend(text.splitlines())
     elif level == _WARNING:  # a model can have more harmless ones than are kept
-        _watch.warnings.extend(line for line in lines if not _HARMLESS.search(line))
+        _warnings.extend(line for line in text.splitlines() if not _HARMLESS.search(line))
 
 
 def add_warning(text: str) -> None:
     """Let `take_warnings` tell of what was found out about llama.cpp's answers beside what it says itself."""
-    _watch.warnings.append(text)
+    _warnings.append(text)
 
 
 def take_warnings() -> list[str]:
@@ -85,8 +111,8 @@ def take_warnings() -> list[str]:
     Lines that differ in numbers only are told once.
     """
     by_function: dict[str, dict[str, str]] = {}
-    while _watch.warnings:
-        function, text = split_function(_watch.warnings.popleft())
+    while _warnings:
+        function, text = split_function(_warnings.popleft())
         if re.search(r"\w", text):
             by_function.setdefault(function, {}).setdefault(without_numbers(text), text)
     return ["; ".join(said.values()) for said in by_function.values()]
@@ -94,18 +120,29 @@ def take_warnings() -> list[str]:
 
 def take_reason() -> str:
     """The errors that llama.cpp has written since it was last asked, in one line; empty where it gave no reason."""
-    reason = reason_in(_watch.errors)
-    _watch.errors.clear()
+    reason = reason_in(_errors)
+    _errors.clear()
     return reason
 
 
 @contextmanager
-def captured_log() -> Iterator[list[str]]:
-    """Collect what llama.cpp logs meanwhile but for debugging output, line by line; it still goes where it went."""
+def captured_log(*, forward: bool = True) -> Iterator[list[str]]:
+    """Collect what llama.cpp logs meanwhile but for debugging output, in lines with their ends.
+
+    With ``forward`` it still goes where it went.
+    """
     llama = library()
     previous, user_data = _current_callback()
     lines: list[str] = []
-    callback = _listener(lambda level, more: lines.extend(more))
+
+    def collect(level: int, text: str) -> None:
+        for part in text.splitlines(keepends=True):
+            if lines and not lines[-1].endswith("\n"):
+                lines[-1] += part
+            else:
+                lines.append(part)
+
+    callback = _listener(collect, forward=forward)
     llama.llama_log_set(callback, ctypes.c_void_p(0))
     try:
         yield lines
@@ -120,18 +157,18 @@ def _current_callback() -> tuple[Any, ctypes.c_void_p]:
     return callback, user_data
 
 
-def _listener(listen: Callable[[int, list[str]], None]) -> Any:
-    """A callback that gives ``listen`` the level and the lines of each message, and passes it on to where it went."""
+def _listener(listen: Callable[[int, str], None], *, forward: bool = True) -> Any:
+    """A callback that gives ``listen`` the level and text of each message, and passes it on to where it went."""
     previous, user_data = _current_callback()
     level = 0
 
     def hear(given: int, text: bytes, data: object) -> None:
         nonlocal level
         level = level if given == _CONTINUED else given
-        if previous:
+        if forward and previous:
             previous(given, text, user_data)
         if level != _DEBUG:
-            listen(level, text.decode("utf-8", errors="replace").splitlines())
+            listen(level, text.decode("utf-8", errors="replace"))
 
     return library().llama_log_callback(hear)
 

@@ -9,7 +9,6 @@ _FUNCTION = re.compile(r"^(\w+)(?:\([^)]*\))?: +")
 """Most lines begin with the name of the function that writes them."""
 _SAYS_LITTLE = re.compile(r"failed to load model|failed to initialize batch|failed to decode, ret = |^$")
 """Errors that follow one that tells why."""
-_MARKS = re.compile(r"error|fail|not support|requires", re.IGNORECASE)
 _UNSAID = "its log names the reason"
 _MOST_LINES, _MOST_CHARACTERS = 3, 400
 
@@ -25,13 +24,9 @@ def without_numbers(line: str) -> str:
     return re.sub(r"\d+", "", line)
 
 
-def reason_in(lines: Iterable[str], *, errors_only: bool = True) -> str:
-    """The reason that lines of llama.cpp's log give, in one line; empty where they give none.
-
-    ``errors_only``: whether all of them are errors, or those that look like it are to be found.
-    """
-    told = [split_function(line)[1].removeprefix("error loading model: ") for line in lines
-            if errors_only or _MARKS.search(line)]  # fmt: skip
+def reason_in(errors: Iterable[str]) -> str:
+    """The reason that errors of llama.cpp's log give, in one line; empty where they give none."""
+    told = (split_function(line)[1].removeprefix("error loading model: ") for line in errors)
     telling = dict.fromkeys(line.lstrip("- ").rstrip(":") for line in told if not _SAYS_LITTLE.search(line))
     return "; ".join(list(telling)[:_MOST_LINES])[:_MOST_CHARACTERS]
 

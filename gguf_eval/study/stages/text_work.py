@@ -1,4 +1,4 @@
-"""Runs a model over a text: negative log-likelihoods, and the divergence from a reference where one is named."""
+"""The worker's side of a text: negative log-likelihoods, and the divergence from a reference where one is named."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gguf_eval.atomic import written_whole
 from gguf_eval.errors import EngineError, UsageError
+from gguf_eval.llama.library import build_info
 from gguf_eval.machine import physical_cores
-from gguf_eval.runtime.bindings import build_info
 from gguf_eval.runtime.divergence import Compared, compare_exactly, compare_with_stored, condense
 from gguf_eval.runtime.memory import peak_rss_bytes
-from gguf_eval.runtime.model import Context, ContextSettings, Model
+from gguf_eval.runtime.model import Context, Model
 from gguf_eval.runtime.perplexity import (
     Windows,
     decode_windows,
@@ -29,8 +30,9 @@ from gguf_eval.runtime.perplexity import (
 from gguf_eval.runtime.placement import open_model
 from gguf_eval.runtime.reference_file import ReferenceKey, ReferenceReader, ReferenceWriter, reference_path
 from gguf_eval.runtime.rows import NOT_FINITE
-from gguf_eval.study.jobs import TextJob
-from gguf_eval.study.workers.emit import Emit
+from gguf_eval.runtime.settings import ContextSettings
+from gguf_eval.study.job import Emit
+from gguf_eval.study.stages.text import TextJob
 
 NOISE_WINDOWS = 4
 """Windows that the noise floor is measured on."""
@@ -40,8 +42,8 @@ another order, as it is when a model writes."""
 Columns = dict[str, npt.NDArray[Any]]
 
 
-def run(job: TextJob, emit: Emit) -> None:
-    """Do the job in this process."""
+def work(job: TextJob, emit: Emit) -> None:
+    """The worker's side."""
     text = Path(job.text).read_text(encoding="utf-8")
     with ExitStack() as stack:
         model = _open(job, job.model, stack)
@@ -152,9 +154,8 @@ def _noise(job: TextJob, model: Model, windows: Windows, stack: ExitStack) -> Co
         compared = compare_with_stored(rows, reader.read(len(rows.targets)), _threads(job))
         parts.append({"kld": compared.kld, "same_top": compared.same_top})
     columns: Columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    part_file = kept.with_suffix(".part.npz")
-    np.savez(part_file, **columns)  # type: ignore[arg-type]  # names are not those of its options
-    part_file.replace(kept)
+    with written_whole(kept) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, **columns)  # type: ignore[arg-type]  # names are not those of its options
     return columns
 
 

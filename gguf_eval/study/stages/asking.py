@@ -1,4 +1,4 @@
-"""How items are put to a model: as text, or as a conversation by its chat template."""
+"""The worker's side of asking: how items are put to a model, as text or as a conversation by its chat template."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from gguf_eval.runtime.chat import ChatEncoder, ChatTemplates, conversation
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.scoring import Request, TokenRequest
 from gguf_eval.runtime.settings import ChatSettings
-from gguf_eval.study.jobs import GenerateJob, HeaderWork, PromptWork, ScoreJob, ShowJob, TaskWork
+from gguf_eval.study.stages.ask import PromptWork, TaskWork
+from gguf_eval.tasks.prompts import Header
 
 ChoiceRequests = list[Request] | list[TokenRequest]
 """One for each choice of an item."""
 
 
-def chat_encoder(job: ScoreJob | GenerateJob | ShowJob, model: Model, kind: str) -> ChatEncoder | None:
+def chat_encoder(path: Path, chat: ChatSettings, model: Model, kind: str) -> ChatEncoder | None:
     """The encoder of conversations, or None where tasks of this kind are asked as text.
 
     Raises `UsageError` where chat is asked for and the model has no template.
     """
-    if not job.chat.applies_to(kind):
+    if not chat.applies_to(kind):
         return None
-    day = date.fromisoformat(job.chat.day) if job.chat.day else None
-    templates = ChatTemplates(read_header(model_parts(Path(job.model))[0]).metadata, model, day)
-    if job.chat.mode == "auto" and not templates.names:
+    day = date.fromisoformat(chat.day) if chat.day else None
+    templates = ChatTemplates(read_header(model_parts(path)[0]).metadata, model, day)
+    if chat.mode == "auto" and not templates.names:
         return None
     return ChatEncoder(model, templates.select(None), templates.tokens, day)
 
 
-def messages(header: HeaderWork, context: str, chat: ChatSettings) -> list[dict[str, str]]:
+def messages(header: Header, context: str, chat: ChatSettings) -> list[dict[str, str]]:
     """The conversation that asks ``context``: the task's description belongs to the system message."""
     system = "\n\n".join(text for text in (chat.system.strip(), header.description.strip()) if text)
     if chat.fewshot_as_turns:
-        return conversation(system, header.examples, context)
+        return conversation(system, tuple((e.question, e.answer) for e in header.examples), context)
     return conversation(system, (), header.shown + context)
 
 

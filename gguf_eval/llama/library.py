@@ -1,18 +1,17 @@
-"""Loads llama.cpp through llama-cpp-python, and says which build it is.
+"""Loads llama.cpp through llama-cpp-python, and ggml from the libraries it ships, and says which build it is.
 
 Only the low-level functions are used: the high-level ``Llama`` class decodes one sequence at a time.
 """
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import functools
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gguf_eval.errors import EngineError, UsageError
+from gguf_eval.errors import EngineError
 
 
 @functools.cache
@@ -36,34 +35,28 @@ def library() -> Any:
     return llama
 
 
-def keep_log(path: Path | None) -> None:
-    """Append llama.cpp's log to a file from now on; without one, only its errors are shown, on standard error.
+@functools.cache
+def function(library_name: str, name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+    """One C function, with its types, of ``ggml``, ``ggml-base`` or ``ggml-rpc``, which llama-cpp-python does not bind.
 
-    For processes that are not ours alone. Raises `UsageError` when the file can't be written.
+    Raises `EngineError` where the build has no such library.
     """
-    llama = library()
-    try:
-        file = path.open("ab", buffering=0) if path else None
-    except OSError as error:
-        raise UsageError(f"{path}: a writable file is needed for llama.cpp's log ({error.strerror})") from None
-
-    def write(level: int, text: bytes, user_data: Any) -> None:
-        if file:
-            file.write(text)
-        elif level == _LOG_ERROR:
-            sys.stderr.write(text.decode(errors="replace"))
-
-    callback = llama.llama_log_callback(write)
-    _log_callbacks.append(callback)
-    llama.llama_log_set(callback, ctypes.c_void_p(0))
-    # No Python may be called once the interpreter is gone.
-    atexit.register(llama.llama_log_set, llama.llama_log_callback(), ctypes.c_void_p(0))
+    found: Any = getattr(_ggml(library_name), name)
+    found.restype, found.argtypes = result, list(arguments)
+    return found  # type: ignore[no-any-return]
 
 
-_LOG_ERROR = 4
-"""ggml's number of the level (GGML_LOG_LEVEL_ERROR)."""
-_log_callbacks: list[Any] = []
-"""llama.cpp keeps only the address."""
+@functools.cache
+def _ggml(name: str) -> Any:
+    library()  # has loaded what they depend on
+    import llama_cpp
+
+    folder = Path(llama_cpp.__file__).parent / "lib"
+    names = (f"lib{name}.so", f"lib{name}.dylib", f"{name}.dll", f"lib{name}.dll")
+    for candidate in names:
+        if (folder / candidate).exists():
+            return ctypes.CDLL(str(folder / candidate))
+    raise EngineError(f"{folder}: this build of llama.cpp has no {name} (none of {', '.join(names)} is there)")
 
 
 def build_info() -> dict[str, Any]:
