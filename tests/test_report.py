@@ -14,8 +14,8 @@ from synthetic_study import write_study
 
 from gguf_eval.analysis.summary import StudySummary, summarise
 from gguf_eval.errors import UsageError
-from gguf_eval.report.columns import main_table
 from gguf_eval.report.export import to_document
+from gguf_eval.report.main_table import main_tables
 from gguf_eval.report.markdown import to_markdown
 from gguf_eval.report.terminal import print_report
 from gguf_eval.store.read import read_study
@@ -148,7 +148,6 @@ def test_markdown_has_the_columns_of_the_table_and_its_marks(with_texts: StudySu
     smallest = [cell.strip() for cell in table[4].strip("|").split("|")]
     assert smallest[names.index("file")] == "1,017 MB\\*"
     assert re.fullmatch(r"0\.\d+ \(0\.\d+–0\.\d+\)", smallest[names.index("KLD text1")])
-    columns = main_table(with_texts, with_texts.points[:3])
-    stars = sum(cell.best for filled in columns for cell in filled.cells)
+    stars = sum(cell.best for filled in main_tables(with_texts)[0].columns for cell in filled.cells)
     assert stars > 5
     assert table[2].count("\\*") + table[3].count("\\*") + table[4].count("\\*") == stars

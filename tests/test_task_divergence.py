@@ -24,7 +24,7 @@ from gguf_eval.report.data import item_rows, summary_rows
 from gguf_eval.report.export import to_document
 from gguf_eval.report.markdown import to_markdown
 from gguf_eval.report.terminal import print_report
-from gguf_eval.report.whole_task import whole_cell, whole_interval, whole_rows
+from gguf_eval.report.whole_task import whole_cell, whole_rows
 from gguf_eval.store.records import AnswerDivergences, PointRecord, StudyRecord, TaskRecord
 
 KLDS = (0.1, 0.2, None, 0.4, 0.5, 0.3, *(0.1, 0.2, 0.3, 0.4, 0.5) * 5)
@@ -77,8 +77,8 @@ def test_where_they_are_shown(record: StudyRecord) -> None:
     assert [row["answer_kld"] for row in items] == list(KLDS)
     assert {row["level"] for row in items} == {"Q4_0"}
     (row,) = whole_rows(summary.points)
-    assert [whole_cell(p, row) for p in summary.points] == ["–", "0.300"]
-    assert whole_interval(summary.points[1], row).startswith("0.")
+    assert [whole_cell(p, row).text for p in summary.points] == ["–", "0.300"]
+    assert whole_cell(summary.points[1], row).small.startswith("0.")
     printed = []
     for show in (lambda console: print_report(summary, console), lambda console: print_comparisons(
         versus_references(record), console)):  # fmt: skip
