@@ -22,7 +22,7 @@ def judge(name: str, answer: str, *references: Any, **options: Any) -> Judgement
     return judge_answer(name, answer, references, options)
 
 
-OPTIONS = {"regex": {"pattern": r"\d+"}, "label": {"labels": ["yes", "no"]}}
+OPTIONS: dict[str, dict[str, Any]] = {"regex": {"pattern": r"\d+"}, "label": {"labels": ["yes", "no"]}}
 
 
 @settings(max_examples=60)

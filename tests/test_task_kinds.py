@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from gguf_eval.errors import TaskError, UsageError
 from gguf_eval.store.records import ItemRecord, TaskRecord
 from gguf_eval.study.plan import RunRequest
-from gguf_eval.study.run import requested_tasks
+from gguf_eval.study.planning import requested_tasks
 from gguf_eval.tasks.aggregates import Answered, macro_f1, perplexity
 from gguf_eval.tasks.datasets import load_items, mirror
 from gguf_eval.tasks.metrics import CHOICE_METRICS, ChoiceScores, chance, overshadowed, values

@@ -27,6 +27,7 @@ from gguf_eval.store.together import merge_studies
 from gguf_eval.study import run
 from gguf_eval.study.plan import RunRequest
 from gguf_eval.study.planning import make_plan
+from gguf_eval.study.process import run_in_worker
 from gguf_eval.study.stages import state
 
 DATED = (
@@ -90,11 +91,10 @@ def test_a_template_is_told_the_day() -> None:
 
 def test_every_run_of_a_study_tells_the_day_of_its_first(request_: RunRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    really = state.run_in_worker
 
     def listen(job: Any, *others: Any) -> None:
         told.append(job.chat.day)
-        really(job, *others)
+        run_in_worker(job, *others)
 
     monkeypatch.setattr(state, "run_in_worker", listen)
     assert run.run_study(make_plan(request_), Listening())

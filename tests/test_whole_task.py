@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -17,13 +18,13 @@ from gguf_eval.report.whole_task import whole_rows
 from gguf_eval.store.records import ItemRecord, Outcome, PointRecord, StudyRecord, TaskRecord
 
 
-def task(**changes: object) -> TaskRecord:
+def task(**changes: Any) -> TaskRecord:
     subjects = ("algebra", "algebra", "law", "law", "law")
     items = {f"i{n}": ItemRecord(f"i{n}", str(n), ("c",), ("a", "b"), n % 2, (n % 2,), subject=subject)
              for n, subject in enumerate(subjects)}  # fmt: skip
     groups = {"STEM": ("algebra",), "humanities": ("law", "absent"), "nobody": ("absent",)}
-    fields: dict[str, object] = {"groups": groups, "aggregates": ("macro_f1",)} | changes
-    return TaskRecord("t", "exam", "Exam", "", 1, "acc", ("acc",), items, **fields)  # type: ignore[arg-type]
+    fields: dict[str, Any] = {"groups": groups, "aggregates": ("macro_f1",)} | changes
+    return TaskRecord("t", "exam", "Exam", "", 1, "acc", ("acc",), items, **fields)
 
 
 def outcome(number: int, pick: int | None) -> Outcome:
