@@ -70,8 +70,9 @@ def fresh(model: Model, tokens: int, cache_type: str = "F32") -> Iterator[FreshC
 
 
 def log_softmax(row: Row) -> Row:
-    shifted = row - row.max()
-    return shifted - np.log(np.exp(shifted).sum())
+    shifted: Row = row - row.max()
+    shifted -= np.log(np.exp(shifted).sum())
+    return shifted
 
 
 def token_logprobs(

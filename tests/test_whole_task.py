@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -18,7 +19,7 @@ from gguf_eval.store.records import Outcome, PointRecord, StudyRecord, TaskRecor
 from gguf_eval.tasks.prompts import ItemRecord
 
 
-def task(**changes: object) -> TaskRecord:
+def task(**changes: Any) -> TaskRecord:
     subjects = ("algebra", "algebra", "law", "law", "law")
     items = {
         f"i{n}": ItemRecord(
@@ -31,7 +32,7 @@ def task(**changes: object) -> TaskRecord:
         hash="t", name="exam", version=1, kind="choice", title="Exam", metric="acc", metrics=("acc",), items=items,
         groups=groups, aggregates=("macro_f1",),
     )  # fmt: skip
-    return replace(exam, **changes)  # type: ignore[arg-type]
+    return replace(exam, **changes)
 
 
 def outcome(number: int, pick: int | None) -> Outcome:
