@@ -146,7 +146,7 @@ def foreseen_points(sources: Sequence[ModelFile], request: RunRequest) -> list[P
         PlannedPoint(
             model=request.names.get(source.path) or model_name(source.path),
             level=recipe.level if recipe else source.level,
-            path=Path("-".join((str(source.path), *made_by.values()))) if recipe else source.path,
+            path=Path("-".join((str(source.path), recipe.level, *made_by.values()))) if recipe else source.path,
             source=source,
             recipe=recipe,
             origin={**made_by, **({"named": True} if source.path in request.names else {})},
