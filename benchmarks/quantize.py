@@ -34,7 +34,7 @@ import numpy as np
 from gguf_eval.files.footprint import predict_footprint
 from gguf_eval.files.header import read_header
 from gguf_eval.files.imatrix_file import read_imatrix
-from gguf_eval.files.levels import LEVELS
+from gguf_eval.files.levels import levels
 from gguf_eval.files.plan import read_headers
 from gguf_eval.files.provenance import library_version
 from gguf_eval.files.recipes import find_ladder
@@ -132,7 +132,7 @@ def equal(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     types = [part for pattern, kind in OVERRIDES for part in ("--tensor-type", f"{pattern}={kind}")]
     mix_options = [*types, "--output-tensor-type", "Q8_0", "--token-embedding-type", "Q5_1"]
     cases: list[tuple[str, str, list[str], list[str], bool]] = []
-    for level in LEVELS:
+    for level in levels():
         cases.append((level, level, ["-q", level], [], False))
         cases.append((level, level, ["-q", level], [], True))
     for with_imatrix in (False, True):

@@ -46,6 +46,8 @@ class EngineError(GgufEvalError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint ``; did you mean 'X'?`` for a misspelt name, or an empty string."""
+    if isinstance(known, str):
+        raise TypeError("names are needed; the letters of a string would be suggested")
     names = list(known)
     lowered = {candidate.lower(): candidate for candidate in names}
     close = get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)

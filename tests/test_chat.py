@@ -11,7 +11,7 @@ import pytest
 from jinja2.exceptions import SecurityError, TemplateError
 from tiny_model import add_byte_bpe, write_model
 
-from gguf_eval.errors import ModelFileError
+from gguf_eval.errors import ModelFileError, UsageError, nearest
 from gguf_eval.runtime.chat import ChatEncoder, ChatTemplates, conversation
 from gguf_eval.runtime.chat_template import render_template
 from gguf_eval.runtime.model import Model
@@ -61,6 +61,14 @@ def encoder(model: Model, template: str = TEMPLATE) -> ChatEncoder:
 
 def user(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
+
+
+def test_a_misspelt_template_is_refused_with_the_nearest(byte_model: Model) -> None:
+    keys = {"tokenizer.chat_template": TEMPLATE, "tokenizer.chat_template.tool_use": TEMPLATE}
+    with pytest.raises(UsageError, match=r"'tool_us'; did you mean 'tool_use'\? \(it has: default, tool_use\)"):
+        ChatTemplates(keys, byte_model).select("tool_us")
+    with pytest.raises(TypeError, match="letters of a string"):
+        nearest("tool_us", "default, tool_use")
 
 
 def test_content_never_becomes_a_control_token(byte_model: Model) -> None:

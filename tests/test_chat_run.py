@@ -11,7 +11,7 @@ import gguf
 import pytest
 from tiny_model import add_byte_bpe, write_model
 
-from gguf_eval.cli.options import chat_settings
+from gguf_eval.cli.engine import ChatOptions
 from gguf_eval.errors import UsageError
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.scoring import Scorer, TokenRequest
@@ -208,8 +208,8 @@ def test_names_and_options() -> None:
     assert chat_name({}) == ""
     assert chat_name(EVERYTHING.answer_settings({"choice"})).startswith(" chat system ")
     assert chat_name({"chat": "off"}) == " no chat"
-    assert chat_settings("on", "Be brief.", True) == EVERYTHING
+    assert ChatOptions("on", "Be brief.", True).settings == EVERYTHING
     with pytest.raises(UsageError, match="needs one of auto, on, off; found 'of'"):
-        chat_settings("of", "", False)
+        _ = ChatOptions("of", "", False).settings
     with pytest.raises(UsageError, match="found --chat off"):
-        chat_settings("off", "x", False)
+        _ = ChatOptions("off", "x", False).settings

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from inspect import signature
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
-from gguf_eval.cli.options import cache_type_pairs, flash_attention_number, gpu_layer_count, offload_settings
+from gguf_eval.cli import app
+from gguf_eval.cli.engine import EngineOptions
+from gguf_eval.cli.options import gpu_layer_count
+from gguf_eval.cli.unfold import unfolded
 from gguf_eval.errors import UsageError
 from gguf_eval.files import footprint
 from gguf_eval.llama.devices import devices
@@ -22,10 +27,10 @@ from gguf_eval.study.plan import RunRequest, plan_points
 
 def test_the_options_become_settings() -> None:
     assert [gpu_layer_count(text) for text in ("auto", "all", "ALL", "0", "12")] == [None, -1, -1, 0, 12]
-    assert offload_settings("3", "CUDA0, CUDA1", "row", "3/1", "a:1,b:2", True) == Offload(
+    assert EngineOptions("3", "CUDA0, CUDA1", "row", "3/1", "a:1,b:2", True).offload == Offload(
         3, ("CUDA0", "CUDA1"), "row", (3.0, 1.0), ("a:1", "b:2"), mmap=False
     )
-    assert [flash_attention_number(text) for text in ("on", "off", "auto", "1")] == [1, 0, -1, 1]
+    assert [EngineOptions(flash_attn=text).flash_attention for text in ("on", "off", "auto", "1")] == [1, 0, -1, 1]
 
 
 @pytest.mark.parametrize(
@@ -38,18 +43,18 @@ def test_the_options_become_settings() -> None:
     ],
 )
 def test_lists_of_cache_types_pair_up(keys: str, values: str, pairs: tuple[tuple[str, str], ...]) -> None:
-    assert cache_type_pairs(keys, values) == pairs
+    assert EngineOptions(cache_type_k=keys, cache_type_v=values).cache_types == pairs
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: gpu_layer_count("-3"), "'auto', 'all' or a number"),
-        (lambda: offload_settings("all", split_mode="rows"), "one of none, layer, row, tensor"),
-        (lambda: offload_settings("all", tensor_split="a,b"), "numbers separated by commas"),
-        (lambda: cache_type_pairs("Q8", "F16"), "did you mean 'Q8_0'"),
-        (lambda: cache_type_pairs("F16,Q8_0,Q4_0", "F16,Q8_0"), "found 3 and 2"),
-        (lambda: flash_attention_number("yes"), "on, off or auto"),
+        (lambda: EngineOptions(split_mode="rows").offload, "one of none, layer, row, tensor"),
+        (lambda: EngineOptions(tensor_split="a,b").offload, "numbers separated by commas"),
+        (lambda: EngineOptions(cache_type_k="Q8", cache_type_v="F16").cache_types, "did you mean 'Q8_0'"),
+        (lambda: EngineOptions(cache_type_k="F16,Q8_0,Q4_0", cache_type_v="F16,Q8_0").cache_types, "found 3 and 2"),
+        (lambda: EngineOptions(flash_attn="yes").flash_attention, "on, off or auto"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(call: Callable[[], object], message: str) -> None:
@@ -104,3 +109,32 @@ def test_layers_without_a_device_are_an_error_that_says_how_to_get_one(tiny_f32:
         Model(tiny_f32, offload=Offload(3))
     with Model(tiny_f32, offload=Offload()) as model, model.open_context(ContextSettings(n_ctx=256)):
         pass
+
+
+def test_every_command_that_runs_models_takes_the_same_options() -> None:
+    taken = {}
+    for command in ("run", "perplexity", "bench"):
+        parameters = get_command(app).commands[command].params
+        known = {field.name for field in fields(EngineOptions)}
+        taken[command] = {
+            parameter.name: (parameter.opts, parameter.help, parameter.default)
+            for parameter in parameters
+            if parameter.name in known
+        }
+        assert set(taken[command]) == known
+    assert taken["run"] == taken["perplexity"] == taken["bench"]
+    assert taken["run"]["cache_type_k"][0] == ["--cache-type-k", "-ctk"]
+
+
+def test_a_record_of_options_stands_where_the_command_takes_it() -> None:
+    seen = []
+
+    @unfolded
+    def command(first: int, *, engine: EngineOptions, last: str = "") -> None:
+        seen.append((first, engine, last))
+
+    names = list(signature(command).parameters)
+    assert (names[0], names[1], names[-1]) == ("first", "gpu_layers", "last")
+    defaults = {field.name: field.default for field in fields(EngineOptions)}
+    command(first=1, last="x", **{**defaults, "device": "CUDA0"})
+    assert seen == [(1, EngineOptions(device="CUDA0"), "x")]

@@ -20,7 +20,7 @@ from gguf_eval.errors import EngineError, ModelFileError, UsageError
 from gguf_eval.files import cache
 from gguf_eval.files.cache import cache_dir, file_sha256, model_parts, model_sha256
 from gguf_eval.files.header import read_header
-from gguf_eval.files.levels import LEVELS, canonical_level, level_ftype
+from gguf_eval.files.levels import canonical_level, level_ftype, levels
 from gguf_eval.files.quantize import is_quantized, level_path, needs_making, plan, quantize
 from gguf_eval.files.quantize_call import call_quantize
 from gguf_eval.llama.library import library
@@ -45,8 +45,8 @@ def leftovers(folder: Path) -> list[str]:
 def test_levels_are_llama_cpps() -> None:
     import llama_cpp
 
-    assert len(set(LEVELS)) == len(LEVELS)
-    for level in LEVELS:
+    assert len(set(levels())) == len(levels())
+    for level in levels():
         prefix = "ALL_" if level == "F32" else "MOSTLY_"
         assert level_ftype(level) == getattr(llama_cpp, f"LLAMA_FTYPE_{prefix}{level}")
 
@@ -129,7 +129,7 @@ def test_level_path_is_keyed_by_content(tmp_path: Path) -> None:
     assert one != level_path("ab" * 32, "Q4_K_S", "tiny", cache=tmp_path)
 
 
-@pytest.mark.parametrize("level", [level for level in LEVELS if level not in NEEDS_IMATRIX])
+@pytest.mark.parametrize("level", [level for level in levels() if level not in NEEDS_IMATRIX])
 def test_every_level_has_the_planned_size_and_types(tiny: Path, tmp_path: Path, level: str) -> None:
     output = tmp_path / f"{level}.gguf"
     planned = plan(tiny, level)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from in_process import gguf_eval_here
 from quantize_fixtures import write_model
 
 from gguf_eval.errors import UsageError
 from gguf_eval.files.header import read_header
-from gguf_eval.files.levels import LEVELS
+from gguf_eval.files.levels import levels
 from gguf_eval.files.quantize import is_made, level_path, open_source, plan, quantize
 from gguf_eval.files.recipes import (
     Recipe,
@@ -21,6 +22,7 @@ from gguf_eval.files.recipes import (
     read_recipe,
     shipped_recipes,
 )
+from gguf_eval.report.model_files import recipe_toml
 
 
 @pytest.fixture(autouse=True)
@@ -40,13 +42,24 @@ def write(path: Path, text: str) -> Path:
 
 def test_every_level_has_a_plain_recipe() -> None:
     recipes = shipped_recipes()
-    assert [name for name in recipes if name in LEVELS] == list(LEVELS)
+    assert [name for name in recipes if name in levels()] == list(levels())
     for name, recipe in recipes.items():
         assert recipe.note, name
-        assert recipe.is_plain == (name in LEVELS)
-        if name in LEVELS:
+        assert recipe.is_plain == (name in levels())
+        if name in levels():
             assert recipe.level == name
             assert recipe.sha256 == plain_recipe(name).sha256
+
+
+def test_a_recipe_is_shown_as_the_file_that_makes_it(tmp_path: Path) -> None:
+    for name, recipe in shipped_recipes().items():
+        shown = gguf_eval_here("recipes", "show", name.lower()).stdout
+        path = write(tmp_path / f"{name}.toml", shown)
+        assert read_recipe(path) == recipe
+    odd = Recipe("odd", "Q4_0", (('blk\\.\\d"', "Q8_0"),), imatrix="/a\\b", pure=True, note="“x”\x7f\n")
+    assert read_recipe(write(tmp_path / "odd.toml", recipe_toml(odd))) == odd
+    assert gguf_eval_here("recipes").stdout == gguf_eval_here("recipes", "list").stdout
+    assert "did you mean 'Q4_K_" in gguf_eval_here("recipes", "show", "Q4_K_X").stderr
 
 
 def test_ladders_name_recipes() -> None:

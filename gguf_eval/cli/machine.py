@@ -9,36 +9,27 @@ from typing import Annotated
 
 import typer
 
+from gguf_eval.cli.engine import EngineOptions
 from gguf_eval.cli.options import (
     NAMED_MODELS_HELP,
-    CacheTypeK,
-    CacheTypeV,
-    Device,
-    FlashAttention,
-    GpuLayers,
     Json,
-    MaxMemory,
     MinCtx,
-    NoMmap,
     Rpc,
-    SplitMode,
-    TensorSplit,
     app,
-    cache_type_pairs,
-    flash_attention_number,
-    memory_bytes,
     named_model_paths,
-    offload_settings,
     print_json,
     split_names,
     stdout,
 )
+from gguf_eval.cli.unfold import unfolded
 from gguf_eval.errors import UsageError
 
 
 @app.command()
+@unfolded
 def bench(
     models: Annotated[list[str], typer.Argument(help=NAMED_MODELS_HELP, show_default=False)],
+    *,
     prompt: Annotated[str, typer.Option("--n-prompt", "-p", help="Tokens of prompts, for instance 512,2048.")] = "512",
     generated: Annotated[str, typer.Option("--n-gen", "-n", help="Tokens to generate.")] = "128",
     depth: Annotated[str, typer.Option("--n-depth", "-d", help="Tokens in the cache before each test.")] = "0",
@@ -47,16 +38,7 @@ def bench(
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Tokens of one decode.")] = 2048,
     ubatch_size: Annotated[int, typer.Option("--ubatch-size", "-ub", min=1, help="Tokens computed at once.")] = 512,
     threads: Annotated[int | None, typer.Option("--threads", "-t", min=1, help="Threads.")] = None,
-    gpu_layers: GpuLayers = "auto",
-    device: Device = "",
-    split_mode: SplitMode = "layer",
-    tensor_split: TensorSplit = "",
-    rpc: Rpc = "",
-    no_mmap: NoMmap = False,
-    cache_type_k: CacheTypeK = "F16",
-    cache_type_v: CacheTypeV = "F16",
-    flash_attention: FlashAttention = "auto",
-    max_memory: MaxMemory = "",
+    engine: EngineOptions,
     min_ctx: MinCtx = None,
     study: Annotated[Path | None, typer.Option("--study", help="A study file to keep the repetitions in.")] = None,
     json_output: Json = False,
@@ -84,10 +66,10 @@ def bench(
         speed_batch_size=batch_size,
         speed_ubatch_size=ubatch_size,
         threads=threads,
-        offload=offload_settings(gpu_layers, device, split_mode, tensor_split, rpc, no_mmap),
-        cache_types=cache_type_pairs(cache_type_k, cache_type_v),
-        flash_attention=flash_attention_number(flash_attention),
-        max_memory_bytes=memory_bytes(max_memory),
+        offload=engine.offload,
+        cache_types=engine.cache_types,
+        flash_attention=engine.flash_attention,
+        max_memory_bytes=engine.max_memory_bytes,
         min_ctx=min_ctx,
         command=shlex.join(["gguf-eval", *sys.argv[1:]]),
         measure_again=True,

@@ -26,6 +26,8 @@ from gguf_eval.cli.options import (
 from gguf_eval.errors import UsageError, nearest
 
 R = TypeVar("R")
+recipes_app = typer.Typer(help="List the quantization recipes and ladders that ship, show one.")
+app.add_typer(recipes_app, name="recipes")
 
 
 @app.command()
@@ -211,13 +213,31 @@ def inspect(
         print(inspection_text(found))
 
 
-@app.command()
-def recipes() -> None:
+@recipes_app.callback(invoke_without_command=True)
+def recipes(context: typer.Context) -> None:
+    """List the quantization recipes and ladders that ship, show one."""
+    if context.invoked_subcommand is None:
+        list_recipes()
+
+
+@recipes_app.command("list")
+def list_recipes() -> None:
     """List the quantization recipes and ladders that ship."""
     from gguf_eval.files.recipes import ladders, shipped_recipes
     from gguf_eval.report.model_files import recipes_text
 
     print(recipes_text(shipped_recipes(), ladders()))
+
+
+@recipes_app.command("show")
+def show_recipe(
+    name: Annotated[str, typer.Argument(help="A recipe's name, or the path of a recipe file.", show_default=False)],
+) -> None:
+    """Print a recipe as a file: what to begin one of your own with."""
+    from gguf_eval.files.recipes import find_recipe
+    from gguf_eval.report.model_files import recipe_toml
+
+    print(recipe_toml(find_recipe(name)))
 
 
 def _isolated(function: Callable[..., R], request: object, *, folder: Path, on_progress: Callable[[Any], None]) -> R:

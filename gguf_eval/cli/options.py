@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gguf_eval.errors import UsageError, nearest
+from gguf_eval.errors import UsageError
 from gguf_eval.sizes import parse_size
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from gguf_eval.analysis.summary import StudySummary
-    from gguf_eval.runtime.settings import ChatSettings, Offload
 
 app = typer.Typer(
     name="gguf-eval",
@@ -57,62 +56,13 @@ GpuLayers = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
-Device = Annotated[
-    str,
-    typer.Option("--device", "-dev", help="Devices for the layers, as 'doctor' names them.", rich_help_panel=MACHINE),
-]
-SplitMode = Annotated[
-    str,
-    typer.Option(
-        "--split-mode", "-sm", help="Over several devices: layer, row, tensor, none.", rich_help_panel=MACHINE
-    ),
-]
-TensorSplit = Annotated[
-    str, typer.Option("--tensor-split", "-ts", help="Each device's share, for instance 3,1.", rich_help_panel=MACHINE)
-]
 Rpc = Annotated[
     str,
     typer.Option(
         "--rpc", help="llama.cpp RPC servers, HOST:PORT, whose devices take layers too.", rich_help_panel=MACHINE
     ),
 ]
-NoMmap = Annotated[
-    bool, typer.Option("--no-mmap", help="Read the weights instead of mapping the file.", rich_help_panel=MACHINE)
-]
-CacheTypeK = Annotated[
-    str,
-    typer.Option(
-        "--cache-type-k", "-ctk", help="Types of the KV cache's keys, for instance F16,Q8_0.", rich_help_panel=MACHINE
-    ),
-]
-CacheTypeV = Annotated[
-    str,
-    typer.Option(
-        "--cache-type-v", "-ctv", help="Types of its values; pairs up with the keys.", rich_help_panel=MACHINE
-    ),
-]
-MaxMemory = Annotated[
-    str,
-    typer.Option(
-        "--max-memory",
-        help="Memory a worker may take: 6GB or 6G, as reports count; 6GiB (default: all).",
-        rich_help_panel=MACHINE,
-    ),
-]
-Chat = Annotated[
-    str,
-    typer.Option(
-        "--chat",
-        help="By the model's chat template: auto (where it writes its answer), on, off.",
-        rich_help_panel=ASKING,
-    ),
-]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before a run that is heavy.")]
-System = Annotated[str, typer.Option("--system", help="The system message of a conversation.", rich_help_panel=ASKING)]
-FewshotAsTurns = Annotated[
-    bool,
-    typer.Option("--fewshot-as-turns", help="Examples as earlier turns of a conversation.", rich_help_panel=ASKING),
-]
 Fewshot = Annotated[
     int | None,
     typer.Option(
@@ -132,9 +82,6 @@ MinCtx = Annotated[
 ]
 Margin = Annotated[float, typer.Option("--margin", min=0.0, help="Points within which two scores are the same.")]
 NoColor = Annotated[bool, typer.Option("--no-color", help="No colour (NO_COLOR does the same).")]
-FlashAttention = Annotated[
-    str, typer.Option("--flash-attn", "-fa", help="on, off, or auto (llama.cpp decides).", rich_help_panel=MACHINE)
-]
 
 
 def split_names(names: str) -> list[str]:
@@ -151,54 +98,6 @@ def gpu_layer_count(text: str) -> int | None:
     raise UsageError(f"--gpu-layers needs 'auto', 'all' or a number of layers; found '{text}'")
 
 
-def offload_settings(
-    gpu_layers: str,
-    device: str = "",
-    split_mode: str = "layer",
-    tensor_split: str = "",
-    rpc: str = "",
-    no_mmap: bool = False,
-) -> Offload:
-    """Where layers go, as the options say."""
-    from gguf_eval.runtime.settings import SPLIT_MODES, Offload
-
-    if split_mode not in SPLIT_MODES:
-        raise UsageError(f"--split-mode needs one of {', '.join(SPLIT_MODES)}; found '{split_mode}'")
-    try:
-        shares = tuple(float(share) for share in split_names(tensor_split.replace("/", ",")))
-    except ValueError:
-        raise UsageError(f"--tensor-split needs numbers separated by commas; found '{tensor_split}'") from None
-    return Offload(
-        gpu_layers=gpu_layer_count(gpu_layers),
-        devices=tuple(split_names(device)),
-        split_mode=split_mode,
-        tensor_split=shares,
-        rpc=tuple(split_names(rpc)),
-        mmap=not no_mmap,
-    )
-
-
-def cache_type_pairs(keys: str, values: str) -> tuple[tuple[str, str], ...]:
-    """The KV cache types to try, (keys, values): lists of one length pair up, a single one goes with each."""
-    from gguf_eval.runtime.settings import CACHE_TYPES
-
-    lists = []
-    for option, text in (("--cache-type-k", keys), ("--cache-type-v", values)):
-        names = [name.upper() for name in split_names(text)] or ["F16"]
-        for name in names:
-            if name not in CACHE_TYPES:
-                raise UsageError(f"{option}: no KV cache type is called '{name}'{nearest(name, CACHE_TYPES)}")
-        lists.append(names)
-    first, second = lists
-    if len(first) != len(second) and 1 not in (len(first), len(second)):
-        raise UsageError(
-            f"--cache-type-k and --cache-type-v need lists of one length, or one of them a single type; "
-            f"found {len(first)} and {len(second)}"
-        )
-    most = max(len(first), len(second))
-    return tuple(zip(first * (most // len(first)), second * (most // len(second)), strict=True))
-
-
 def memory_bytes(text: str) -> int | None:
     """Bytes that ``--max-memory`` allows; None where nothing is said."""
     if not text:
@@ -207,26 +106,6 @@ def memory_bytes(text: str) -> int | None:
     if size is None:
         raise UsageError(f"--max-memory needs a size like 800MB, 6GB or 5.5GiB; found '{text}'")
     return size
-
-
-def flash_attention_number(text: str) -> int:
-    """llama.cpp's number for ``--flash-attn``."""
-    numbers = {"on": 1, "1": 1, "off": 0, "0": 0, "auto": -1}
-    if text.lower() not in numbers:
-        raise UsageError(f"--flash-attn needs on, off or auto; found '{text}'")
-    return numbers[text.lower()]
-
-
-def chat_settings(mode: str, system: str, fewshot_as_turns: bool) -> ChatSettings:
-    """The settings that --chat, --system and --fewshot-as-turns make."""
-    from gguf_eval.runtime.settings import CHAT_MODES, ChatSettings
-
-    for known in CHAT_MODES:
-        if mode == known:
-            if mode == "off" and (system or fewshot_as_turns):
-                raise UsageError("--system and --fewshot-as-turns need a conversation; found --chat off: leave it out")
-            return ChatSettings(known, system, fewshot_as_turns)
-    raise UsageError(f"--chat needs one of {', '.join(CHAT_MODES)}; found '{mode}'")
 
 
 def model_source_path(reference: str, cache: Path | None) -> Path:

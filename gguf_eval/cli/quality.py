@@ -8,30 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gguf_eval.cli.engine import EngineOptions
 from gguf_eval.cli.options import (
     MODELS_HELP,
-    CacheTypeK,
-    CacheTypeV,
-    Device,
-    FlashAttention,
-    GpuLayers,
     Json,
     Margin,
-    MaxMemory,
-    NoMmap,
-    Rpc,
-    SplitMode,
-    TensorSplit,
     Threads,
     app,
-    cache_type_pairs,
-    flash_attention_number,
     memory_bytes,
     model_source_path,
-    offload_settings,
     print_json,
     stdout,
 )
+from gguf_eval.cli.unfold import unfolded
 from gguf_eval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,8 +31,10 @@ StudyFile = Annotated[Path, typer.Argument(help="A study file.", show_default=Fa
 
 
 @app.command()
+@unfolded
 def perplexity(
     models: Annotated[list[str], typer.Argument(help=MODELS_HELP, show_default=False)],
+    *,
     text: Annotated[str, typer.Option("--text", "-f", help="A text file, or wikitext2.")] = "wikitext2",
     ctx: Annotated[int, typer.Option("--ctx", "-c", min=8, help="Tokens of a window.")] = 512,
     chunks: Annotated[int | None, typer.Option("--chunks", min=1, help="Windows at most.")] = None,
@@ -52,16 +43,7 @@ def perplexity(
     exact: Annotated[bool, typer.Option("--exact", help="Run the reference beside each model.")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=8, help="Tokens of one decode.")] = 512,
     threads: Threads = None,
-    gpu_layers: GpuLayers = "auto",
-    device: Device = "",
-    split_mode: SplitMode = "layer",
-    tensor_split: TensorSplit = "",
-    rpc: Rpc = "",
-    no_mmap: NoMmap = False,
-    cache_type_k: CacheTypeK = "F16",
-    cache_type_v: CacheTypeV = "F16",
-    flash_attention: FlashAttention = "auto",
-    max_memory: MaxMemory = "",
+    engine: EngineOptions,
     cache_dir: Annotated[Path | None, typer.Option("--cache-dir", help="Where stored references are kept.")] = None,
     mirror: Annotated[Path | None, typer.Option("--mirror", help="A local copy of the hub's Parquet files.")] = None,
     json_output: Json = False,
@@ -82,13 +64,11 @@ def perplexity(
     from gguf_eval.tasks.texts import find_text
 
     folder = caches.cache_dir(cache_dir)
-    [(keys, values), *more] = cache_type_pairs(cache_type_k, cache_type_v)
+    [(keys, values), *more] = engine.cache_types
     if more:
         raise UsageError(f"perplexity needs one pair of KV cache types; found {len(more) + 1}: run it once for each")
-    offload = offload_settings(gpu_layers, device, split_mode, tensor_split, rpc, no_mmap)
-    check_offload(offload)
-    flash = flash_attention_number(flash_attention)
-    engine = EngineSettings(offload, keys, values, flash, memory_bytes(max_memory))
+    check_offload(engine.offload)
+    settings = EngineSettings(engine.offload, keys, values, engine.flash_attention, engine.max_memory_bytes)
     fetch = mirrored(mirror) if mirror else dataset_files
     request = TextRequest(
         text=find_text(text, fetch=fetch, folder=folder / "texts"),
@@ -100,8 +80,8 @@ def perplexity(
         threads=threads,
         exact=exact,
     )
-    candidates = [_text_model(model, cache_dir, engine) for model in models]
-    base = _text_model(reference, cache_dir, engine) if reference else None
+    candidates = [_text_model(model, cache_dir, settings) for model in models]
+    base = _text_model(reference, cache_dir, settings) if reference else None
     with console_observer(Console(stderr=True)) as observer:
         records = run_texts(candidates, request, base, observer, folder / "logs" / "perplexity.log")
     summaries = [(name, summarise_text(record)) for name, record in records]

@@ -10,43 +10,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gguf_eval.cli.engine import ChatOptions, EngineOptions
 from gguf_eval.cli.options import (
     MACHINE,
     NAMED_MODELS_HELP,
     OVER_TEXT,
-    CacheTypeK,
-    CacheTypeV,
-    Chat,
-    Device,
     Fewshot,
-    FewshotAsTurns,
-    FlashAttention,
-    GpuLayers,
     Json,
     Levels,
     Limit,
-    MaxMemory,
     MinCtx,
-    NoMmap,
-    Rpc,
-    SplitMode,
     Study,
-    System,
     Tasks,
-    TensorSplit,
     Threads,
     Yes,
     app,
-    cache_type_pairs,
-    chat_settings,
-    flash_attention_number,
-    memory_bytes,
     named_model_paths,
-    offload_settings,
     print_json,
     print_summary,
     split_names,
 )
+from gguf_eval.cli.unfold import unfolded
 
 if TYPE_CHECKING:
     from gguf_eval.study.plan import RunRequest
@@ -54,8 +38,10 @@ if TYPE_CHECKING:
 
 
 @app.command()
+@unfolded
 def run(
     models: Annotated[list[str], typer.Argument(help=NAMED_MODELS_HELP, show_default=False)],
+    *,
     levels: Levels = "",
     tasks: Tasks = "offline",
     limit: Limit = None,
@@ -71,25 +57,14 @@ def run(
         ),
     ] = None,
     threads: Threads = None,
-    gpu_layers: GpuLayers = "auto",
-    device: Device = "",
-    split_mode: SplitMode = "layer",
-    tensor_split: TensorSplit = "",
-    rpc: Rpc = "",
-    no_mmap: NoMmap = False,
-    cache_type_k: CacheTypeK = "F16",
-    cache_type_v: CacheTypeV = "F16",
-    flash_attention: FlashAttention = "auto",
-    max_memory: MaxMemory = "",
+    engine: EngineOptions,
     min_ctx: MinCtx = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", "-b", min=32, help="Tokens of one decode.", rich_help_panel=MACHINE)
     ] = 512,
     items: Annotated[str, typer.Option("--items", help="Only these items, by id, separated by commas.")] = "",
     fewshot: Fewshot = None,
-    chat: Chat = "auto",
-    system: System = "",
-    fewshot_as_turns: FewshotAsTurns = False,
+    chat: ChatOptions,
     text: Annotated[
         str,
         typer.Option(
@@ -139,12 +114,12 @@ def run(
         ctx=ctx,
         batch_size=batch_size,
         threads=threads,
-        offload=offload_settings(gpu_layers, device, split_mode, tensor_split, rpc, no_mmap),
-        cache_types=cache_type_pairs(cache_type_k, cache_type_v),
-        flash_attention=flash_attention_number(flash_attention),
-        max_memory_bytes=memory_bytes(max_memory),
+        offload=engine.offload,
+        cache_types=engine.cache_types,
+        flash_attention=engine.flash_attention,
+        max_memory_bytes=engine.max_memory_bytes,
         min_ctx=min_ctx,
-        chat=chat_settings(chat, system, fewshot_as_turns),
+        chat=chat.settings,
         text=text,
         text_ctx=text_ctx,
         chunks=chunks,

@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gguf_eval.cli.engine import ChatOptions
 from gguf_eval.cli.options import (
-    Chat,
     Fewshot,
-    FewshotAsTurns,
-    System,
     app,
-    chat_settings,
     model_source_path,
     split_names,
     stdout,
     warn,
 )
+from gguf_eval.cli.unfold import unfolded
 from gguf_eval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,17 +49,17 @@ def list_tasks() -> None:
 
 
 @tasks_app.command("show")
+@unfolded
 def show(
     name: Annotated[str, typer.Argument(help="A task's name, or the path of a task file.", show_default=False)],
+    *,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many items.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Chooses the items.")] = 0,
     items: Annotated[str, typer.Option("--items", help="Or these items, by id, separated by commas.")] = "",
     model: Annotated[
         str, typer.Option("--model", help="As this model gets them, with its control tokens: GGUF, folder or hub name.")
     ] = "",
-    chat: Chat = "auto",
-    system: System = "",
-    fewshot_as_turns: FewshotAsTurns = False,
+    chat: ChatOptions,
     fewshot: Fewshot = None,
     mirror: Mirror = None,
 ) -> None:
@@ -73,8 +71,8 @@ def show(
     from gguf_eval.tasks.spec import with_shots
 
     ids = split_names(items)
-    settings = chat_settings(chat, system, fewshot_as_turns)
-    if not model and settings != chat_settings("auto", "", False):
+    settings = chat.settings
+    if not model and chat != ChatOptions():
         raise UsageError("--chat, --system and --fewshot-as-turns need --model: the template is the model's own")
     for given in find_tasks([name]):
         task = given if fewshot is None else with_shots(given, fewshot)

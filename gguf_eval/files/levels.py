@@ -1,56 +1,26 @@
-"""Quantization levels by llama.cpp's names, smallest first.
+"""Quantization levels by llama.cpp's names.
 
-A level is what llama.cpp calls a *file type*: a plan that gives every tensor a storage type. The list holds those that
-llama.cpp can make and the ``gguf`` package can read back. Left out: types whose support was removed (Q4_2, Q4_3,
-Q4_0_4_4, Q4_0_4_8, Q4_0_8_8), Q4_1_SOME_F16, NVFP4 (loaded but never made by llama.cpp), and Q2_0 (made by newer
-llama.cpp, not yet known to ``gguf``).
+A level is what llama.cpp calls a *file type*: a plan that gives every tensor a storage type. The list is
+``quant_recipes/levels.toml``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
+
 from gguf_eval.errors import UsageError, nearest
 from gguf_eval.files.ggml_types import file_type_number
-
-LEVELS: tuple[str, ...] = (
-    "Q1_0",
-    "IQ1_S",
-    "TQ1_0",
-    "IQ1_M",
-    "IQ2_XXS",
-    "TQ2_0",
-    "IQ2_XS",
-    "IQ2_S",
-    "IQ2_M",
-    "Q2_K_S",
-    "Q2_K",
-    "IQ3_XXS",
-    "IQ3_XS",
-    "IQ3_S",
-    "Q3_K_S",
-    "IQ3_M",
-    "Q3_K_M",
-    "Q3_K_L",
-    "IQ4_XS",
-    "MXFP4_MOE",
-    "Q4_0",
-    "IQ4_NL",
-    "Q4_K_S",
-    "Q4_K_M",
-    "Q4_1",
-    "Q5_0",
-    "Q5_K_S",
-    "Q5_K_M",
-    "Q5_1",
-    "Q6_K",
-    "Q8_0",
-    "F16",
-    "BF16",
-    "F32",
-)
-"""Canonical names, from the fewest bits per weight to the most (on a model whose rows are multiples of 256)."""
+from gguf_eval.files.shipped import LEVELS_FILE, read_toml, recipes_folder
 
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 """Short names that llama-quantize takes too."""
+
+
+@lru_cache(maxsize=1)
+def levels() -> Mapping[str, str]:
+    """Return what to know of each level, by canonical name, from the fewest bits per weight to the most."""
+    return read_toml(recipes_folder() / LEVELS_FILE)
 
 
 def canonical_level(name: str) -> str:
@@ -59,8 +29,8 @@ def canonical_level(name: str) -> str:
     Raises `UsageError` that names the nearest level when there is no such one.
     """
     level = spelled(name)
-    if level not in LEVELS:
-        hint = nearest(level, LEVELS) or f"; one of {', '.join(LEVELS)} is needed"
+    if level not in levels():
+        hint = nearest(level, levels()) or f"; one of {', '.join(levels())} is needed"
         raise UsageError(f"no quantization level is called '{name}'{hint}")
     return level
 

@@ -1,7 +1,7 @@
 """Recipes: how to make a model file from a full-precision one, as data.
 
 A recipe is a TOML file whose keys are those of llama.cpp's ``llama_model_quantize_params``. Recipes and ladders that
-ship with the package are in ``quant_recipes/``; any other is given by its path.
+ship with the package are in ``quant_recipes/``, plain levels in one file; any other is given by its path.
 """
 
 from __future__ import annotations
@@ -9,19 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from gguf_eval.errors import UsageError, nearest
 from gguf_eval.files.ggml_types import type_names
-from gguf_eval.files.levels import ALIASES, LEVELS, canonical_level, spelled
+from gguf_eval.files.levels import canonical_level, levels, spelled
+from gguf_eval.files.shipped import LADDERS_FILE, LEVELS_FILE, read_toml, recipes_folder
 
-LADDERS_FILE = "ladders.toml"
 _READ_ONLY_TYPES = ("F64", "I8", "I16", "I32", "I64", "Q8_1", "Q8_K")
 """Storage types of ggml that no weight can be quantized to."""
 
@@ -93,15 +91,6 @@ def as_recipe(level: str | Recipe) -> Recipe:
     return level if isinstance(level, Recipe) else plain_recipe(level)
 
 
-def recipes_folder() -> Path:
-    """Return the folder of the recipes that ship: in the installed package, or at the top of the repository."""
-    package = Path(__file__).resolve().parent.parent
-    for folder in (package / "_data" / "quant_recipes", package.parent / "quant_recipes"):
-        if (folder / LADDERS_FILE).is_file():
-            return folder
-    raise UsageError(f"{package}: the recipes that ship with gguf-eval are missing; install it again")
-
-
 def calibration_text() -> Path:
     """Return the default text for importance matrices, written for this package."""
     return recipes_folder() / "calibration.txt"
@@ -110,16 +99,15 @@ def calibration_text() -> Path:
 @lru_cache(maxsize=1)
 def shipped_recipes() -> Mapping[str, Recipe]:
     """Return the recipes that ship, by name: plain levels from small to large, then the mixes."""
-    folder = recipes_folder()
-    recipes = {path.stem: read_recipe(path) for path in folder.glob("*.toml") if path.name != LADDERS_FILE}
-    order = {level: i for i, level in enumerate(LEVELS)}
-    return {name: recipes[name] for name in sorted(recipes, key=lambda name: (order.get(name, len(order)), name))}
+    plain = {level: Recipe(level, level, note=note) for level, note in levels().items()}
+    mixes = sorted(path for path in recipes_folder().glob("*.toml") if path.name not in (LADDERS_FILE, LEVELS_FILE))
+    return plain | {path.stem: read_recipe(path) for path in mixes}
 
 
 @lru_cache(maxsize=1)
 def ladders() -> Mapping[str, tuple[str, ...]]:
     """Return the ladders that ship: names of recipes in order, by the ladder's name."""
-    return {name: tuple(steps) for name, steps in _parse(recipes_folder() / LADDERS_FILE).items()}
+    return {name: tuple(steps) for name, steps in read_toml(recipes_folder() / LADDERS_FILE).items()}
 
 
 def find_ladder(name: str) -> tuple[Recipe, ...]:
@@ -135,8 +123,7 @@ def find_recipe(name: str) -> Recipe:
     if name.lower().endswith(".toml"):
         return read_recipe(Path(name))
     known = {recipe.lower(): recipe for recipe in shipped_recipes()}
-    wanted = name.strip().lower().replace("-", "_")
-    wanted = ALIASES.get(wanted.upper(), wanted).lower()
+    wanted = spelled(name).lower()
     if wanted not in known:
         raise UsageError(
             f"no level or recipe is called '{name}'{nearest(wanted, known.values())}; "
@@ -148,7 +135,7 @@ def find_recipe(name: str) -> Recipe:
 def named_apart(recipe: Recipe) -> Recipe:
     """Return the recipe if its name can't be taken for a level that it isn't: results bear it. Raises `UsageError`."""
     level = spelled(recipe.name)
-    if level not in LEVELS:
+    if level not in levels():
         return recipe
     if recipe.is_level(level) and not recipe.imatrix:
         return plain_recipe(level)
@@ -160,7 +147,7 @@ def named_apart(recipe: Recipe) -> Recipe:
 
 def read_recipe(path: Path) -> Recipe:
     """Read and check a recipe file. Raises `UsageError` that names the file and the key that is wrong."""
-    table = _parse(path)
+    table = read_toml(path)
     known = ("level", "tensor_types", "output_type", "embedding_type", "pure", "imatrix", "note")
     for key in table:
         if key not in known:
@@ -220,16 +207,3 @@ def _typed(path: Path, table: Mapping[str, Any], key: str, kind: type) -> Any:
         names = {str: "a string", bool: "true or false"}
         raise UsageError(f"{path}: {key}: {names[kind]} is needed, found {value!r}")
     return value
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    try:
-        table: dict[str, Any] = toml.loads(path.read_text(encoding="utf-8"))
-        return table
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such recipe file") from None
-    except OSError as error:
-        raise UsageError(f"{path}: can't be read ({error.strerror})") from None
-    except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not a TOML file: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -148,6 +149,21 @@ def recipes_text(recipes: Mapping[str, Recipe], ladders: Mapping[str, Sequence[s
     rows = [(name, recipe.note) for name, recipe in recipes.items()]
     steps = [(name, " ".join(names)) for name, names in ladders.items()]
     return table(("recipe", "note"), rows) + "\n\n" + table(("ladder", "recipes"), steps)
+
+
+def recipe_toml(recipe: Recipe) -> str:
+    """Return a recipe as the file that makes it."""
+    texts = {"level": recipe.level, "output_type": recipe.output_type, "embedding_type": recipe.embedding_type,
+             "imatrix": recipe.imatrix, "note": recipe.note}  # fmt: skip
+    lines = [f"{key} = {_toml_text(text)}" for key, text in texts.items() if text]
+    lines += ["pure = true"] if recipe.pure else []
+    for pattern, kind in recipe.tensor_types:
+        lines += ["", "[[tensor_types]]", f"pattern = {_toml_text(pattern)}", f"type = {_toml_text(kind)}"]
+    return "\n".join(lines)
+
+
+def _toml_text(text: str) -> str:
+    return json.dumps(text).replace("\x7f", "\\u007f")  # a string of JSON is one of TOML, but for this character
 
 
 class StepLines:

@@ -54,8 +54,10 @@ class ChatTemplates:
                 "the model file has no chat template; run with --chat off, or without --apply_chat_template"
             )
         if name is not None and name not in self._templates and set(self._templates) != {_DEFAULT}:
-            known = ", ".join(sorted(self._templates))
-            raise UsageError(f"the model file has no chat template '{name}'{nearest(name, known)} (it has: {known})")
+            known = sorted(self._templates)
+            raise UsageError(
+                f"the model file has no chat template '{name}'{nearest(name, known)} (it has: {', '.join(known)})"
+            )
         return self._templates.get(name or _DEFAULT, next(iter(self._templates.values())))
 
     def render(self, template: str, messages: Messages, *, add_generation_prompt: bool) -> str:

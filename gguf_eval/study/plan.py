@@ -12,7 +12,7 @@ from gguf_eval.files.cache import cache_dir, file_sha256, model_parts
 from gguf_eval.files.header import Header, read_header
 from gguf_eval.files.identity import identify, identity_document
 from gguf_eval.files.kinds import check_continues_text
-from gguf_eval.files.levels import LEVELS, spelled
+from gguf_eval.files.levels import levels, spelled
 from gguf_eval.files.model_file import ModelFile, describe, model_name
 from gguf_eval.files.names import variant_name
 from gguf_eval.files.provenance import PREFIX
@@ -231,7 +231,7 @@ def _made_by(recipe: Recipe | None, cache: Path) -> dict[str, str]:
 def _said_of_making(source: ModelFile, header: Header) -> dict[str, str]:
     """The same of a file as it is, by its header; else what its name adds to its level."""
     recipe = str(header.metadata.get(f"{PREFIX}recipe", ""))
-    if recipe and spelled(recipe) not in LEVELS:
+    if recipe and spelled(recipe) not in levels():
         keys = ("recipe", "recipe_sha256", "imatrix_sha256")
         return {key: str(header.metadata[PREFIX + key]) for key in keys if PREFIX + key in header.metadata}
     variant = variant_name(source.path, source.level, recipe)
