@@ -153,7 +153,7 @@ def explain(wanted: Wanted, error: Exception) -> str:
     from huggingface_hub import errors
 
     log_in = "log in with `hf auth login` or set HF_TOKEN"
-    explanation = f"the download failed{_reason(error)}; run again, what has come down is kept"
+    explanation = f"the download from {endpoint()} failed{_reason(error)}; run again, what has come down is kept"
     if isinstance(error, errors.NotASafetensorsRepoError):
         explanation = "it has no safetensors; use a revision or copy of it that has (pickle files are not read)"
     elif isinstance(error, errors.GatedRepoError):
@@ -168,6 +168,8 @@ def explain(wanted: Wanted, error: Exception) -> str:
         explanation = "not a repository name; the form is owner/name"
     elif isinstance(error, errors.LocalEntryNotFoundError):
         explanation = _explain_cache_miss(error.__cause__)
+    elif isinstance(error, errors.EntryNotFoundError):
+        explanation = f"the repository has no such file; its files are listed at {wanted.url}"
     elif isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         explanation = f"{endpoint()} answered HTTP {status}; run again later, what has come down is kept"

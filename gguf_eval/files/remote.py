@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gguf_eval.errors import ModelFileError
 from gguf_eval.files.header import Header, Truncated, parse_header
-from gguf_eval.files.hub import RemoteFile, endpoint
+from gguf_eval.files.hub import RemoteFile, Wanted, endpoint, explain
 from gguf_eval.files.plan import read_headers
 from gguf_eval.files.references import HubModel, resolve
 
@@ -61,28 +61,15 @@ def read_tail(file: RemoteFile, size: int) -> bytes:
 
 def _read(file: RemoteFile, start: int, end: int) -> tuple[bytes, int]:
     """Return bytes ``start`` to ``end`` of a file on the hub, and the file's size."""
-    from huggingface_hub import errors, hf_hub_url
+    from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
     url = hf_hub_url(file.repo, file.path, endpoint=endpoint(), repo_type=file.kind, revision=file.revision)
-    label = f"{file.repo}/{file.path}"
     try:
         response = get_session().get(url, headers={**build_hf_headers(), "Range": f"bytes={start}-{end - 1}"})
         hf_raise_for_status(response)
-    except errors.GatedRepoError:
-        raise ModelFileError(f"{label}: its licence must be accepted on its page first, and HF_TOKEN set") from None
-    except errors.EntryNotFoundError:
-        raise ModelFileError(
-            f"{label}: {file.repo} has no such file; see its file list at {endpoint()}/{file.repo}"
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise ModelFileError(
-            f"{label}: no repository {file.repo} at {endpoint()}, or a private one; check the spelling, or set HF_TOKEN"
-        ) from None
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise ModelFileError(
-            f"{label}: {endpoint()} can't be read ({reason}); check the network and HF_TOKEN"
-        ) from None
+        wanted = Wanted(file.repo, file.kind, file.revision, ModelFileError)
+        raise ModelFileError(f"{file.repo}/{file.path}: {explain(wanted, error)}") from error
     size = response.headers.get("Content-Range", "").rpartition("/")[2]
     return response.content[: end - start], int(size) if size.isdigit() else len(response.content)
