@@ -210,10 +210,11 @@ def _tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 def _values(name: str, shape: tuple[int, ...], random: np.random.Generator) -> npt.NDArray[np.float32]:
     """Values that keep activations of order one, so that every part of a layer matters to the logits."""
-    noise = random.standard_normal(shape).astype(np.float32)
+    noise: npt.NDArray[np.float32] = random.standard_normal(shape).astype(np.float32)
     leaf = name.split(".")[-2] if "." in name else name
     if leaf == "ssm_a" or name.endswith("ssm_a"):
-        return -np.exp(0.3 * noise)
+        decay: npt.NDArray[np.float32] = np.exp(0.3 * noise)
+        return -decay
     if "norm" in leaf and name.endswith("weight"):
         return 1 + 0.1 * noise
     if name.endswith("ssm_d"):
@@ -223,4 +224,5 @@ def _values(name: str, shape: tuple[int, ...], random: np.random.Generator) -> n
     if "lerp" in leaf or min(shape) == 1:
         return 0.3 * noise
     gain = {"output": 2.5, "token_embd": 16.0}.get(leaf, 1.2)
-    return noise * np.float32(gain / math.sqrt(shape[-1]))
+    noise *= np.float32(gain / math.sqrt(shape[-1]))
+    return noise

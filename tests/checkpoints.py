@@ -36,8 +36,8 @@ def weights(seed: int, shape: tuple[int, ...], dtype: str) -> bytes:
     mixed = (index * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
     values = mixed.astype(np.float32) / np.float32(1 << 24) - np.float32(0.5)
     if dtype == "BF16":
-        return (values.view(np.uint32) >> np.uint32(16)).astype("<u2").tobytes()
-    return values.astype({"F16": "<f2", "F32": "<f4"}[dtype]).tobytes()
+        return bytes((values.view(np.uint32) >> np.uint32(16)).astype("<u2").data)
+    return bytes(values.astype({"F16": "<f2", "F32": "<f4"}[dtype]).data)
 
 
 Tensors = dict[str, tuple[str, tuple[int, ...], bytes]]

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 COMMAND = [sys.executable, "-m", "gguf_eval"]
 
@@ -32,8 +33,8 @@ def write_task(folder: Path, items: int, **changes: str) -> Path:
     return path
 
 
-def gguf_eval(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, encoding="utf-8", **options)  # type: ignore[call-overload, no-any-return]
+def gguf_eval(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, encoding="utf-8", **options)
 
 
 FAST = ("-t", "count.toml", "--no-speed", "--threads", "1")

@@ -26,7 +26,7 @@ class LlamaReference:
     def logits(self, tokens: Sequence[int]) -> Array:
         """The (tokens, vocabulary) logits after each position."""
         w = self.weights
-        x = w["token_embd.weight"][list(tokens)]
+        x: Array = w["token_embd.weight"][list(tokens)]
         for layer in range(self.layers):
             prefix = f"blk.{layer}."
             x = x + self._attention(rms_norm(x, w[prefix + "attn_norm.weight"]), prefix)
@@ -34,13 +34,15 @@ class LlamaReference:
             gate = h @ w[prefix + "ffn_gate.weight"].T
             up = h @ w[prefix + "ffn_up.weight"].T
             x = x + (gate / (1 + np.exp(-gate)) * up) @ w[prefix + "ffn_down.weight"].T  # SwiGLU
-        return rms_norm(x, w["output_norm.weight"]) @ w["output.weight"].T
+        logits: Array = rms_norm(x, w["output_norm.weight"]) @ w["output.weight"].T
+        return logits
 
     def log_probabilities(self, tokens: Sequence[int]) -> Array:
         """Log-softmax of the logits."""
         logits = self.logits(tokens)
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        shifted: Array = logits - logits.max(axis=1, keepdims=True)
+        shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        return shifted
 
     def _attention(self, x: Array, prefix: str) -> Array:
         length = len(x)
@@ -55,11 +57,13 @@ class LlamaReference:
             scores[np.triu_indices(length, 1)] = -np.inf
             weights = np.exp(scores - scores.max(axis=1, keepdims=True))
             result[:, head] = weights / weights.sum(axis=1, keepdims=True) @ values[:, group]
-        return result.reshape(length, -1) @ self.weights[f"{prefix}attn_output.weight"].T
+        output: Array = result.reshape(length, -1) @ self.weights[f"{prefix}attn_output.weight"].T
+        return output
 
 
 def rms_norm(x: Array, weight: Array) -> Array:
-    return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + RMS_EPSILON) * weight
+    size: Array = np.sqrt((x * x).mean(axis=-1, keepdims=True) + RMS_EPSILON)
+    return x / size * weight
 
 
 def rotate(x: Array) -> Array:

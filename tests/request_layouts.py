@@ -34,7 +34,7 @@ def choice_layouts(seed: int = 3) -> dict[str, list[TokenRequest]]:
         "unlike": [r for length in (5, 40, 700, 9, 130) for r in choices(draw(length), 1, 5)],
     }
     for requests in layouts.values():
-        random.shuffle(requests)  # type: ignore[arg-type]
+        random.shuffle(requests)
     return layouts
 
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 SizePointer = ctypes.POINTER(ctypes.c_size_t)
 GetMemory = ctypes.CFUNCTYPE(None, ctypes.c_void_p, SizePointer, SizePointer)
@@ -32,11 +33,10 @@ def serve(port: int, memory_bytes: int | None, spare_bytes: int | None) -> None:
     processor = next(device for device in devices() if device.kind == "CPU")
     if memory_bytes is not None:
 
-        @GetMemory
-        def pretend(device: int, free: ctypes._Pointer, total: ctypes._Pointer) -> None:  # type: ignore[type-arg]
+        def pretend(device: int, free: Any, total: Any) -> None:
             free[0] = total[0] = memory_bytes
 
-        DeviceInterface.from_address(processor.handle).get_memory = pretend
+        DeviceInterface.from_address(processor.handle).get_memory = GetMemory(pretend)
     if spare_bytes is not None:
         import resource
 

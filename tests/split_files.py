@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
 import gguf
@@ -41,9 +42,9 @@ def edit_metadata(source: Path, output: Path, changes: dict[str, str | None]) ->
     return output
 
 
-def _copy_metadata(reader: gguf.GGUFReader, writer: gguf.GGUFWriter, leave_out: object = ()) -> None:
+def _copy_metadata(reader: gguf.GGUFReader, writer: gguf.GGUFWriter, leave_out: Container[str] = ()) -> None:
     for key, field in reader.fields.items():
-        if key.startswith("GGUF.") or key == "general.architecture" or key in leave_out:  # type: ignore[operator]
+        if key.startswith("GGUF.") or key == "general.architecture" or key in leave_out:
             continue
         kind = field.types[0]
         inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None

@@ -19,7 +19,7 @@ from quantize_fixtures import write_model
 from gguf_eval.analysis.summary import summarise
 from gguf_eval.errors import EngineError
 from gguf_eval.runtime.answer_file import AnswerFile, AnswerKey, held_items, tokens_digest
-from gguf_eval.runtime.answers import BROKEN, NOT_KEPT, OTHER_TOKENS, ComparedAnswers, KeptAnswers
+from gguf_eval.runtime.answers import BROKEN, NOT_KEPT, OTHER_TOKENS, AnswerDivergence, ComparedAnswers, KeptAnswers
 from gguf_eval.runtime.divergence import SlopeFit, compare_exactly, compare_with_stored, condense, reference_dtype
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.rows import Rows
@@ -107,7 +107,7 @@ def test_what_is_stored_is_the_divergence_on_the_right_answers_tokens(request_: 
     exact = exactly(Path(points["F32"].path), Path(points["Q4_0"].path), items)
     found = stored(points["Q4_0"])
     assert found == pytest.approx(exact, rel=0.05, abs=1e-4)
-    assert np.mean(list(found.values())) == pytest.approx(np.mean(list(exact.values())), rel=0.02)  # type: ignore[arg-type]
+    assert np.mean(list(found.values())) == pytest.approx(np.mean(list(exact.values())), rel=0.02)
     assert points["F32"].divergences == {}
     (one,), *_ = points["Q4_0"].divergences.values()
     assert (one.reference_sha256, one.reference_settings) == (points["F32"].sha256, points["F32"].settings)
@@ -117,7 +117,7 @@ def test_what_is_stored_is_the_divergence_on_the_right_answers_tokens(request_: 
     summary = {point.level: point.tasks["few"].divergence for point in summarise(read_study(request_.study)).points}
     assert summary["F32"] is None
     assert summary["Q4_0"] is not None
-    assert summary["Q4_0"].mean.value == pytest.approx(np.mean(list(found.values())))  # type: ignore[arg-type]
+    assert summary["Q4_0"].mean.value == pytest.approx(np.mean(list(found.values())))
     assert (summary["Q4_0"].items, summary["Q4_0"].left_out) == (6, 0)
 
 
@@ -269,7 +269,7 @@ def test_a_model_beside_itself_and_answers_that_can_not_be_compared(tiny_model: 
     size = tiny_model.vocab_size
     taken(tiny_model, KeptAnswers(answers, KEY, {0: "first"}, size, 1))
     taker = ComparedAnswers(answers, KEY, {0: "first", 1: "unknown", 2: "first"}, size, 1)
-    found = {}
+    found: dict[int, AnswerDivergence] = {}
     for done in Scorer(tiny_model, batch_size=32, threads=1).stream([Request(*pair) for pair in PAIRS], taker):
         found |= {request: one for request in done if (one := taker.finish(request))}
     assert found[0].kld == pytest.approx(0, abs=1e-5)

@@ -20,11 +20,12 @@ from gguf_eval.analysis.summary import StudySummary, summarise
 from gguf_eval.report.basis_words import score_notes
 from gguf_eval.report.by_task import by_task_tables, only_task
 from gguf_eval.report.charts import charts
-from gguf_eval.report.columns import main_table, text_columns
+from gguf_eval.report.columns import text_columns
 from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.data import summary_rows
 from gguf_eval.report.export import to_document
 from gguf_eval.report.html import to_html
+from gguf_eval.report.main_table import main_tables
 from gguf_eval.report.markdown import to_markdown
 from gguf_eval.report.terminal import print_report
 from gguf_eval.store.records import PointRecord, StudyRecord
@@ -75,13 +76,9 @@ def test_an_incomplete_point_has_no_mean_beside_the_others(interrupted: StudyRec
     assert points["Q4_0"].overall is None
     assert points["Q3_K"].joint_score is None
     assert find_marks(summary).front == {2}
-    best = {column.column.key: column.cells for column in main_table(summary, summary.points)}
-    assert not any(
-        cell.best
-        for key, cells in best.items()
-        for entry, cell in zip(summary.points, cells, strict=True)
-        if key not in ("file", "memory") and entry.id in (3, 4)
-    )
+    (table,) = main_tables(summary)
+    best = {f.column.key: {p.id for p, c in zip(table.rows, f.cells, strict=True) if c.best} for f in table.columns}
+    assert all({3, 4}.isdisjoint(ids) for column, ids in best.items() if column not in ("file", "memory"))
 
 
 def test_no_form_of_the_report_shows_one(interrupted: StudyRecord) -> None:

@@ -16,18 +16,18 @@ from gguf_eval.runtime.settings import ContextSettings
 
 MIB = 2**20
 
-LLAMA = {"heads": 32, "kv": 8, "width": 4096, "layers": 32}
-SSM = {"ssm.conv_kernel": 4}
-MLA = {
+LLAMA: dict[str, Any] = {"heads": 32, "kv": 8, "width": 4096, "layers": 32}
+SSM: dict[str, Any] = {"ssm.conv_kernel": 4}
+MLA: dict[str, Any] = {
     "attention.kv_lora_rank": 512, "attention.key_length": 576, "attention.value_length": 512,
     "attention.key_length_mla": 192, "attention.value_length_mla": 128,
 }  # fmt: skip
-EVERY = {"attention.key_length": 256, "attention.value_length": 256}
+EVERY: dict[str, Any] = {"attention.key_length": 256, "attention.value_length": 256}
 """Numbers of a head."""
 
 
 def header(
-    family: str, *, heads: Any, kv: Any, width: int, layers: int, vocabulary: int = 32000, **more: Any
+    family: str, *, heads: Any, kv: Any, width: int, layers: int, vocabulary: Any = 32000, **more: Any
 ) -> Header:
     """A header with this metadata, and no tensor but the embedding."""
     keys = {
@@ -43,7 +43,7 @@ def only(layers: int, *at: int) -> list[int]:
     return [8 if layer in at else 0 for layer in range(layers)]
 
 
-CASES = {
+CASES: dict[str, tuple[Header, dict[int, float], float]] = {
     "llama3-8b": (header("llama", **LLAMA), {512: 64, 8192: 1024, 65536: 8192}, 0),
     "mistral, whose window llama.cpp does not use": (
         header("llama", **LLAMA, **{"attention.sliding_window": 4096}), {65536: 8192}, 0,
@@ -181,7 +181,7 @@ def test_many_layers_are_read_one_by_one(tmp_path: Path) -> None:
     assert [layer for layer in range(70) if layout[layer].caches] == [69]
 
 
-COMPUTE = {
+COMPUTE: dict[str, tuple[Header, dict[int, float]]] = {
     "llama2-7b": (
         header("llama", heads=32, kv=32, width=4096, layers=32, feed_forward_length=11008),
         {512: 97.13, 8192: 104.63, 65536: 160.63},

@@ -16,7 +16,7 @@ from model_digest import digest
 from tokenizer_files import llama_two, smollm2_file
 from typer.testing import CliRunner
 
-from gguf_eval.cli import app
+from gguf_eval.cli.options import app
 from gguf_eval.errors import ModelFileError
 from gguf_eval.files.convert.plan import plan_conversion
 from gguf_eval.files.convert.write import convert

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -16,7 +17,8 @@ from checkpoints import SPECS, make, tiny
 
 from gguf_eval.errors import ModelFileError
 from gguf_eval.files.convert import crew
-from gguf_eval.files.convert.pieces import cut, place_tensors
+from gguf_eval.files.convert.encode import Noticed
+from gguf_eval.files.convert.pieces import Lane, Piece, cut, place_tensors
 from gguf_eval.files.convert.plan import plan_conversion
 from gguf_eval.files.convert.write import convert
 from gguf_eval.llama.isolated import Channel, Gone
@@ -84,13 +86,18 @@ def test_a_helper_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sha
     folder = str(make(tmp_path / "checkpoint", SPECS["mixtral"]))
     move = crew.Helper.move
 
-    def killed(self: crew.Helper, pieces: list) -> list:
+    def killed(self: crew.Helper, pieces: Sequence[Piece]) -> list[Noticed]:
         self._child.process.kill()
         return move(self, pieces)
 
     monkeypatch.setattr(crew.Helper, "move", killed)
-    here = crew.Lane.move
-    monkeypatch.setattr(crew.Lane, "move", lambda *a: (time.sleep(0.05), here(*a))[1])  # leaves work to the helper
+    here = Lane.move
+
+    def slow(self: Lane, pieces: Sequence[Piece]) -> list[Noticed]:
+        time.sleep(0.05)  # leaves work to the helper
+        return here(self, pieces)
+
+    monkeypatch.setattr(Lane, "move", slow)
     with pytest.raises(ModelFileError, match=r"a process that helped to convert ended \(exit code -?\d+\)"):
         convert(folder, tmp_path / "x.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]

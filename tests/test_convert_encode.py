@@ -39,7 +39,8 @@ def expect(values: np.ndarray, source: str, target: str) -> np.ndarray:
     if source == target != "BF16":
         return values.reshape(-1).view(np.uint8)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        return quants.quantize(as_float32(values, source), GGMLQuantizationType[target]).reshape(-1).view(np.uint8)
+        encoded: np.ndarray = quants.quantize(as_float32(values, source), GGMLQuantizationType[target])
+        return encoded.reshape(-1).view(np.uint8)
 
 
 @pytest.mark.parametrize("target", ["F32", "F16", "BF16"])

@@ -65,7 +65,15 @@ def _write(name: str, data: str | bytes) -> Spoil:
 
 
 def _remove(*names: str) -> Spoil:
-    return lambda folder: [(folder / name).unlink() for name in names]
+    def spoil(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return spoil
+
+
+def _all(*spoils: Spoil) -> Spoil:
+    return lambda folder: [spoil(folder) for spoil in spoils]
 
 
 def _rename(old: str, new: str) -> Spoil:
@@ -148,7 +156,7 @@ CASES = {
     "added tokens beyond": (ONE, _write("added_tokens.json", '{"<x>": 9999}'), "10,000 tokens"),
     "negative id": (ONE, _write("added_tokens.json", '{"<x>": -1}'), "a token's id is -1"),
     "unknown pre-tokenizer": (
-        ONE, lambda f: ((f / "tokenizer.model").unlink(), (f / "tokenizer.json").write_text(json.dumps(UNKNOWN_STEPS))),
+        ONE, _all(_remove("tokenizer.model"), _write("tokenizer.json", json.dumps(UNKNOWN_STEPS))),
         r"not one of llama-bpe, smollm, tekken, found Split/\\p\{L\}\+ \+ ByteLevel/bytes",
     ),
     "pickle": (ONE, _rename("model.safetensors", "pytorch_model.bin"), "pytorch_model.bin: a pickle file"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,8 +189,8 @@ def test_a_token_takes_less_than_three_kilobytes() -> None:
 # The stored reference
 
 
-def key(**changes: object) -> ReferenceKey:
-    return replace(ReferenceKey("a" * 64, "b" * 64, 3000, 3, 20, {}), **changes)  # type: ignore[arg-type]
+def key(**changes: Any) -> ReferenceKey:
+    return replace(ReferenceKey("a" * 64, "b" * 64, 3000, 3, 20, {}), **changes)
 
 
 def test_a_stored_reference_is_read_back(tmp_path: Path) -> None:

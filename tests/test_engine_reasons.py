@@ -6,6 +6,7 @@ import ctypes
 import json
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -53,12 +54,12 @@ def test_a_smaller_context_is_advised_only_where_it_may_help() -> None:
         ({"cache_type_k": "Q8_0"}, "K cache type q8_0 with block size 32 does not divide n_embd_head_k=16; take other"),
     ],
 )
-def test_a_context_that_is_refused_says_why(tmp_path: Path, settings: dict[str, object], words: str) -> None:
+def test_a_context_that_is_refused_says_why(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
     with (
         Model(write_model(tmp_path / "narrow.gguf", width=64)) as model,
         pytest.raises(EngineError, match=f"can't open a context of 256 tokens: {words}"),
     ):
-        model.open_context(ContextSettings(n_ctx=256, **settings))  # type: ignore[arg-type]
+        model.open_context(ContextSettings(n_ctx=256, **settings))
 
 
 def test_a_tensor_of_the_wrong_shape_is_named(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_a_task_in_which_nothing_is_scored_dilutes_no_difference() -> None:
     assert summary.floored == {"tiny": ("t2",)}
     overall = summary.points[1].overall
     assert overall is not None
-    assert (overall.difference.n, overall.difference.value) == (N, pytest.approx(-4 / N))
+    assert (overall.difference.n, overall.difference.value) == pytest.approx((N, -4 / N))
     assert summary.points[1].averages["all"].tasks == ("t1", "t2")  # a score of nothing is a score
     (found,) = conclude(summary)
     assert any(line.startswith("Nothing can be lost in t2: ") for line in conclusion(found))

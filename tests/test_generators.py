@@ -21,9 +21,9 @@ NOWHERE = mirror(Path("nowhere"))
 
 def solve_deduction(text: str) -> str:
     names = {w: k for k, w in re.findall(r"Every (\w+) is a (\w+)\.", text) for w, k in [(w, k)]}
-    above = dict(re.findall(r"Every (\w+) is a (\w+)\.", text))
-    kind_of = dict(re.findall(r"^([A-Z]\w+) is an? (\w+)\.$", text, re.M))
-    fears = {a.lower(): b for a, b in re.findall(r"(\w+) are afraid of (\w+)\.", text)}
+    above: dict[str, str] = dict(re.findall(r"Every (\w+) is a (\w+)\.", text))
+    kind_of: dict[str, str] = dict(re.findall(r"^([A-Z]\w+) is an? (\w+)\.$", text, re.M))
+    fears: dict[str, str] = {a.lower(): b for a, b in re.findall(r"(\w+) are afraid of (\w+)\.", text)}
     (asked,) = re.findall(r"What is (\w+) afraid of", text)
     kind = above.get(kind_of[asked], kind_of[asked])
     plural = {"wolf": "wolves", "mouse": "mice", "sheep": "sheep"}.get(kind, kind + "s")
@@ -33,7 +33,7 @@ def solve_deduction(text: str) -> str:
 
 def solve_induction(text: str) -> str:
     kind_of = dict(re.findall(r"^(\w+) is an? (\w+)\.$", text, re.M))
-    colour_of = dict(re.findall(r"^(\w+) is (?!an? )(\w+)\.$", text, re.M))
+    colour_of: dict[str, str] = dict(re.findall(r"^(\w+) is (?!an? )(\w+)\.$", text, re.M))
     (asked,) = re.findall(r"What color is (\w+)", text)
     assert asked not in colour_of
     (colour,) = {colour for name, colour in colour_of.items() if kind_of[name] == kind_of[asked]}

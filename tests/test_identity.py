@@ -21,7 +21,7 @@ from gguf_eval.files.names import variant_name
 from gguf_eval.store.read import read_study
 from gguf_eval.store.together import merge_studies
 
-SMALL = {"feed_forward": 256, "layers": 1}
+SMALL: dict[str, Any] = {"feed_forward": 256, "layers": 1}
 
 
 def ran(*arguments: str | Path, code: int = 0) -> tuple[list[dict[str, Any]], str]:

@@ -17,8 +17,9 @@ from gguf_eval.decoding import DecodingError
 from gguf_eval.errors import TaskError
 from gguf_eval.tasks import judges
 from gguf_eval.tasks.aggregates import AGGREGATES, Answered
-from gguf_eval.tasks.answers import JUDGES, Judgement, judge_answer, judge_options
+from gguf_eval.tasks.answers import JUDGES, judge_answer, judge_options
 from gguf_eval.tasks.judges import ifeval_checks, mathematics, numbers, sentences, squad
+from gguf_eval.tasks.judges.judgement import Judgement
 from gguf_eval.tasks.judges.letters import extract_letter
 from gguf_eval.tasks.spec import load_task
 
@@ -27,7 +28,7 @@ def judge(name: str, answer: str, *references: Any, **options: Any) -> Judgement
     return judge_answer(name, answer, references, judge_options(name, options))
 
 
-OPTIONS = {"regex": {"pattern": r"\d+"}, "label": {"labels": ["yes", "no"]}}
+OPTIONS: dict[str, dict[str, Any]] = {"regex": {"pattern": r"\d+"}, "label": {"labels": ["yes", "no"]}}
 
 
 @settings(max_examples=60)

@@ -45,7 +45,7 @@ def write(path: Path, family: str, *tensors: str, **metadata: Any) -> Path:
 
 
 WEIGHT = "token_embd.weight"
-KINDS = {
+KINDS: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
     "projector": (("clip", WEIGHT), {}, "a projector (mmproj)"),
     "projector by its type": (("llama", WEIGHT), {"general__type": "mmproj"}, "a projector (mmproj)"),
     "adapter": (("llama", WEIGHT), {"general__type": "adapter"}, "a LoRA adapter"),

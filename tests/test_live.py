@@ -165,6 +165,7 @@ def test_time_left_is_what_is_predicted_corrected_by_what_is_seen() -> None:
     clock = Clock()
     progress = a_run_in_its_middle(clock)
     left = progress.view().seconds_left
+    assert left is not None
     overall = (20 + 160 + 40 + 3) / (10 + 80 + 16 + 3)
     make, score, write = ((seen + 3 * overall) / (said + 3) for seen, said in ((20, 10), (160, 80), (40, 16)))
     running = (40 + 3 * write) / (16 + 3)

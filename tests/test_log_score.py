@@ -54,7 +54,7 @@ def test_the_difference_is_paired_by_task_and_swaps_its_sign() -> None:
     found, swapped = log_score_difference(own, base, tasks), log_score_difference(base, own, tasks)
     assert found is not None
     assert swapped is not None
-    assert (found.value, found.n) == (pytest.approx(-0.6), 69)  # the mean of -0.4 and -0.8
+    assert (found.value, found.n) == pytest.approx((-0.6, 69))  # the mean of -0.4 and -0.8
     assert found.low < found.value < found.high < 0
     assert (swapped.value, swapped.low, swapped.high) == pytest.approx((-found.value, -found.high, -found.low))
     assert log_score_difference({}, base, tasks) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -51,9 +52,9 @@ def test_lists_of_cache_types_pair_up(keys: str, values: str, pairs: tuple[tuple
         (lambda: flash_attention_number("yes"), "on, off or auto"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(call: object, message: str) -> None:
+def test_options_that_make_no_sense_are_refused(call: Callable[[], object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        call()  # type: ignore[operator]
+        call()
 
 
 def test_settings_survive_json() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -21,6 +22,7 @@ from gguf_eval.files.cache import cache_dir, file_sha256, model_parts, model_sha
 from gguf_eval.files.header import read_header
 from gguf_eval.files.levels import LEVELS, canonical_level, level_ftype
 from gguf_eval.files.quantize import is_quantized, level_path, needs_making, plan, quantize
+from gguf_eval.files.quantize_call import call_quantize
 from gguf_eval.llama.library import library
 
 NEEDS_IMATRIX = {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S"}
@@ -217,7 +219,7 @@ def test_requantizing_needs_leave(tiny: Path, tmp_path: Path) -> None:
 def test_unusable_sources_and_outputs(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="no such file"):
         quantize(tmp_path / "absent.gguf", tmp_path / "out.gguf", "Q4_0")
-    own = shutil.copy(tiny, tmp_path / "own.gguf")
+    own = Path(shutil.copy(tiny, tmp_path / "own.gguf"))
     with pytest.raises(UsageError, match="its own source"):
         quantize(own, own, "Q4_0")
     (tmp_path / "file").write_text("")
@@ -260,10 +262,9 @@ def test_source_that_changes_meanwhile(tiny: Path, tmp_path: Path, monkeypatch: 
     from gguf_eval.files import quantize as module
 
     source = Path(shutil.copy(tiny, tmp_path / "source.gguf"))
-    run = module.call_quantize
 
-    def run_and_touch(*arguments: object, **settings: object) -> object:
-        result = run(*arguments, **settings)
+    def run_and_touch(*arguments: Any, **settings: Any) -> object:
+        result = call_quantize(*arguments, **settings)
         os.utime(source, (1, 1))
         return result
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checkpoints import make, tiny
@@ -28,7 +29,7 @@ from gguf_eval.runtime.answer_file import AnswerKey, answer_path
 from gguf_eval.runtime.reference_file import ReferenceKey, reference_path
 
 TEXT = "The cat sat in the house and the dog ran to the sea. " * 12
-SMALL = {"feed_forward": 256, "layers": 1}
+SMALL: dict[str, Any] = {"feed_forward": 256, "layers": 1}
 
 
 @pytest.fixture

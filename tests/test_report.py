@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -14,8 +15,8 @@ from synthetic_study import write_study
 
 from gguf_eval.analysis.summary import StudySummary, summarise
 from gguf_eval.errors import UsageError
-from gguf_eval.report.columns import main_table
 from gguf_eval.report.export import to_document
+from gguf_eval.report.main_table import main_tables
 from gguf_eval.report.markdown import to_markdown
 from gguf_eval.report.terminal import print_report
 from gguf_eval.store.read import read_study
@@ -32,7 +33,7 @@ def outcome(number: int, right: bool | None) -> Outcome:
     return Outcome(f"item{number}", value, 0 if right else 1, {"acc": value}, (-1.0, -2.0), (1, 1))
 
 
-def point(number: int, level: str, bits: float, right: list[bool | None], **changes: object) -> PointRecord:
+def point(number: int, level: str, bits: float, right: list[bool | None], **changes: Any) -> PointRecord:
     made = PointRecord(
         id=number, name=f"Llama [7B] {level}", model="Llama [7B]", level=level, sha256=f"{number:064d}",
         path=f"/models/{level}.gguf", architecture="llama", parameters=7_000_000_000,
@@ -112,9 +113,9 @@ def with_texts(tmp_path_factory: pytest.TempPathFactory) -> StudySummary:
     return summarise(read_study(write_study(path, levels=3, sizes=2, tasks=4, items=60, texts=2)))
 
 
-def header_of(study: StudySummary, width: int, **options: object) -> str:
+def header_of(study: StudySummary, width: int, **options: Any) -> str:
     output = io.StringIO()
-    print_report(study, Console(file=output, width=width, highlight=False), **options)  # type: ignore[arg-type]
+    print_report(study, Console(file=output, width=width, highlight=False), **options)
     assert "…" not in output.getvalue()
     return next(line for line in output.getvalue().splitlines() if line.startswith("  level"))
 
@@ -148,7 +149,6 @@ def test_markdown_has_the_columns_of_the_table_and_its_marks(with_texts: StudySu
     smallest = [cell.strip() for cell in table[4].strip("|").split("|")]
     assert smallest[names.index("file")] == "1,017 MB\\*"
     assert re.fullmatch(r"0\.\d+ \(0\.\d+–0\.\d+\)", smallest[names.index("KLD text1")])
-    columns = main_table(with_texts, with_texts.points[:3])
-    stars = sum(cell.best for filled in columns for cell in filled.cells)
+    stars = sum(cell.best for filled in main_tables(with_texts)[0].columns for cell in filled.cells)
     assert stars > 5
     assert table[2].count("\\*") + table[3].count("\\*") + table[4].count("\\*") == stars

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import Page, browser_page, find_browser
@@ -21,8 +22,8 @@ HEADS = "[...document.querySelector('table.sortable').tHead.rows[0].cells]"
 FITS = "box => box.scrollWidth <= box.clientWidth"
 
 
-def write_page(path: Path, **size: object) -> Path:
-    study = read_study(write_study(path.with_suffix(".sqlite"), **size))  # type: ignore[arg-type]
+def write_page(path: Path, **size: Any) -> Path:
+    study = read_study(write_study(path.with_suffix(".sqlite"), **size))
     path.write_text(to_html(study, summarise(study)), encoding="utf-8")
     return path
 

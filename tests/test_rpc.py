@@ -15,7 +15,7 @@ from tiny_model import write_model
 from typer.testing import CliRunner
 
 from gguf_eval.analysis.summary import summarise
-from gguf_eval.cli import app
+from gguf_eval.cli.options import app
 from gguf_eval.errors import EngineError, UsageError
 from gguf_eval.llama.library import library
 from gguf_eval.runtime.settings import EngineSettings, Offload
@@ -135,7 +135,8 @@ class Interfering:
     """An observer that acts when a stage of a certain kind begins."""
 
     def __init__(self, kind: str = "", act: Callable[[], None] = lambda: None) -> None:
-        self.kind, self.act, self.failures = kind, act, []  # type: ignore[var-annotated]
+        self.kind, self.act = kind, act
+        self.failures: list[str] = []
 
     def tell(self, event: Event) -> None:
         if isinstance(event, StageBegan) and event.kind == self.kind:

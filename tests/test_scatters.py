@@ -16,8 +16,8 @@ from gguf_eval.analysis.marks import find_marks, memory
 from gguf_eval.analysis.summary import SpeedSummary, StudySummary, summarise
 from gguf_eval.report.axes import Axis, axis_over
 from gguf_eval.report.charts import charts
-from gguf_eval.report.columns import main_table
 from gguf_eval.report.label_places import ASLANT_FIRST, LEVEL_FIRST, Layout, label_box, place_labels
+from gguf_eval.report.main_table import main_tables
 from gguf_eval.report.scatter import Dot, best_height, scatter
 from gguf_eval.store.read import read_study
 
@@ -135,8 +135,8 @@ def test_points_that_are_not_complete_have_no_marks_and_memory_is_never_mixed_wi
     marks = find_marks(mixed)
     assert first.id in find_marks(study).front
     assert first.id not in marks.front | marks.quality_front
-    members = [point for point in mixed.points if point.model == first.model]
-    assert not any(filled.cells[members.index(unfinished)].best for filled in main_table(mixed, members))
+    table = next(table for table in main_tables(mixed) if unfinished in table.rows)
+    assert not any(filled.cells[table.rows.index(unfinished)].best for filled in table.columns)
     assert memory(mixed, unfinished) is None
     assert memory(replace(mixed, points=(unfinished,)), unfinished) == first.size_bytes
     assert first.level not in [row["level"] for row in charts(mixed)[0].rows if row["model"] == first.model]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ LARGEST_MEDIAN_ERROR = 0.002
 
 HEADER = "the cat sat in an and er. " * 6
 WORDS = ("the", "cat", "sat", "in", "an", "and", "é", "a", "?")
+Expect = Callable[[Request], tuple[float, ...]]
 
 
 def piece(text: str) -> int:
@@ -38,7 +40,7 @@ def piece(text: str) -> int:
     return FIRST_BYTE + 256 + PIECES.index(text)
 
 
-def scorer(model: Model, **options: int) -> Scorer:
+def scorer(model: Model, **options: Any) -> Scorer:
     return Scorer(model, threads=1, **options)
 
 
@@ -53,7 +55,7 @@ def reference(tiny_f32: Path) -> LlamaReference:
 
 
 @pytest.fixture(scope="module")
-def expect(tiny_model: Model, reference: LlamaReference):
+def expect(tiny_model: Model, reference: LlamaReference) -> Expect:
     """Token log-probabilities of a request by the reference, for requests that fit the context."""
 
     @cache
@@ -141,13 +143,15 @@ def test_bytes_and_control_tokens_in_texts(tiny_model: Model) -> None:
 @pytest.mark.parametrize(
     ("batch_size", "max_sequences"), [(512, 256), (64, 256), (32, 3), (8, 2), (8, 256), (3, 3), (1, 256), (40, 1)]
 )
-def test_scores_are_those_of_the_definition(tiny_model: Model, expect, batch_size: int, max_sequences: int) -> None:
+def test_scores_are_those_of_the_definition(
+    tiny_model: Model, expect: Expect, batch_size: int, max_sequences: int
+) -> None:
     requests = random_requests(12 if batch_size < 32 else 40, seed=batch_size)
     scores = scorer(tiny_model, batch_size=batch_size, max_sequences=max_sequences).score(requests)
     assert_close(scores, [expect(request) for request in requests])
 
 
-def test_f16_weights(tiny_f16: Path, expect) -> None:
+def test_f16_weights(tiny_f16: Path, expect: Expect) -> None:
     requests = random_requests(20, seed=5)
     with Model(tiny_f16) as model:
         scores = scorer(model).score(requests)
@@ -177,9 +181,9 @@ def test_greedy_is_what_the_most_probable_tokens_spell(tiny_model: Model, refere
     # The first token is the most probable one, a later one is not.
     longer = [Request(request.context, request.continuation + rest) for request in found for rest in (" cat", " é?")]
     for request, score in zip(longer, scorer(tiny_model).score(longer), strict=True):
-        context, continuation = encode_pair(tiny_model, request.context, request.continuation)
-        best = reference.logits((context + continuation)[:-1])[len(context) - 1 :].argmax(axis=1).tolist()
-        assert score.greedy == (best == continuation)
+        tokens, continuation = encode_pair(tiny_model, request.context, request.continuation)
+        probable = reference.logits((tokens + continuation)[:-1])[len(tokens) - 1 :].argmax(axis=1).tolist()
+        assert score.greedy == (probable == continuation)
     assert not all(score.greedy for score in scorer(tiny_model).score(longer))
 
 
@@ -199,7 +203,12 @@ pairs = st.builds(lambda header, context, rest: Request(header + context, rest),
     data=st.data(),
 )
 def test_batches_give_what_single_requests_give(
-    tiny_model: Model, alone, requests: list[Request], batch_size: int, max_sequences: int, data: st.DataObject
+    tiny_model: Model,
+    alone: Callable[[Request], Score],
+    requests: list[Request],
+    batch_size: int,
+    max_sequences: int,
+    data: st.DataObject,
 ) -> None:
     requests = requests + data.draw(st.lists(st.sampled_from(requests), max_size=5), label="duplicates")
     scores = scorer(tiny_model, batch_size=batch_size, max_sequences=max_sequences).score(requests)
@@ -210,11 +219,11 @@ def test_batches_give_what_single_requests_give(
 
 
 @pytest.fixture(scope="module")
-def alone(tiny_model: Model):
+def alone(tiny_model: Model) -> Callable[[Request], Score]:
     return cache(lambda request: scorer(tiny_model).score([request])[0])
 
 
-def test_one_request_is_a_prefix_of_another(tiny_model: Model, expect) -> None:
+def test_one_request_is_a_prefix_of_another(tiny_model: Model, expect: Expect) -> None:
     words = ["the", "cat", "sat", "in", "an", "and", "the", "cat", "sat"]
     requests = [Request("the", " " + " ".join(words[:n])) for n in range(1, len(words) + 1)]
     requests += [Request(" ".join(words[:n]), " the") for n in range(1, len(words) + 1)]
@@ -224,7 +233,7 @@ def test_one_request_is_a_prefix_of_another(tiny_model: Model, expect) -> None:
         )
 
 
-def test_a_long_header_is_decoded_once(tiny_model: Model, expect) -> None:
+def test_a_long_header_is_decoded_once(tiny_model: Model, expect: Expect) -> None:
     # The header alone needs several batches; what follows differs late, early and in a single token.
     requests = [Request(HEADER + question, f" {answer}") for question in WORDS for answer in ("the cat", "an", "an in")]
     run = scorer(tiny_model, batch_size=16, max_sequences=4)

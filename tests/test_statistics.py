@@ -116,7 +116,7 @@ def slow_mcnemar(gained: int, lost: int) -> float:
     """Probability, with a fair coin for each changed item, of a split that is no more probable than this one."""
     n = gained + lost
     ways = [math.comb(n, k) for k in range(n + 1)]
-    return sum(way for way in ways if way <= ways[gained]) / 2**n
+    return float(sum(way for way in ways if way <= ways[gained]) / 2**n)
 
 
 @given(gained=st.integers(0, 60), lost=st.integers(0, 60))
@@ -395,6 +395,7 @@ def ladder() -> list[PointRecord]:
 
 def test_the_smallest_point_that_is_not_worse_is_chosen() -> None:
     (conclusion,) = conclude(study(ladder(), items=40))
+    assert conclusion.choice is not None
     assert conclusion.choice.level == "Q8_0"
     assert [entry.level for entry in conclusion.worse] == ["Q2_K"]
     assert conclusion.memory_ratio == 850 / 1600
@@ -404,6 +405,7 @@ def test_the_smallest_point_that_is_not_worse_is_chosen() -> None:
 def test_partial_points_are_not_chosen() -> None:
     first, second, third = ladder()
     (conclusion,) = conclude(study([first, replace(second, status="partial"), third], items=40))
+    assert conclusion.choice is not None
     assert conclusion.choice.level == "F16"
     assert conclusion.memory_ratio == 1
 
@@ -411,6 +413,7 @@ def test_partial_points_are_not_chosen() -> None:
 def test_the_reference_is_chosen_when_all_others_are_worse() -> None:
     first, _, third = ladder()
     (conclusion,) = conclude(study([first, third], items=40))
+    assert conclusion.choice is not None
     assert conclusion.choice.is_reference
     assert conclude(study([first], items=40)) == []
 

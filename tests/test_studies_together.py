@@ -15,7 +15,7 @@ from synthetic_study import write_study
 from typer.testing import CliRunner
 
 from gguf_eval.analysis.summary import summarise
-from gguf_eval.cli import app
+from gguf_eval.cli.options import app
 from gguf_eval.errors import UsageError
 from gguf_eval.report.markdown import to_markdown
 from gguf_eval.report.terminal import print_report

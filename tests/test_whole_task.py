@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -12,14 +13,13 @@ from rich.console import Console
 from gguf_eval.analysis.summary import summarise
 from gguf_eval.analysis.whole_task import whole_task
 from gguf_eval.report.export import to_document
-from gguf_eval.report.html import _whole_row
 from gguf_eval.report.terminal import print_report
-from gguf_eval.report.whole_task import whole_rows
+from gguf_eval.report.whole_task import whole_cell, whole_rows
 from gguf_eval.store.records import Outcome, PointRecord, StudyRecord, TaskRecord
 from gguf_eval.tasks.prompts import ItemRecord
 
 
-def task(**changes: object) -> TaskRecord:
+def task(**changes: Any) -> TaskRecord:
     subjects = ("algebra", "algebra", "law", "law", "law")
     items = {
         f"i{n}": ItemRecord(
@@ -32,7 +32,7 @@ def task(**changes: object) -> TaskRecord:
         hash="t", name="exam", version=1, kind="choice", title="Exam", metric="acc", metrics=("acc",), items=items,
         groups=groups, aggregates=("macro_f1",),
     )  # fmt: skip
-    return replace(exam, **changes)  # type: ignore[arg-type]
+    return replace(exam, **changes)
 
 
 def outcome(number: int, pick: int | None) -> Outcome:
@@ -83,9 +83,9 @@ def test_they_are_reported() -> None:
              if line.startswith("exam: ")}  # fmt: skip
     assert lines["exam:macro_f1"] == ["73.3"]
     assert lines["exam:humanities"] == ["100.0"]
-    page = [_whole_row(row, study.points) for row in whole_rows(study.points)]
-    figures = [(row["name"], row["cells"][0].number) for row in page]
-    assert figures[:2] == [("exam: macro_f1", 73.3), ("exam: STEM", 50.0)]
+    figures = [(name, whole_cell(study.points[0], (task, kind, name)).number) for task, kind, name in
+               whole_rows(study.points)]  # fmt: skip
+    assert figures[:2] == [("macro_f1", 73.3), ("STEM", 50.0)]
     exported = to_document(study)["points"][0]["tasks"]["exam"]
     assert exported["subjects"]["law"]["n"] == 2
     assert exported["aggregates"]["macro_f1"] == pytest.approx(0.7333, abs=1e-4)

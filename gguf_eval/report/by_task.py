@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
+from gguf_eval.report.columns import Cell
 from gguf_eval.report.tables import VERDICT_STYLES, bare_table
 
 _CELL_WIDTH = 7
@@ -74,9 +74,20 @@ def _table(
     for point in points:
         table.add_column(Text(point.label), justify="right", no_wrap=True)
     for name, key, is_group in rows:
-        cells = [_group_cell(study, p, key, intervals) if is_group else _task_cell(p, key, intervals) for p in points]
+        cells = [_text(by_task_cell(study, point, key, is_group), intervals) for point in points]
         table.add_row(Text(name, style="bold" if is_group else ""), *cells)
     return table
+
+
+def by_task_cell(study: StudySummary, point: PointSummary, key: str, is_group: bool) -> Cell:
+    """A point's score in a task, or its average over the tasks of a group, which is that of a single one."""
+    average = point.averages.get(key) if is_group else None
+    task = point.tasks.get((only_task(study, point, key) or "") if is_group else key)
+    found = average.estimate if average else task.estimate if task else None
+    if found is None:
+        return Cell()
+    verdict = task.comparison.verdict if task and task.comparison and not average else ""
+    return Cell(words.percent(found.value), words.interval(found), found.value, verdict)
 
 
 def only_task(study: StudySummary, point: PointSummary, group: str) -> str | None:
@@ -92,24 +103,8 @@ def only_task(study: StudySummary, point: PointSummary, group: str) -> str | Non
     return members.pop() if len(members) == 1 else None
 
 
-def _group_cell(study: StudySummary, point: PointSummary, group: str, intervals: bool) -> Text:
-    average = point.averages.get(group)
-    if average is not None:
-        return _cell(average.estimate, " ", "", intervals).copy()
-    name = only_task(study, point, group)
-    return _task_cell(point, name, intervals) if name else Text(f"{words.MISSING} ")
-
-
-def _task_cell(point: PointSummary, name: str, intervals: bool) -> Text:
-    task = point.tasks.get(name)
-    if task is None or task.estimate is None:
-        return Text(f"{words.MISSING} ")
-    verdict = task.comparison.verdict if task.comparison else "undecided"
-    return _cell(task.estimate, words.VERDICT_MARKS[verdict], VERDICT_STYLES[verdict], intervals)
-
-
-def _cell(estimate: Estimate, mark: str, style: str, intervals: bool) -> Text:
-    text = Text(words.percent(estimate.value))
-    if intervals:
-        text.append(f" {words.interval(estimate)}", style="dim")
-    return text.append(mark, style=style)
+def _text(cell: Cell, intervals: bool) -> Text:
+    text = Text(cell.text)
+    if intervals and cell.small:
+        text.append(f" {cell.small}", style="dim")
+    return text.append(words.VERDICT_MARKS.get(cell.verdict, " "), style=VERDICT_STYLES.get(cell.verdict, ""))

@@ -91,14 +91,6 @@ class Column(Generic[Found]):
         return Cell(self.text(found), self.small(found), self.number(found), self.verdict(found))
 
 
-@dataclass(frozen=True)
-class Filled:
-    """A column with the cell of every row."""
-
-    column: Column[Any]
-    cells: tuple[Cell, ...]
-
-
 LEVEL: Column[str] = Column("level", "level", lambda p: p.label, str, lambda _: 0.0, to_left=True)
 """The head of each row, which every renderer marks in its own way."""
 
@@ -135,39 +127,6 @@ def all_columns(study: StudySummary, points: Sequence[PointSummary]) -> list[Col
         *text_columns(points),
         _against(points),
     ]  # fmt: skip
-
-
-def main_table(
-    study: StudySummary, points: Sequence[PointSummary], rows: Sequence[PointSummary] | None = None
-) -> list[Filled]:
-    """The columns that have something to say of a model's points, the best of each marked.
-
-    ``rows``: the points as they are sorted.
-    """
-    columns = [column for column in all_columns(study, points) if not column.hidden]
-    table = [Filled(column, _cells(column, points if rows is None else rows)) for column in columns]
-    return [filled for filled in table if not filled.column.optional or any(c.number is not None for c in filled.cells)]
-
-
-def _cells(column: Column[Any], points: Sequence[PointSummary]) -> tuple[Cell, ...]:
-    """The best one is among those of complete points, where these differ."""
-    cells = tuple(map(column.cell, points))
-    whole = {c.number for p, c in zip(points, cells, strict=True) if p.status == "complete" and c.number is not None}
-    if column.best is None or len(whole) < 2:
-        return cells
-    best = column.best(whole)
-    return tuple(
-        replace(cell, best=cell.number == best and point.status == "complete")
-        for point, cell in zip(points, cells, strict=True)
-    )
-
-
-def table_notes(study: StudySummary, tables: Iterable[Sequence[Filled]], front: bool) -> list[str]:
-    """What the figures of these tables are, and where they were measured."""
-    shown = [filled for table in tables for filled in table]
-    starred = any(cell.best for filled in shown for cell in filled.cells)
-    own = dict.fromkeys(filled.column.note for filled in shown if filled.column.note)
-    return words.how_to_read(study, list(own), starred=starred, front=front)
 
 
 def _on_devices(point: PointSummary) -> int | None:

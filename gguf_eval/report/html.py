@@ -11,19 +11,17 @@ from importlib.resources import files
 from typing import Any
 
 from gguf_eval.analysis.items import TaskAnswers, answers_by_task
-from gguf_eval.analysis.marks import find_marks
-from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.sanity import warning_lines
-from gguf_eval.analysis.statistics import Estimate
-from gguf_eval.analysis.summary import PointSummary, StudySummary
+from gguf_eval.analysis.summary import StudySummary
 from gguf_eval.report import words
-from gguf_eval.report.by_task import group_rows, only_task
+from gguf_eval.report.by_task import by_task_cell, group_rows
 from gguf_eval.report.charts import MISSING_EXTRA, Chart, charts
-from gguf_eval.report.columns import LEVEL, TASKS, Cell, Filled, main_table, table_notes
+from gguf_eval.report.columns import LEVEL, TASKS
 from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import json_for_script, printable
-from gguf_eval.report.whole_task import WholeRow, whole_cell, whole_interval, whole_rows
+from gguf_eval.report.main_table import MainTable, main_tables, table_notes
+from gguf_eval.report.whole_task import whole_cell, whole_rows
 from gguf_eval.store.records import StudyRecord
 from gguf_eval.tasks.prompts import ItemRecord
 
@@ -45,19 +43,16 @@ def to_html(record: StudyRecord, study: StudySummary) -> str:
         bundle = bundled.result() if drawn else ""
     sentences = [list(conclusion(found)) for found in conclude(study)]
     study = printable(study)
-    front = find_marks(study).front
-    models = list(by_model(study.points).values())
-    tables = [main_table(study, points) for points in models]
+    tables = main_tables(study)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(_page("page.html.j2"))
     specs = json.dumps({f"chart{i}": chart.spec for i, chart in enumerate(drawn)}, ensure_ascii=False)
     return template.render(
         study=study,
         sentences=printable(sentences),
-        front=front,
-        notes=table_notes(study, tables, bool(front)),
+        notes=table_notes(study, tables),
         warnings=warning_lines(study.warnings),
-        models=[_model(table, points, study) for table, points in zip(tables, models, strict=True)],
+        models=[_model(table, study) for table in tables],
         charts=[_chart(chart) for chart in drawn],
         begun=words.moment(study.created_at),
         failures=[point for point in study.points if point.status == "failed"],
@@ -104,51 +99,29 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _model(table: Sequence[Filled], points: Sequence[PointSummary], study: StudySummary) -> dict[str, Any]:
+def _model(table: MainTable, study: StudySummary) -> dict[str, Any]:
     """Single tasks, where there are several, stand in the table below the main one."""
+    points = table.points
     shown = [point for point in points if point.tasks]
-    filled = [filled for filled in table if filled.column is not LEVEL and filled.column.kind != TASKS]
+    filled = [filled for filled in table.columns if filled.column is not LEVEL and filled.column.kind != TASKS]
     return {
         "name": points[0].model,
         "parameters": words.parameters(points),
         "header": [LEVEL.header, *(found.column.header for found in filled)],
-        "rows": list(zip(points, zip(*(found.cells for found in filled), strict=True), strict=True)),
+        "front": table.front,
+        "rows": list(zip(table.rows, zip(*(found.cells for found in filled), strict=True), strict=True)),
         "labels": [point.label for point in points],
         "by_task": [
             *(
-                _group_row(study, name, key, points) if is_group else _task_row(name, key, points)
+                (name, is_group, [by_task_cell(study, point, key, is_group) for point in points])
                 for name, key, is_group in group_rows(study, shown, with_tasks=True)
             ),
-            *(_whole_row(row, points) for row in whole_rows(points)),
+            *(
+                (f"{row[0]}: {row[2]}", False, [whole_cell(point, row) for point in points])
+                for row in whole_rows(points)
+            ),
         ],
     }
-
-
-def _whole_row(row: WholeRow, points: Sequence[PointSummary]) -> dict[str, Any]:
-    shown = [(whole_cell(point, row), whole_interval(point, row)) for point in points]
-    cells = [Cell(text, small, None if text == words.MISSING else float(text)) for text, small in shown]
-    return {"name": f"{row[0]}: {row[2]}", "group": False, "cells": cells}
-
-
-def _group_row(study: StudySummary, shown: str, group: str, points: Sequence[PointSummary]) -> dict[str, Any]:
-    cells = []
-    for point in points:
-        average, name = point.averages.get(group), only_task(study, point, group)
-        cells.append(_task_cell(point, name) if name else _estimate(average.estimate if average else None))
-    return {"name": shown, "group": True, "cells": cells}
-
-
-def _task_row(shown: str, name: str, points: Sequence[PointSummary]) -> dict[str, Any]:
-    return {"name": shown, "group": False, "cells": [_task_cell(point, name) for point in points]}
-
-
-def _task_cell(point: PointSummary, name: str) -> Cell:
-    task = point.tasks.get(name)
-    return _estimate(task.estimate if task else None, task.comparison.verdict if task and task.comparison else "")
-
-
-def _estimate(found: Estimate | None, verdict: str = "") -> Cell:
-    return Cell(words.percent(found.value), words.interval(found), found.value, verdict) if found else Cell()
 
 
 def _pack(study: StudySummary, tasks: Sequence[TaskAnswers]) -> tuple[str, bool]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from gguf_eval.analysis.marks import find_marks
-from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.sanity import warning_lines
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
-from gguf_eval.report.columns import LEVEL, TASKS, Cell, Column, Filled, main_table, table_notes
+from gguf_eval.report.columns import LEVEL, TASKS, Cell
 from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import markdown, plain
-from gguf_eval.report.whole_task import whole_cell, whole_interval, whole_rows
+from gguf_eval.report.main_table import MainTable, main_tables, table_notes
+from gguf_eval.report.whole_task import whole_cell, whole_rows
 
 _MOST_TASKS = 8
 """That have columns."""
@@ -22,37 +20,37 @@ _MOST_TASKS = 8
 
 def to_markdown(study: StudySummary) -> str:
     """The whole report; text from outside is escaped."""
-    front = find_marks(study).front
+    tables = main_tables(study)
     parts = []
-    tables = []
-    for model, points in by_model(study.points).items():
-        tables.append(main_table(study, points))
-        parts += [f"### {markdown(model)} ({words.parameters(points)})", _main_table(tables[-1], points, front)]
+    for table in tables:
+        points = table.points
+        parts += [f"### {markdown(points[0].model)} ({words.parameters(points)})", _main_table(table)]
         parts += _beyond_scores(points)
         parts += [f"- {markdown(p.label)} failed: {markdown(p.error or '')}" for p in points if p.status == "failed"]
     parts += [f"> {markdown(caution)}" for caution in study.cautions]
     parts += [f"> {markdown(line)}" for line in warning_lines(study.warnings)]
     parts += [markdown(line) for found in conclude(study) for line in conclusion(found)]
     parts.append("#### How it was measured")
-    parts.append("\n".join(f"- {markdown(line)}" for line in table_notes(study, tables, bool(front))))
+    parts.append("\n".join(f"- {markdown(line)}" for line in table_notes(study, tables)))
     parts.append(f"Measured with gguf-eval, {markdown(words.moment(study.created_at))}:\n\n    {plain(study.command)}")
     return "\n\n".join(parts) + "\n"
 
 
-def _main_table(table: Sequence[Filled], points: Sequence[PointSummary], front: frozenset[int]) -> str:
-    many = sum(filled.column.kind == TASKS for filled in table) > _MOST_TASKS
-    shown = [filled for filled in table if not (many and filled.column.kind == TASKS)]
-    levels = [("◆ " if point.id in front else "") + markdown(point.label) for point in points]
+def _main_table(table: MainTable) -> str:
+    many = sum(filled.column.kind == TASKS for filled in table.columns) > _MOST_TASKS
+    shown = [filled for filled in table.columns if not (many and filled.column.kind == TASKS)]
+    levels = [("◆ " if point.id in table.front else "") + markdown(point.label) for point in table.rows]
     columns = [
-        levels if filled.column is LEVEL else [_cell(filled.column, cell) for cell in filled.cells] for filled in shown
+        levels if filled.column is LEVEL else [_cell(cell, filled.column.beside) for cell in filled.cells]
+        for filled in shown
     ]
     header = [markdown(filled.column.header) for filled in shown]
     rule = [":--" if filled.column.to_left else "--:" for filled in shown]
     return _lines([header, rule, *zip(*columns, strict=True)])
 
 
-def _cell(column: Column[Any], cell: Cell) -> str:
-    small = column.beside.format(cell.small) if cell.small else ""
+def _cell(cell: Cell, beside: str = "({})") -> str:
+    small = beside.format(cell.small) if cell.small else ""
     return " ".join(filter(None, (cell.text, small, cell.verdict))) + "\\*" * cell.best
 
 
@@ -66,8 +64,5 @@ def _beyond_scores(points: Sequence[PointSummary]) -> list[str]:
     if not found:
         return []
     rows = [["over all items", *(markdown(point.label) for point in points)], [":--", *["--:"] * len(points)]]
-    for row in found:
-        cells = [(whole_cell(point, row), whole_interval(point, row)) for point in points]
-        shown = [f"{value} ({interval})" if interval else value for value, interval in cells]
-        rows.append([markdown(f"{row[0]}: {row[2]}"), *shown])
+    rows += [[markdown(f"{row[0]}: {row[2]}"), *(_cell(whole_cell(point, row)) for point in points)] for row in found]
     return [_lines(rows)]

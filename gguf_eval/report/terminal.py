@@ -8,19 +8,20 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gguf_eval.analysis.marks import Marks, find_marks, generation_rate, memory
+from gguf_eval.analysis.marks import find_marks, generation_rate, memory
 from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.sanity import warning_lines
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
 from gguf_eval.report.by_task import LEGEND, by_task_tables
-from gguf_eval.report.columns import TASKS, Filled, main_table, table_notes
+from gguf_eval.report.columns import TASKS
 from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import printable
+from gguf_eval.report.main_table import MainTable, main_tables, table_notes
 from gguf_eval.report.scatter import Dot, best_height, scatter
 from gguf_eval.report.tables import whole_table, width_of
-from gguf_eval.report.terminal_table import chosen, fitting, ordered, printed
+from gguf_eval.report.terminal_table import chosen, fitting, printed
 from gguf_eval.report.whole_task import whole_task_tables
 
 _MODEL_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red")
@@ -48,30 +49,26 @@ def print_report(
     """
     sentences = [[printable(line) for line in conclusion(found)] for found in conclude(study)]
     study = printable(study)
-    ordered((), sort)  # before anything is printed
-    marks = find_marks(study)
+    tables = main_tables(study, sort)
     plot_width = min(console.width, _PLOTS_WIDTH)
     if wide:
         console.width = _WIDE
     by_task: dict[str, list[Table]] = {}
-    shown: list[Sequence[Filled]] = []
     no_room: dict[str, None] = {}
-    for model, points in by_model(study.points).items():
-        shown.append(main_table(study, points, ordered(points, sort)))
-        by_task[model], left_out = _print_model(study, points, shown[-1], marks.front, console, columns, sort, complete)
+    for table in tables:
+        by_task[table.points[0].model], left_out = _print_model(study, table, console, columns, complete)
         no_room |= dict.fromkeys(left_out)
-    for model, tables in by_task.items():
-        if not tables:
-            continue
-        console.print(Text(f"\n{model} by task", style="bold"))
-        for table in tables:
-            console.print(table)
+    for model, parts in by_task.items():
+        if parts:
+            console.print(Text(f"\n{model} by task", style="bold"))
+        for part in parts:
+            console.print(part)
     if any(by_task.values()):
         console.print(Text(LEGEND, style="dim"))
-    for plot in _scatters(study, marks, plot_width):
+    for plot in _scatters(study, plot_width):
         console.print(plot)
     console.print()
-    _print_notes(study, table_notes(study, shown, bool(marks.front)), list(no_room), console)
+    _print_notes(study, table_notes(study, tables), list(no_room), console)
     for paragraph in sentences:
         console.print()
         for sentence in paragraph:
@@ -92,31 +89,24 @@ def _print_notes(study: StudySummary, notes: Sequence[str], no_room: Sequence[st
 
 
 def _print_model(
-    study: StudySummary,
-    points: Sequence[PointSummary],
-    every: Sequence[Filled],
-    front: frozenset[int],
-    console: Console,
-    columns: Sequence[str],
-    sort: str | None,
-    complete: bool,
+    study: StudySummary, table: MainTable, console: Console, columns: Sequence[str], complete: bool
 ) -> tuple[list[Table], list[str]]:
     """Print one model's main table; return the tables of tasks and groups, and the columns that found no room."""
-    rows = ordered(points, sort)
-    shown = chosen(every, columns) if columns else fitting(every, rows, front, console.width, complete=complete)
-    table = printed(shown, rows, front)
+    points = table.points
+    shown = chosen(table, columns) if columns else fitting(table, console.width, complete=complete)
+    looks = printed(table, shown)
     if complete:
-        console.width = max(console.width, width_of(table))
+        console.width = max(console.width, width_of(looks))
     console.print()
     console.print(Text.assemble((points[0].model, "bold"), " ", (words.parameters(points), "dim")), soft_wrap=True)
-    console.print(whole_table(table))
+    console.print(whole_table(looks))
     for line in _harness_lines(points):
         console.print(line, soft_wrap=not console.is_terminal)
     for line in _failures(points):
         console.print(line, soft_wrap=not console.is_terminal)
     if columns:
         return [], []
-    left_out = [filled.column.header for filled in every if filled not in shown and filled.column.kind != TASKS]
+    left_out = [filled.column.header for filled in table.columns if filled not in shown and filled.column.kind != TASKS]
     with_tasks = len(study.task_names) > 1 and not any(filled.column.kind == TASKS for filled in shown)
     tables = by_task_tables(study, points, console.width, with_tasks=with_tasks)
     return tables + whole_task_tables(points, console.width), left_out
@@ -143,13 +133,14 @@ def _failures(points: Sequence[PointSummary]) -> list[Text]:
     return lines
 
 
-def _scatters(study: StudySummary, marks: Marks, width: int) -> list[RenderableType]:
+def _scatters(study: StudySummary, width: int) -> list[RenderableType]:
     """Score and speed against memory, side by side where there is room; none for fewer than three points.
 
     Each model has its mark and colour: full on the Pareto front, hollow off it.
     """
     models = {model: (_MARKS[i % len(_MARKS)], _MODEL_STYLES[i % len(_MODEL_STYLES)])
               for i, model in enumerate(by_model(study.points))}  # fmt: skip
+    marks = find_marks(study)
     quality, speed = [], []
     for point in sorted(study.points, key=lambda point: point.id in marks.front):  # the front is drawn over the others
         taken, estimate, rate = memory(study, point), point.joint_score, generation_rate(point)

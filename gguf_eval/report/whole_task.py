@@ -9,6 +9,7 @@ from rich.text import Text
 
 from gguf_eval.analysis.summary import PointSummary
 from gguf_eval.report import words
+from gguf_eval.report.columns import Cell
 from gguf_eval.report.tables import bare_table
 
 _CELL_WIDTH = 10
@@ -51,28 +52,19 @@ def _table(rows: Sequence[WholeRow], points: Sequence[PointSummary]) -> Table:
     for point in points:
         table.add_column(Text(point.label), justify="right", no_wrap=True)
     for task, kind, name in rows:
-        table.add_row(Text(f"{task}: {name}"), *(Text(whole_cell(point, (task, kind, name))) for point in points))
+        table.add_row(Text(f"{task}: {name}"), *(Text(whole_cell(point, (task, kind, name)).text) for point in points))
     return table
 
 
-def whole_interval(point: PointSummary, row: WholeRow) -> str:
-    """Its interval where it has one."""
-    found = point.tasks.get(row[0])
-    if row[1] != "answers" or found is None or found.divergence is None:
-        return ""
-    return words.divergence(found.divergence.mean)[1]
-
-
-def whole_cell(point: PointSummary, row: WholeRow) -> str:
+def whole_cell(point: PointSummary, row: WholeRow) -> Cell:
     """The figure as it is shown."""
     task, kind, name = row
     found = point.tasks.get(task)
-    if found is None:
-        return words.MISSING
-    if kind == "answers":
-        return words.divergence(found.divergence.mean)[0] if found.divergence else words.MISSING
-    if kind == "group":
-        estimate = found.whole.groups.get(name)
-        return words.MISSING if estimate is None else words.percent(estimate.value)
-    value = found.whole.aggregates.get(name)
-    return words.MISSING if value is None else words.aggregate(name, value)
+    shown, interval = "", ""
+    if found is not None and kind == "answers" and found.divergence:
+        shown, interval = words.divergence(found.divergence.mean)
+    elif found is not None and kind == "group" and name in found.whole.groups:
+        shown = words.percent(found.whole.groups[name].value)
+    elif found is not None and kind == "aggregate" and name in found.whole.aggregates:
+        shown = words.aggregate(name, found.whole.aggregates[name])
+    return Cell(shown, interval, float(shown)) if shown else Cell()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from gguf_eval.errors import EngineError, GgufEvalError, UsageError
 from gguf_eval.machine import memory_limit_bytes
@@ -24,19 +24,8 @@ _TELLING = ("Remote RPC server", "GGML_ASSERT", "what():", "error loading model"
 """Marks of a line that tells why, the most telling first."""
 
 
-class Executor(Protocol):
-    """Takes a job and gives back its events, as `run_in_worker` does; another may run it elsewhere."""
-
-    def __call__(
-        self,
-        job: Job,
-        log_path: Path,
-        on_event: OnEvent,
-        on_memory: Callable[[int], None] | None = None,
-        on_warning: Callable[[str], None] = ...,
-    ) -> None:
-        """Run the job to its end, or raise why it ended before."""
-        ...
+Executor = Callable[[Job, Path, OnEvent, Callable[[int], None] | None, Callable[[str], None]], None]
+"""Takes a job and gives back its events, as `run_in_worker` does; another may run it elsewhere."""
 
 
 def run_in_worker(
