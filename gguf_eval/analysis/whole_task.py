@@ -60,7 +60,6 @@ def _answered(outcome: Outcome, item: ItemRecord) -> Answered:
         pick=outcome.answer if outcome.text is None else None,
         gold=item.gold,
         logprobs=outcome.logprobs,
-        token_counts=outcome.token_counts,
     )
 
 

@@ -25,7 +25,6 @@ class Answered:
     gold: int = 0
     logprobs: tuple[float, ...] = ()
     """Summed log-likelihood of each choice, or of the continuation, in nats."""
-    token_counts: tuple[int, ...] = ()
 
 
 Aggregate = Callable[[Sequence[Answered]], float]
