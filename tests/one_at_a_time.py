@@ -61,8 +61,8 @@ class FreshContext:
 
 
 @contextmanager
-def fresh(model: Model, tokens: int, cache_type: str = "F32", threads: int = 1) -> Iterator[FreshContext]:
-    context = FreshContext(model, tokens, cache_type, threads)
+def fresh(model: Model, tokens: int, cache_type: str = "F32") -> Iterator[FreshContext]:
+    context = FreshContext(model, tokens, cache_type)
     try:
         yield context
     finally:
@@ -75,12 +75,12 @@ def log_softmax(row: Row) -> Row:
 
 
 def token_logprobs(
-    model: Model, context: Sequence[int], continuation: Sequence[int], cache_type: str = "F32", threads: int = 1
+    model: Model, context: Sequence[int], continuation: Sequence[int], cache_type: str = "F32"
 ) -> list[float]:
     """Natural-log probability of each token of ``continuation``."""
     inputs = [*context, *continuation][:-1]
     first = len(inputs) - len(continuation)
-    with fresh(model, len(inputs), cache_type, threads) as opened:
+    with fresh(model, len(inputs), cache_type) as opened:
         rows = opened.decode(inputs, range(first, len(inputs)))
     return [float(log_softmax(rows[first + i])[token]) for i, token in enumerate(continuation)]
 

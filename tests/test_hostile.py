@@ -43,9 +43,9 @@ def study_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_study(path, levels=2, sizes=3, tasks=len(TEXTS), items=len(TEXTS), hostile=TEXTS, texts=len(TEXTS))
     with StudyWriter(path) as study:
         for number, text in enumerate(TEXTS):
-            study.save_unmade(
-                f"{text} {number}", TEXTS[number % 3] + SIZES[number % 3][0], text, "0" * 64, text, Path("log")
-            )
+            model, mix = TEXTS[number % 3] + SIZES[number % 3][0], {"recipe": text, "variant": text}
+            study.save_unmade(f"{text} {number}", model, text, {}, "0" * 64, text, Path("log"))
+            study.save_unmade(f"{text} mix {number}", model, "Q4_0", mix, "0" * 64, text, Path("log"))
     connection = sqlite3.connect(path)
     with connection:
         (written,) = connection.execute("SELECT hash FROM task LIMIT 1").fetchone()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from gguf_eval.decoding import DecodingError
 from gguf_eval.errors import TaskError
+from gguf_eval.tasks import judges
 from gguf_eval.tasks.aggregates import AGGREGATES, Answered
 from gguf_eval.tasks.answers import JUDGES, Judgement, judge_answer, judge_options
 from gguf_eval.tasks.judges import ifeval_checks, mathematics, numbers, sentences, squad
@@ -39,6 +42,13 @@ def test_any_text_can_be_judged(name: str, answer: str, reference: str) -> None:
         assert set(found.metrics) == set(metrics)
         assert found.value == found.metrics[metrics[0 if name != "rouge" else 2]]
         assert all(0 <= value <= 1 + 1e-9 for value in found.metrics.values())
+
+
+def test_a_judge_is_a_module_that_lists_it_and_no_two_have_one_name() -> None:
+    modules = [import_module(f"{judges.__name__}.{module.name}") for module in iter_modules(judges.__path__)]
+    names = [judge.name for module in modules for judge in getattr(module, "JUDGES", ())]
+    assert sorted(names) == sorted(JUDGES)
+    assert len(names) > 15
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_recipes_are_found_by_name_alias_and_path(tmp_path: Path) -> None:
     assert find_recipe("q4_k").name == "Q4_K_M"
     assert find_recipe("q4_k_l").embedding_type == "Q8_0"
     own = write(tmp_path / "own.toml", 'level = "q5_k_s"\nimatrix = "own.imatrix"\n')
-    assert find_recipe(str(own)) == Recipe("own", "Q5_K_S", imatrix=tmp_path / "own.imatrix")
+    assert find_recipe(str(own)) == Recipe("own", "Q5_K_S", imatrix=str(tmp_path / "own.imatrix"))
     with pytest.raises(UsageError, match=r"no level or recipe is called 'q4_k_x'; did you mean"):
         find_recipe("q4_k_x")
     assert calibration_text().stat().st_size > 50_000

@@ -43,7 +43,7 @@ ROWS: dict[str, tuple[dict[str, Any], str, Any]] = {
     "hotpot_qa": (
         {"id": "5a", "question": "Who?", "answer": "Ada", "type": "bridge", "level": "hard", "supporting_facts": {"title": ["T"], "sent_id": [0]},
          "context": {"title": ["T", "U"], "sentences": [["One.", " Two."], ["Three."]]}},
-        "T: One. Two.\nU: Three.\nQuestion: Who?\nGive only the answer, in a few words, or yes or no.\nAnswer:", ["Ada"],
+        "T: One. Two.\nU: Three.\nQuestion: Who?\nGive only the answer, in a few words.\nAnswer:", ["Ada"],
     ),
     "gsm8k_zero_shot": (
         {"question": "Ann has 1 pen and buys 2. How many?", "answer": "1+2=<<1+2=3>>3\n#### 3"},

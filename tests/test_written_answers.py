@@ -58,10 +58,25 @@ VERDICTS: list[tuple[str, str, str, float]] = [
     ("entailment_bank", "compass\nIt points to the north.", "compass", 1),
     ("hotpot_qa", "\n\nYes.\n\nBoth are films.", "yes", 1),
     ("hotpot_qa", "Answer: Papa Gino's", "Papa Gino's", 1),
-    ("hotpot_qa", "No, they are not American.", "no", 0),  # the short answer is asked for
+    ("hotpot_qa", "No, they are not American.", "no", 1),
+    ("hotpot_qa", "No. Both are British.", "no", 1),
+    ("hotpot_qa", "No, they are not American.", "yes", 0),
+    ("hotpot_qa", "No. 5", "No. 5", 1),
+    ("hotpot_qa", "No Country for Old Men", "No Country for Old Men", 1),
+    ("hotpot_qa", "They are not American.", "no", 0),  # the short answer is asked for
     ("flores_eng_ind", "Here is the translation:\n\nSeekor kucing tidur.\n\nIt is literal.", "Seekor kucing tidur.", 1),
+    ("flores_ind_eng", "Indonesian: The festival is about freedom.", "The festival is about freedom.", 1),
+    ("flores_ind_eng", "Indonesian: Kucing tidur.\nEnglish: The cat sleeps.", "The cat sleeps.", 1),
+    ("flores_ind_eng", "English: The cat sleeps.\nIndonesian: Kucing tidur.", "The cat sleeps.", 1),
+    ("flores_ind_eng", "**English:** The cat sleeps.", "The cat sleeps.", 1),
+    ("flores_eng_ind", "\n\nSeekor kucing tidur.\n\nThe translation is literal.", "Seekor kucing tidur.", 1),
+    ("flores_eng_jav", "**Javanese translation:** Kucing turu.", "Kucing turu.", 1),
     ("samsum", "Here is a summary:\n\nBo leaves early.\n\nDialogue:\nAnn: Hi", "Bo leaves early.", 1),
     ("gsm8k_zero_shot", "She has 3 pens.\n#### 3", "1+2=<<1+2=3>>3\n#### 3", 1),
+    ("gsm8k_zero_shot", "She pays $3.00 a day.\n\n#### $3.00\n\nThat is for 2 pens.", "1+2=<<1+2=3>>3\n#### 3", 1),
+    ("gsm8k_zero_shot", "So the answer is 1,003.0.", "#### 1003", 1),
+    ("gsm8k_zero_shot", "#### 4\n#### 5\nThe answer is 3.", "#### 3", 0),
+    ("gsm8k_zero_shot", "3 pens are left.\n#### none", "#### 3", 1),
     ("gsm8k_zero_shot", "1 + 2 = 3, so she has $3.", "1+2=<<1+2=3>>3\n#### 3", 1),
     ("math_500", "We have $2 + 3 = 5$, so that $x = 5$", "5", 0),  # a box is asked for
     ("math_500", "Thus $x = 5$.\n\nThe final answer is $\\boxed{5}$.", "5", 1),
@@ -107,6 +122,14 @@ def test_nothing_that_an_answer_may_hold_cuts_a_conversation(name: str) -> None:
     )
     for text in held:
         assert not any(stop in text for stop in stops), (text, stops)
+
+
+@pytest.mark.parametrize("name", [task.name for task in WRITTEN if task.name not in AS_THE_HARNESS])
+def test_a_completion_may_begin_its_answer_on_a_new_line(name: str) -> None:
+    how = of(name).generation
+    assert how is not None
+    if not of(name).prompt.context[0].endswith("["):  # a prompt that ends inside brackets: the answer is on its line
+        assert not any(stop in "\n\nSeekor kucing tidur.\nIt is literal." for stop in how.stop)
 
 
 @pytest.mark.parametrize("name", AS_THE_HARNESS)

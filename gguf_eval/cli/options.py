@@ -37,7 +37,10 @@ NAMED_MODELS_HELP = (
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the report.")]
 Levels = Annotated[
-    str, typer.Option("--levels", "-q", help="Levels to make and compare, for instance Q2_K,Q4_K_M,F16.")
+    str,
+    typer.Option(
+        "--levels", "-q", help="Levels and recipes (names or files) to make, for instance Q2_K,Q4_K_L,mine.toml."
+    ),
 ]
 Tasks = Annotated[str, typer.Option("--tasks", "-t", help="Tasks, suites or task files, separated by commas.")]
 Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Items of each task: a random subset.")]

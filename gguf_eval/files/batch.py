@@ -91,7 +91,7 @@ def make_all(request: Request, report: Callable[[Any], None] | None = None) -> l
 
 
 def _source(request: Request, recipe: Recipe, opened: dict[Path | None, Source]) -> Source:
-    imatrix = request.imatrix or recipe.imatrix
+    imatrix = request.imatrix or recipe.imatrix_path
     if imatrix not in opened:
         opened[imatrix] = open_source(request.source, imatrix=imatrix)
     return opened[imatrix]

@@ -58,12 +58,17 @@ def canonical_level(name: str) -> str:
 
     Raises `UsageError` that names the nearest level when there is no such one.
     """
-    wanted = name.strip().upper().replace("-", "_")
-    level = ALIASES.get(wanted, wanted)
+    level = spelled(name)
     if level not in LEVELS:
-        hint = nearest(wanted, LEVELS) or f"; one of {', '.join(LEVELS)} is needed"
+        hint = nearest(level, LEVELS) or f"; one of {', '.join(LEVELS)} is needed"
         raise UsageError(f"no quantization level is called '{name}'{hint}")
     return level
+
+
+def spelled(name: str) -> str:
+    """Return a name as llama.cpp would spell it if it were a level's."""
+    wanted = name.strip().upper().replace("-", "_")
+    return ALIASES.get(wanted, wanted)
 
 
 def level_ftype(name: str) -> int:

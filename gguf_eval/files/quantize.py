@@ -16,7 +16,6 @@ from gguf_eval.errors import EngineError, GgufEvalError, ModelFileError
 from gguf_eval.files.cache import file_sha256, identity, model_sha256
 from gguf_eval.files.header import Header, read_header
 from gguf_eval.files.imatrix_file import check_fits, read_imatrix
-from gguf_eval.files.levels import canonical_level
 from gguf_eval.files.plan import Plan, is_quantized, planned_metadata_bytes, read_headers, read_plan
 from gguf_eval.files.provenance import library_version, origin, same_origin
 from gguf_eval.files.quantize_call import call_quantize, clipped
@@ -52,9 +51,7 @@ _KEY_FORMAT = 1
 
 def needs_making(header: Header, level: str | Recipe) -> bool:
     """Return whether a file with this header has to be quantized to be what ``level`` asks for."""
-    if isinstance(level, Recipe):
-        return not level.is_plain or header.level != level.level
-    return header.level != canonical_level(level)
+    return not as_recipe(level).is_level(header.level)
 
 
 def level_path(
@@ -107,21 +104,22 @@ def plan(source: Path | Source, level: str | Recipe) -> Plan:
 
 
 def planned_sizes(
-    path: Path, levels: Sequence[str], cache: Path | None, report: Callable[[object], None]
-) -> dict[str, int | str]:
-    """Return the exact size of the file of each level made from ``path``, or why it can't be made.
+    path: Path, recipes: Sequence[Recipe], cache: Path | None, report: Callable[[object], None]
+) -> dict[Recipe, int | str]:
+    """Return the exact size of the file that each recipe makes from ``path``, or why it can't be made.
 
     To be run in a process of its own (`gguf_eval.llama.isolated`); nothing is reported on the way.
     """
-    source = open_source(path, cache=cache)
-    found: dict[str, int | str] = {}
-    for level in levels:
+    plain = open_source(path, cache=cache)
+    found: dict[Recipe, int | str] = {}
+    for recipe in recipes:
         try:
-            planned = plan(source, level)
-            check_importance(source, as_recipe(level), planned)
-            found[level] = planned.file_bytes
+            source = open_source(path, imatrix=recipe.imatrix_path, cache=cache) if recipe.imatrix else plain
+            planned = plan(source, recipe)
+            check_importance(source, recipe, planned)
+            found[recipe] = planned.file_bytes
         except GgufEvalError as error:
-            found[level] = str(error)
+            found[recipe] = str(error)
     return found
 
 
@@ -142,7 +140,7 @@ def quantize(
     """
     recipe = as_recipe(level)
     make(
-        open_source(source, imatrix=imatrix or recipe.imatrix),
+        open_source(source, imatrix=imatrix or recipe.imatrix_path),
         output,
         recipe,
         allow_requantize=allow_requantize,

@@ -96,7 +96,8 @@ def check_importance(source: Source, recipe: Recipe, planned: Plan) -> None:
     lacking = lacks_importance(source, recipe, planned)
     if (lacking or planned.needs_imatrix) and source.imatrix is None:
         raise UsageError(
-            f"{recipe.name} needs an importance matrix, none was given; make one with gguf-eval imatrix, or take Q2_K"
+            f"{recipe.name} needs an importance matrix, none was given; make one with gguf-eval imatrix and name it "
+            'with quantize\'s --imatrix or in a recipe (imatrix = "FILE"), or take Q2_K'
         )
     if lacking:
         raise UsageError(

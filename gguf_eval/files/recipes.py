@@ -19,7 +19,7 @@ from typing import Any
 
 from gguf_eval.errors import UsageError, nearest
 from gguf_eval.files.ggml_types import type_names
-from gguf_eval.files.levels import ALIASES, LEVELS, canonical_level
+from gguf_eval.files.levels import ALIASES, LEVELS, canonical_level, spelled
 
 LADDERS_FILE = "ladders.toml"
 _READ_ONLY_TYPES = ("F64", "I8", "I16", "I32", "I64", "Q8_1", "Q8_K")
@@ -41,8 +41,8 @@ class Recipe:
     """Storage type of ``token_embd.weight``."""
     pure: bool = False
     """All tensors in the level's base type, without llama.cpp's mixture."""
-    imatrix: Path | None = None
-    """Importance matrix to use unless another is given."""
+    imatrix: str = ""
+    """Path of the importance matrix to use unless another is given; empty for none."""
     note: str = ""
 
     @property
@@ -61,6 +61,15 @@ class Recipe:
     def is_plain(self) -> bool:
         """Whether it is its level and nothing else."""
         return self.sha256 == Recipe("", self.level).sha256
+
+    @property
+    def imatrix_path(self) -> Path | None:
+        """Where the importance matrix is."""
+        return Path(self.imatrix) if self.imatrix else None
+
+    def is_level(self, level: str) -> bool:
+        """Whether it makes this level, by llama.cpp's name, and nothing else."""
+        return self.is_plain and self.level == level
 
     def unmatched_patterns(self, tensor_names: Iterable[str]) -> tuple[str, ...]:
         """Return the patterns of ``tensor_types`` that no tensor name matches."""
@@ -136,6 +145,19 @@ def find_recipe(name: str) -> Recipe:
     return shipped_recipes()[known[wanted]]
 
 
+def named_apart(recipe: Recipe) -> Recipe:
+    """Return the recipe if its name can't be taken for a level that it isn't: results bear it. Raises `UsageError`."""
+    level = spelled(recipe.name)
+    if level not in LEVELS:
+        return recipe
+    if recipe.is_level(level) and not recipe.imatrix:
+        return plain_recipe(level)
+    raise UsageError(
+        f"recipe {recipe.name}: its results would pass for llama.cpp's own {level}, which it is not; "
+        "give its file another name"
+    )
+
+
 def read_recipe(path: Path) -> Recipe:
     """Read and check a recipe file. Raises `UsageError` that names the file and the key that is wrong."""
     table = _parse(path)
@@ -157,7 +179,7 @@ def read_recipe(path: Path) -> Recipe:
         output_type=_storage_type(path, "output_type", table.get("output_type")),
         embedding_type=_storage_type(path, "embedding_type", table.get("embedding_type")),
         pure=bool(_typed(path, table, "pure", bool)),
-        imatrix=path.parent / str(imatrix) if imatrix else None,
+        imatrix=str(path.parent / str(imatrix)) if imatrix else "",
         note=str(_typed(path, table, "note", str) or ""),
     )
 

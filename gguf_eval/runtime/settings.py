@@ -175,6 +175,6 @@ def engine_from_document(document: Mapping[str, Any]) -> EngineSettings:
     return EngineSettings(offload=offload_from_document(fields.pop("offload")), **fields)
 
 
-def point_label(level: str, variant: str, cache: str, chat: str) -> str:
-    """What tells points of one model apart: level, variant of it, a KV cache that is not F16, how it is asked."""
-    return level + (f" ({variant})" if variant else "") + (f" KV {cache}" if cache else "") + chat
+def point_label(made: str, variant: str, cache: str, chat: str) -> str:
+    """What tells points of one model apart: level or recipe, variant of it, KV cache if not F16, how it is asked."""
+    return made + (f" ({variant})" if variant else "") + (f" KV {cache}" if cache else "") + chat

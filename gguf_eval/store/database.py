@@ -91,100 +91,74 @@ class StudyLookup:
         self.path = path
         self._connection = connection
 
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        with sqlite_errors(self.path):
+            return self._connection.execute(query, values).fetchall()
+
     def day(self) -> str | None:
         """The date, YYYY-MM-DD, that chat templates are told in all runs: that of the first; None before it."""
-        with sqlite_errors(self.path):
-            row = self._connection.execute("SELECT started_at, environment FROM run ORDER BY id LIMIT 1").fetchone()
-        return None if row is None else str(json_object(row[1]).get("templates", {}).get("date", row[0][:10]))
-
-    def answered(self, point: int, task_hash: str) -> set[str]:
-        """Hashes of the items this point has an outcome for."""
-        with sqlite_errors(self.path):
-            rows = self._connection.execute(
-                "SELECT item_hash FROM outcome WHERE point_id = ? AND task_hash = ?", (point, task_hash)
-            )
-            return {row[0] for row in rows}
+        for started_at, environment in self._rows("SELECT started_at, environment FROM run ORDER BY id LIMIT 1"):
+            return str(json_object(environment).get("templates", {}).get("date", started_at[:10]))
+        return None
 
     def answers(self, point: int, task_hash: str) -> dict[str, float | None]:
         """The headline metric of every outcome by item hash; None where unscored."""
-        with sqlite_errors(self.path):
-            return dict(
-                self._connection.execute(
-                    "SELECT item_hash, value FROM outcome WHERE point_id = ? AND task_hash = ?", (point, task_hash)
-                ).fetchall()
-            )
+        query = "SELECT item_hash, value FROM outcome WHERE point_id = ? AND task_hash = ?"
+        return dict(self._rows(query, point, task_hash))
+
+    def answered(self, point: int, task_hash: str) -> set[str]:
+        """Hashes of the items this point has an outcome for."""
+        return set(self.answers(point, task_hash))
 
     def scored(self, point: int, task_hash: str) -> set[str]:
         """Hashes of the items this point has a score for."""
-        with sqlite_errors(self.path):
-            rows = self._connection.execute(
-                "SELECT item_hash FROM outcome WHERE point_id = ? AND task_hash = ? AND value IS NOT NULL",
-                (point, task_hash),
-            )
-            return {row[0] for row in rows}
+        return {item_hash for item_hash, value in self.answers(point, task_hash).items() if value is not None}
 
     def stored_models(self) -> list[StoredModel]:
         """Of every point whose model file is known, the oldest first."""
-        with sqlite_errors(self.path):
-            rows = self._connection.execute(
-                "SELECT model, sha256, origin FROM point JOIN model_file USING (sha256) WHERE architecture != '' "
-                "ORDER BY id"
-            ).fetchall()
-        return [StoredModel(row[0], row[1], json_object(row[2])) for row in rows]
+        rows = self._rows(
+            "SELECT model, sha256, origin FROM point JOIN model_file USING (sha256) WHERE architecture != '' "
+            "ORDER BY id"
+        )
+        return [StoredModel(model, sha256, json_object(origin)) for model, sha256, origin in rows]
 
     def answered_points(self, model: str) -> list[tuple[int, str, dict[str, Any], str, float, dict[str, Any]]]:
         """(id, sha256, settings, level, bits per weight, origin) of the model's points that have any outcome."""
-        with sqlite_errors(self.path):
-            rows = self._connection.execute(
-                "SELECT id, sha256, settings, level, bits_per_weight, origin FROM point JOIN model_file USING (sha256) "
-                "WHERE model = ? AND EXISTS (SELECT 1 FROM outcome WHERE point_id = point.id) ORDER BY id",
-                (model,),
-            )
-            return [(row[0], row[1], json_object(row[2]), row[3], row[4], json_object(row[5])) for row in rows]
+        rows = self._rows(
+            "SELECT id, sha256, settings, level, bits_per_weight, origin FROM point JOIN model_file USING (sha256) "
+            "WHERE model = ? AND EXISTS (SELECT 1 FROM outcome WHERE point_id = point.id) ORDER BY id",
+            model,
+        )
+        return [(row[0], row[1], json_object(row[2]), row[3], row[4], json_object(row[5])) for row in rows]
 
     def divergent(self, point: int, reference: int, task_hash: str) -> set[str]:
         """Hashes of the items whose divergence from the reference is known, or known not to be had."""
-        with sqlite_errors(self.path):
-            rows = self._connection.execute(
-                "SELECT item_hash FROM answer_divergence WHERE point_id = ? AND reference_id = ? AND task_hash = ?",
-                (point, reference, task_hash),
-            )
-            return {row[0] for row in rows}
+        query = "SELECT item_hash FROM answer_divergence WHERE point_id = ? AND reference_id = ? AND task_hash = ?"
+        return {row[0] for row in self._rows(query, point, reference, task_hash)}
 
     def find_point(self, sha256: str, settings: Mapping[str, Any]) -> int | None:
         """The id of the point of this model file and these settings, where the study has it."""
-        with sqlite_errors(self.path):
-            row = self._connection.execute(
-                "SELECT id FROM point WHERE sha256 = ? AND settings = ?", (sha256, canonical_json(settings))
-            ).fetchone()
-        return None if row is None else int(row[0])
+        query = "SELECT id FROM point WHERE sha256 = ? AND settings = ?"
+        return next((int(row[0]) for row in self._rows(query, sha256, canonical_json(settings))), None)
 
     def has_measurement(self, point: int, conditions: Mapping[str, Any]) -> bool:
         """Whether speed and memory were measured completely under these conditions."""
-        with sqlite_errors(self.path):
-            row = self._connection.execute(
-                "SELECT 1 FROM measurement WHERE point_id = ? AND conditions = ? AND complete = 1",
-                (point, canonical_json(conditions)),
-            ).fetchone()
-        return row is not None
+        query = "SELECT 1 FROM measurement WHERE point_id = ? AND conditions = ? AND complete = 1"
+        return bool(self._rows(query, point, canonical_json(conditions)))
 
     def has_text(self, point: int, conditions: Mapping[str, Any]) -> bool:
         """Whether the point was run over a text under these conditions."""
-        with sqlite_errors(self.path):
-            row = self._connection.execute(
-                "SELECT 1 FROM text_run WHERE point_id = ? AND conditions = ?", (point, canonical_json(conditions))
-            ).fetchone()
-        return row is not None
+        query = "SELECT 1 FROM text_run WHERE point_id = ? AND conditions = ?"
+        return bool(self._rows(query, point, canonical_json(conditions)))
 
     def measured_speeds(self) -> list[MeasuredSpeed]:
         """Every complete measurement that timed both prompt and generation, the newest last."""
-        with sqlite_errors(self.path):
-            rows = self._connection.execute(
-                "SELECT measurement.id, parameters, size_bytes, conditions, details, test, sum(tokens), sum(seconds) "
-                "FROM measurement JOIN point ON point.id = point_id JOIN model_file USING (sha256) "
-                "JOIN speed_sample ON measurement_id = measurement.id WHERE complete = 1 AND seconds > 0 "
-                "GROUP BY measurement.id, test ORDER BY measurement.id"
-            ).fetchall()
+        rows = self._rows(
+            "SELECT measurement.id, parameters, size_bytes, conditions, details, test, sum(tokens), sum(seconds) "
+            "FROM measurement JOIN point ON point.id = point_id JOIN model_file USING (sha256) "
+            "JOIN speed_sample ON measurement_id = measurement.id WHERE complete = 1 AND seconds > 0 "
+            "GROUP BY measurement.id, test ORDER BY measurement.id"
+        )
         found: dict[int, dict[str, float]] = {}
         facts: dict[int, tuple[int, int, str, float]] = {}
         for number, parameters, size_bytes, conditions, details, test, tokens, seconds in rows:

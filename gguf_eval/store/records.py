@@ -154,7 +154,8 @@ class Point:
     bits_per_weight: float
     origin: dict[str, Any]
     """Where the file came from: source hash and level, whether its source was quantized already; which model it is
-    (`gguf_eval.files.identity`), whether the user named that, and what its name adds to the level."""
+    (`gguf_eval.files.identity`), whether the user named that, and what its name adds to the level; the recipe it was
+    made by where that is no plain level."""
     settings: dict[str, Any]
     status: Status
     error: str | None
@@ -199,10 +200,10 @@ class PointRecord(Point):
 
 
 def way_of(level: str, settings: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
-    """How a model is run: its level and variant, a KV cache that is not F16, how it is asked; as a point is stored."""
+    """How a model is run: its recipe or level, its variant, a KV cache that is not F16, how it is asked; as stored."""
     keys, values = settings.get("cache_type_k", "F16"), settings.get("cache_type_v", "F16")
     cache = EngineSettings(cache_type_k=keys, cache_type_v=values).cache_name
-    return point_label(level, str(origin.get("variant", "")), cache, chat_name(settings))
+    return point_label(str(origin.get("recipe", level)), str(origin.get("variant", "")), cache, chat_name(settings))
 
 
 def reference_rank(bits_per_weight: float, way: str, level: str) -> tuple[float, bool]:

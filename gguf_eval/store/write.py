@@ -17,7 +17,7 @@ from gguf_eval.errors import StudyError
 from gguf_eval.files.model_file import ModelFile
 from gguf_eval.runtime.answers import AnswerDivergence
 from gguf_eval.store.database import StudyLookup, check_folder, check_version, sqlite_errors
-from gguf_eval.store.records import Outcome, TextRecord
+from gguf_eval.store.records import Outcome, TextRecord, way_of
 from gguf_eval.store.rows import canonical_json, columns, item_content
 from gguf_eval.store.schema import migrate
 from gguf_eval.store.text_content import pack_text
@@ -31,6 +31,15 @@ _UNMADE = "unmade "
 def is_unmade(sha256: str) -> bool:
     """Whether a point's hash stands for a model file that could not be made."""
     return sha256.startswith(_UNMADE)
+
+
+def _recipe_name(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a point's origin names the recipe that was to make it; nothing where that was a level."""
+    return {key: origin[key] for key in ("recipe", "variant") if key in origin} if "recipe" in origin else {}
+
+
+def _unmade_key(level: str, named: Mapping[str, Any], source_sha256: str) -> str:
+    return f"{_UNMADE}{way_of(level, {}, named)} of {source_sha256}"
 
 
 def _save_header(connection: sqlite3.Connection, text: str) -> int:
@@ -138,16 +147,26 @@ class StudyWriter(StudyLookup):
             ).fetchone()
         return int(row[0])
 
-    def save_unmade(self, name: str, model: str, level: str, source_sha256: str, error: str, log: Path) -> None:
+    def save_unmade(
+        self,
+        name: str,
+        model: str,
+        level: str,
+        origin: Mapping[str, Any],
+        source_sha256: str,
+        error: str,
+        log: Path,
+    ) -> None:
         """Store a point whose model file could not be made, with the reason."""
-        made_up = ModelFile(Path(), f"{_UNMADE}{level} of {source_sha256}", "", 0, 0, level, 0.0, None)
-        point = self.save_point(name, model, {}, made_up, {})
+        named = _recipe_name(origin)
+        made_up = ModelFile(Path(), _unmade_key(level, named, source_sha256), "", 0, 0, level, 0.0, None)
+        point = self.save_point(name, model, {}, made_up, named)
         self.set_failure(point, error, log)
 
-    def forget_unmade(self, level: str, source_sha256: str) -> None:
-        """Drop the failed point of a level that could be made after all."""
+    def forget_unmade(self, level: str, origin: Mapping[str, Any], source_sha256: str) -> None:
+        """Drop the failed point of a level or recipe that could be made after all."""
         with self._transaction() as connection:
-            key = (f"{_UNMADE}{level} of {source_sha256}",)
+            key = (_unmade_key(level, _recipe_name(origin), source_sha256),)
             connection.execute("DELETE FROM point WHERE sha256 = ?", key)
             connection.execute("DELETE FROM model_file WHERE sha256 = ?", key)
 

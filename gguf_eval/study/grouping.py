@@ -7,7 +7,7 @@ before files were identified are grouped by that name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -68,7 +68,7 @@ def group_points(
         )
         for point in points
     ]
-    return _distinct(named), (*notes, *_remarks(groups))
+    return _distinct(_recipes_apart(named, stored)), (*notes, *_remarks(groups))
 
 
 def _once_each(points: Sequence[PlannedPoint]) -> tuple[list[PlannedPoint], list[str]]:
@@ -76,7 +76,7 @@ def _once_each(points: Sequence[PlannedPoint]) -> tuple[list[PlannedPoint], list
     notes: dict[str, None] = {}
     for point in points:
         content = point.source.sha256 or str(point.source.path)
-        key = (content, point.level, point.made, point.engine, str(point.chat))
+        key = (content, point.recipe, point.engine, str(point.chat))
         before = first.setdefault(key, point)
         if before.source.path != point.source.path:
             notes[f"{point.source.path} holds the same as {before.source.path}: it is evaluated once"] = None
@@ -151,6 +151,26 @@ def _tell_apart(groups: Sequence[_Group]) -> None:
 def place_of(path: Path) -> str:
     """What tells a file from one of the same name: its repository on the hub, or its folder."""
     return repository_of(path) or path.absolute().parent.name
+
+
+def _recipes_apart(points: Sequence[PlannedPoint], stored: Sequence[StoredModel]) -> list[PlannedPoint]:
+    """The points; those of recipes of one name that hold different things get the beginning of what these hold."""
+    contents: dict[tuple[str, str], set[str]] = {}
+    origins = [*((known.model, known.origin) for known in stored), *((point.model, point.origin) for point in points)]
+    for model, origin in origins:
+        if "recipe" in origin:
+            contents.setdefault((model, origin["recipe"]), set()).add(_recipe_content(origin))
+    return [
+        replace(point, origin={**point.origin, "variant": _recipe_content(point.origin)})
+        if len(contents.get((point.model, point.origin.get("recipe", "")), ())) > 1
+        else point
+        for point in points
+    ]
+
+
+def _recipe_content(origin: Mapping[str, Any]) -> str:
+    imatrix = str(origin.get("imatrix_sha256", ""))[:6]
+    return str(origin.get("recipe_sha256", ""))[:6] + (f" imatrix {imatrix}" if imatrix else "")
 
 
 def _distinct(points: Sequence[PlannedPoint]) -> list[PlannedPoint]:

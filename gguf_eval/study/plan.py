@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from gguf_eval.errors import UsageError
-from gguf_eval.files.cache import cache_dir, model_parts
+from gguf_eval.files.cache import cache_dir, file_sha256, model_parts
 from gguf_eval.files.header import Header, read_header
 from gguf_eval.files.identity import identify, identity_document
 from gguf_eval.files.kinds import check_continues_text
-from gguf_eval.files.levels import canonical_level
+from gguf_eval.files.levels import LEVELS, spelled
 from gguf_eval.files.model_file import ModelFile, describe, model_name
 from gguf_eval.files.names import variant_name
 from gguf_eval.files.provenance import PREFIX
 from gguf_eval.files.quantize import is_quantized, level_path, needs_making
-from gguf_eval.runtime.settings import ChatSettings, EngineSettings, Offload, chat_name, point_label
+from gguf_eval.files.recipes import Recipe, find_recipe, named_apart
+from gguf_eval.runtime.settings import ChatSettings, EngineSettings, Offload
+from gguf_eval.store.records import way_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class RunRequest:
     study: Path = Path()
     """Called after the first model unless given."""
     levels: tuple[str, ...] = ()
-    """Levels to make of every model; none means each model as it is."""
+    """Levels and recipes (names, or paths of TOML files) to make of every model; none means each model as it is."""
     tasks: tuple[str, ...] = ("offline",)
     limit: int | None = None
     items: tuple[str, ...] = ()
@@ -85,8 +87,8 @@ class PlannedPoint:
     level: str
     path: Path
     source: ModelFile
-    made: bool
-    """Whether the file is made from ``source``, or is ``source``."""
+    recipe: Recipe | None
+    """How the file is made from ``source``; None where it is ``source``."""
     origin: dict[str, Any]
     engine: EngineSettings = field(default_factory=EngineSettings)
     chat: dict[str, Any] = field(default_factory=dict)
@@ -98,9 +100,14 @@ class PlannedPoint:
         return f"{self.model} {self.label}"
 
     @property
+    def made(self) -> bool:
+        """Whether the file is made from ``source``, or is ``source``."""
+        return self.recipe is not None
+
+    @property
     def label(self) -> str:
-        """What tells points of one model apart: the level, a cache that is not F16, and how it is asked."""
-        return point_label(self.level, self.variant, self.engine.cache_name, chat_name(self.chat))
+        """What tells points of one model apart, as `way_of` says of the point when it is stored."""
+        return way_of(self.level, {**self.engine.answer_settings, **self.chat}, self.origin)
 
     @property
     def is_there(self) -> bool:
@@ -109,7 +116,7 @@ class PlannedPoint:
 
     @property
     def variant(self) -> str:
-        """What the file's name adds to its level, or tells it from another of the level; empty where nothing."""
+        """What the file's name adds to its level, or tells it from another of the name; empty where nothing."""
         return str(self.origin.get("variant", ""))
 
 
@@ -135,25 +142,26 @@ def plan_points(request: RunRequest) -> list[PlannedPoint]:
     return _with_engines(list(unique.values()), request)
 
 
-def asked_levels(request: RunRequest) -> list[str]:
-    """The levels to make, by llama.cpp's spelling, each once. Raises `UsageError`."""
-    return list(dict.fromkeys(canonical_level(level) for level in request.levels))
+def asked_levels(request: RunRequest) -> list[Recipe]:
+    """The levels and recipes to make, each once. Raises `UsageError`."""
+    return list(dict.fromkeys(named_apart(find_recipe(name)) for name in request.levels))
 
 
 def foreseen_points(sources: Sequence[ModelFile], request: RunRequest) -> list[PlannedPoint]:
     """The points of model files that are not there yet, for a forecast; no path but the sources' own is real."""
-    levels = asked_levels(request)
+    recipes, cache = asked_levels(request), cache_dir(request.cache)
     points = [
         PlannedPoint(
             model=request.names.get(source.path) or model_name(source.path),
-            level=level,
-            path=source.path if level == source.level else Path(f"{source.path}-{level}"),
+            level=recipe.level if recipe else source.level,
+            path=Path("-".join((str(source.path), *made_by.values()))) if recipe else source.path,
             source=source,
-            made=level != source.level,
-            origin={"named": True} if source.path in request.names else {},
+            recipe=recipe,
+            origin={**made_by, **({"named": True} if source.path in request.names else {})},
         )
         for source in sources
-        for level in levels or [source.level]
+        for recipe in _to_make(recipes, source.level)
+        for made_by in [_made_by(recipe, cache)]
     ]
     return _with_engines(points, request)
 
@@ -167,9 +175,9 @@ def _with_engines(points: Sequence[PlannedPoint], request: RunRequest) -> list[P
     return [replace(point, engine=engine) for point in points for engine in engines]
 
 
-def check_requantize(path: Path | str, header: Header, levels: Sequence[str], allowed: bool) -> None:
+def check_requantize(path: Path | str, header: Header, recipes: Sequence[Recipe], allowed: bool) -> None:
     """Raise `UsageError` where a level is to be made of weights that are quantized, and that is not ``allowed``."""
-    wanted = [level for level in levels if needs_making(header, level)]
+    wanted = [recipe.name for recipe in recipes if needs_making(header, recipe)]
     if wanted and is_quantized(header) and not allowed:
         raise UsageError(
             f"{path}: making {', '.join(wanted)} needs F16, BF16 or F32 weights, these are {header.level}; "
@@ -177,23 +185,54 @@ def check_requantize(path: Path | str, header: Header, levels: Sequence[str], al
         )
 
 
-def _levels_of(source: ModelFile, header: Header, levels: Sequence[str], cache: Path, name: str) -> list[PlannedPoint]:
+def _levels_of(
+    source: ModelFile, header: Header, recipes: Sequence[Recipe], cache: Path, name: str
+) -> list[PlannedPoint]:
     label = model_name(source.path)
-    identity = identify(source.path)
-    recipe = str(header.metadata.get(f"{PREFIX}recipe", ""))
+    identity = identity_document(identify(source.path))
     points = []
-    for level in levels or [source.level]:
-        made = needs_making(header, level)
-        path = level_path(source.sha256, level, label, cache=cache) if made else source.path
+    for recipe in _to_make(recipes, source.level):
         origin: dict[str, Any] = {
             "source_path": str(source.path),
             "source_sha256": source.sha256,
             "source_level": source.level,
-            "requantized": made and is_quantized(header),
+            "requantized": recipe is not None and is_quantized(header),
+            "identity": identity,
         }
-        variant = "" if made else variant_name(source.path, source.level, recipe)
-        origin |= {"identity": identity_document(identity)}
-        origin |= {"variant": variant} if variant else {}
+        level, path = source.level, source.path
+        if recipe is None:
+            origin |= _said_of_making(source, header)
+        else:
+            level = recipe.level
+            origin |= _made_by(recipe, cache)
+            imatrix = origin.get("imatrix_sha256")
+            path = level_path(source.sha256, recipe, label, cache=cache, imatrix_sha256=imatrix)
         origin |= {"named": True} if name else {}
-        points.append(PlannedPoint(name or label, level, path, source, made, origin))
+        points.append(PlannedPoint(name or label, level, path, source, recipe, origin))
     return points
+
+
+def _to_make(recipes: Sequence[Recipe], level: str) -> list[Recipe | None]:
+    """What is to be made of a file of this level; None where it is the file itself."""
+    return [None if recipe.is_level(level) else recipe for recipe in recipes] or [None]
+
+
+def _made_by(recipe: Recipe | None, cache: Path) -> dict[str, str]:
+    """What a point's origin keeps of its recipe: name and content; nothing of a level and nothing else."""
+    if recipe is None or recipe.name == recipe.level:
+        return {}
+    imatrix = recipe.imatrix_path
+    if imatrix and not imatrix.is_file():
+        raise UsageError(f"recipe {recipe.name}: no importance matrix at {imatrix}; make one with gguf-eval imatrix")
+    found = {"recipe": recipe.name, "recipe_sha256": recipe.sha256}
+    return found | ({"imatrix_sha256": file_sha256(imatrix, cache=cache)} if imatrix else {})
+
+
+def _said_of_making(source: ModelFile, header: Header) -> dict[str, str]:
+    """The same of a file as it is, by its header; else what its name adds to its level."""
+    recipe = str(header.metadata.get(f"{PREFIX}recipe", ""))
+    if recipe and spelled(recipe) not in LEVELS:
+        keys = ("recipe", "recipe_sha256", "imatrix_sha256")
+        return {key: str(header.metadata[PREFIX + key]) for key in keys if PREFIX + key in header.metadata}
+    variant = variant_name(source.path, source.level, recipe)
+    return {"variant": variant} if variant else {}

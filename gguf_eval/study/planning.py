@@ -140,11 +140,10 @@ def _exact_sizes(points: Sequence[PlannedPoint], request: RunRequest) -> tuple[d
     with tempfile.TemporaryDirectory() as folder:
         for source in dict.fromkeys(point.source.path for point in wanted):
             members = [point for point in wanted if point.source.path == source]
-            levels = list(dict.fromkeys(point.level for point in members))
+            recipes = list(dict.fromkeys(point.recipe for point in members if point.recipe))
             log = Path(folder) / "plan.log"
-            found = run_isolated(planned_sizes, source, levels, request.cache, log=log, folder=Path(folder))
-            for point in members:
-                size = found[point.level]
+            found = run_isolated(planned_sizes, source, recipes, request.cache, log=log, folder=Path(folder))
+            for point, size in ((point, found[point.recipe]) for point in members if point.recipe):
                 if isinstance(size, int):
                     sizes[point.name] = size
                 else:

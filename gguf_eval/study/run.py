@@ -77,9 +77,11 @@ def prepare_point(state: RunState, point: PlannedPoint, ready: Mapping[int, Read
         if isinstance(error, StudyError):
             raise
         state.observer.tell(PointFailed(point.name, str(error)))
-        state.study.save_unmade(point.name, point.model, point.level, point.source.sha256, str(error), log)
+        state.study.save_unmade(
+            point.name, point.model, point.level, point.origin, point.source.sha256, str(error), log
+        )
         return None
-    state.study.forget_unmade(point.level, point.source.sha256)
+    state.study.forget_unmade(point.level, point.origin, point.source.sha256)
     settings = point_settings(state.request, point)
     same = ready.get(state.study.find_point(file.sha256, settings) or 0)
     if same is not None:

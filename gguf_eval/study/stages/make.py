@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_eval.files.model_file import ModelFile, describe
+from gguf_eval.files.recipes import Recipe
 from gguf_eval.study.cost import make_seconds
 from gguf_eval.study.events import StagePlan, Tally, stage
 from gguf_eval.study.job import Emit
@@ -15,11 +16,11 @@ from gguf_eval.study.stages.state import FoundPoint, RunState, run_job
 
 @dataclass(frozen=True)
 class MakeJob:
-    """Make a model file of a level. Events: none; it is there when the job ends well."""
+    """Make a model file by a recipe. Events: none; it is there when the job ends well."""
 
     source: str
     output: str
-    level: str
+    recipe: Recipe
     allow_requantize: bool
     threads: int | None
 
@@ -33,8 +34,8 @@ def plan(point: FoundPoint, threads: int | None) -> list[StagePlan]:
 def run(state: RunState, point: PlannedPoint, log: Path) -> ModelFile:
     """Quantize the point's file unless it exists; return its description."""
     request = state.request
-    if not point.is_there:
-        job = MakeJob(str(point.source.path), str(point.path), point.level, request.allow_requantize, request.threads)
+    if point.recipe is not None and not point.path.exists():
+        job = MakeJob(str(point.source.path), str(point.path), point.recipe, request.allow_requantize, request.threads)
         with stage(state.observer, point.name, "make", units=1):
             run_job(state, point, log, job, lambda event: None)
     return describe(point.path, cache=request.cache)
@@ -46,4 +47,4 @@ def work(job: MakeJob, emit: Emit) -> None:
     from gguf_eval.llama.library import library
 
     library()  # sends llama.cpp's log to standard error
-    quantize(Path(job.source), Path(job.output), job.level, allow_requantize=job.allow_requantize, threads=job.threads)
+    quantize(Path(job.source), Path(job.output), job.recipe, allow_requantize=job.allow_requantize, threads=job.threads)

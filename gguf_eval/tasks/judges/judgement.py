@@ -34,6 +34,8 @@ class Cut:
     paragraph: Place | None = None
     """Of those that are not blank."""
     line: Place | None = None
+    keep: re.Pattern[str] | None = None
+    """What it matches first; all of the answer where that is nothing."""
 
 
 @dataclass(frozen=True)
@@ -86,4 +88,5 @@ def cut(answer: str, options: Cut) -> str:
         while which == "first" and len(written) > 1 and written[0].rstrip().endswith(":"):
             del written[0]
         answer = (written[0] if which == "first" else written[-1]) if written else ""
-    return answer
+    kept = options.keep.search(answer) if options.keep else None
+    return kept.group() if kept else answer

@@ -63,6 +63,8 @@ class Nearness(Cut):
     """Which number of an answer is compared, and how far off it may be."""
 
     which: Place = "last"
+    mark: re.Pattern[str] | None = None
+    """Where it is found, only the first number after it in its line counts."""
     tolerance: float = 1e-9
     relative_tolerance: float = 1e-9
     """As a share of the reference."""
@@ -70,7 +72,9 @@ class Nearness(Cut):
 
 def number(answer: str, references: Sequence[str], options: Nearness) -> Judgement:
     """Whether a number of the answer equals that of a reference. An answer without a number is wrong."""
-    found = numbers_in(cut(answer, options))
+    text = cut(answer, options)
+    found = _marked(text, options.mark) if options.mark else []
+    found = found or numbers_in(text)
     if not found:
         return judged("number_match", None, number_match=0.0)
     value = found[0] if options.which == "first" else found[-1]
@@ -78,6 +82,12 @@ def number(answer: str, references: Sequence[str], options: Nearness) -> Judgeme
     wanted = [numbers_in(reference) for reference in references]
     right = any(abs(value - values[-1]) <= max(absolute, relative * abs(values[-1])) for values in wanted if values)
     return judged("number_match", f"{value:g}", number_match=float(right))
+
+
+def _marked(text: str, mark: re.Pattern[str]) -> list[float]:
+    """The first number after each match of ``mark``, in the same line."""
+    lines = (text[match.end() :].split("\n", 1)[0] for match in mark.finditer(text))
+    return [numbers[0] for line in lines if (numbers := numbers_in(line))]
 
 
 JUDGES = (
