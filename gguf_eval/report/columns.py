@@ -5,6 +5,7 @@ To add a figure is to add one entry to `all_columns`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -180,11 +181,18 @@ def _energy(test: str, sources: tuple[str, ...], several: bool) -> Column[Energy
                 f"{test}_joules_repetitions": found.repetitions, f"{test}_joules_sources": counters}  # fmt: skip
 
     return Column(
-        header.replace("J/token", "energy"), header, find, lambda e: words.joules(e)[0],
-        lambda e: e.joules_per_token, lambda e: words.joules(e)[1], best=min, kind="energy",
+        header.replace("J/token", "energy"), header, find, lambda e: _joules(e)[0],
+        lambda e: e.joules_per_token, lambda e: _joules(e)[1], best=min, kind="energy",
         leaves=30, beside="{}", row=row,
         note=f"{header}: joules for each token of {test}, mean ± deviation, of all that {counters} counts.",
     )  # fmt: skip
+
+
+def _joules(energy: Energy) -> tuple[str, str]:
+    """For a token, to three figures; and their deviation as exactly."""
+    digits = max(0, 2 - math.floor(math.log10(energy.joules_per_token)))
+    spread = "n=1" if energy.stdev is None else f"±{energy.stdev:.{digits}f}"
+    return f"{energy.joules_per_token:,.{digits}f}", spread
 
 
 def _estimate(name: str, find: Callable[[PointSummary], Estimate | None], leaves: int) -> Column[Estimate]:

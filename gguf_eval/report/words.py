@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from gguf_eval.analysis.comparison import Comparison
@@ -10,7 +9,7 @@ from gguf_eval.analysis.costs import Placing
 from gguf_eval.analysis.divergence import Figure
 from gguf_eval.analysis.intervals import FEW
 from gguf_eval.analysis.statistics import Estimate
-from gguf_eval.analysis.summary import Energy, PointSummary, SpeedSummary, StudySummary, TaskSummary
+from gguf_eval.analysis.summary import PointSummary, SpeedSummary, StudySummary, TaskSummary
 from gguf_eval.report.basis_words import score_notes
 
 MINUS = "−"
@@ -45,13 +44,6 @@ def deviation(speed: SpeedSummary) -> str:
     if speed.stdev is None:
         return "n=1"
     return f"±{speed.stdev:.0f}" if speed.tokens_per_second >= 100 else f"±{speed.stdev:.1f}"
-
-
-def joules(energy: Energy) -> tuple[str, str]:
-    """Joules for a token to three figures, and their deviation as exactly."""
-    digits = max(0, 2 - math.floor(math.log10(energy.joules_per_token)))
-    spread = "n=1" if energy.stdev is None else f"±{energy.stdev:.{digits}f}"
-    return f"{energy.joules_per_token:,.{digits}f}", spread
 
 
 def duration(seconds: float) -> str:
