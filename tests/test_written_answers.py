@@ -59,6 +59,7 @@ VERDICTS: list[tuple[str, str, str, float]] = [
     ("hotpot_qa", "\n\nYes.\n\nBoth are films.", "yes", 1),
     ("hotpot_qa", "Answer: Papa Gino's", "Papa Gino's", 1),
     ("hotpot_qa", "No, they are not American.", "no", 1),
+    ("hotpot_qa", "No, Darren Shepherd and Rémi Lange are not American. They are both British.", "no", 1),
     ("hotpot_qa", "No. Both are British.", "no", 1),
     ("hotpot_qa", "No, they are not American.", "yes", 0),
     ("hotpot_qa", "No. 5", "No. 5", 1),
