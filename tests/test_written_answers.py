@@ -71,6 +71,7 @@ VERDICTS: list[tuple[str, str, str, float]] = [
     ("flores_ind_eng", "English: The cat sleeps.\nIndonesian: Kucing tidur.", "The cat sleeps.", 1),
     ("flores_ind_eng", "**English:** The cat sleeps.", "The cat sleeps.", 1),
     ("flores_eng_ind", "\n\nSeekor kucing tidur.\n\nThe translation is literal.", "Seekor kucing tidur.", 1),
+    ("flores_eng_ind", "\nEnglish: A cat.\nIndonesian: Kucing.\nEnglish: A dog.\nIndonesian: Anjing.", "Kucing.", 1),
     ("flores_eng_jav", "**Javanese translation:** Kucing turu.", "Kucing turu.", 1),
     ("samsum", "Here is a summary:\n\nBo leaves early.\n\nDialogue:\nAnn: Hi", "Bo leaves early.", 1),
     ("gsm8k_zero_shot", "She has 3 pens.\n#### 3", "1+2=<<1+2=3>>3\n#### 3", 1),
@@ -130,7 +131,7 @@ def test_a_completion_may_begin_its_answer_on_a_new_line(name: str) -> None:
     how = of(name).generation
     assert how is not None
     if not of(name).prompt.context[0].endswith("["):  # a prompt that ends inside brackets: the answer is on its line
-        assert not any(stop in "\n\nSeekor kucing tidur.\nIt is literal." for stop in how.stop)
+        assert not any(stop in "\nJavanese:\n\nKucing turu.\nIt is literal." for stop in how.stop)
 
 
 @pytest.mark.parametrize("name", AS_THE_HARNESS)
