@@ -64,6 +64,9 @@ VERDICTS: list[tuple[str, str, str, float]] = [
     ("hotpot_qa", "No, they are not American.", "yes", 0),
     ("hotpot_qa", "No. 5", "No. 5", 1),
     ("hotpot_qa", "No Country for Old Men", "No Country for Old Men", 1),
+    ("hotpot_qa", " Benny Binion\n\nWhat is the first name of his mother?\nThe answer is: Jane", "Benny Binion", 1),
+    ("hotpot_qa", "The answer is: KXII\n\nThe answer is:", "KXII", 1),
+    ("hotpot_qa", " Teen Titans Go!\n\nWhat is the most recent episode of Teen Titans Go!?", "Teen Titans Go!", 1),
     ("hotpot_qa", "They are not American.", "no", 0),  # the short answer is asked for
     ("flores_eng_ind", "Here is the translation:\n\nSeekor kucing tidur.\n\nIt is literal.", "Seekor kucing tidur.", 1),
     ("flores_ind_eng", "Indonesian: The festival is about freedom.", "The festival is about freedom.", 1),
