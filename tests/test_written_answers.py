@@ -59,10 +59,14 @@ VERDICTS: list[tuple[str, str, str, float]] = [
     ("hotpot_qa", "\n\nYes.\n\nBoth are films.", "yes", 1),
     ("hotpot_qa", "Answer: Papa Gino's", "Papa Gino's", 1),
     ("hotpot_qa", "No, they are not American.", "no", 1),
+    ("hotpot_qa", "No, Darren Shepherd and Rémi Lange are not American. They are both British.", "no", 1),
     ("hotpot_qa", "No. Both are British.", "no", 1),
     ("hotpot_qa", "No, they are not American.", "yes", 0),
     ("hotpot_qa", "No. 5", "No. 5", 1),
     ("hotpot_qa", "No Country for Old Men", "No Country for Old Men", 1),
+    ("hotpot_qa", " Benny Binion\n\nWhat is the first name of his mother?\nThe answer is: Jane", "Benny Binion", 1),
+    ("hotpot_qa", "The answer is: KXII\n\nThe answer is:", "KXII", 1),
+    ("hotpot_qa", " Teen Titans Go!\n\nWhat is the most recent episode of Teen Titans Go!?", "Teen Titans Go!", 1),
     ("hotpot_qa", "They are not American.", "no", 0),  # the short answer is asked for
     ("flores_eng_ind", "Here is the translation:\n\nSeekor kucing tidur.\n\nIt is literal.", "Seekor kucing tidur.", 1),
     ("flores_ind_eng", "Indonesian: The festival is about freedom.", "The festival is about freedom.", 1),
@@ -70,6 +74,7 @@ VERDICTS: list[tuple[str, str, str, float]] = [
     ("flores_ind_eng", "English: The cat sleeps.\nIndonesian: Kucing tidur.", "The cat sleeps.", 1),
     ("flores_ind_eng", "**English:** The cat sleeps.", "The cat sleeps.", 1),
     ("flores_eng_ind", "\n\nSeekor kucing tidur.\n\nThe translation is literal.", "Seekor kucing tidur.", 1),
+    ("flores_eng_ind", "\nEnglish: A cat.\nIndonesian: Kucing.\nEnglish: A dog.\nIndonesian: Anjing.", "Kucing.", 1),
     ("flores_eng_jav", "**Javanese translation:** Kucing turu.", "Kucing turu.", 1),
     ("samsum", "Here is a summary:\n\nBo leaves early.\n\nDialogue:\nAnn: Hi", "Bo leaves early.", 1),
     ("gsm8k_zero_shot", "She has 3 pens.\n#### 3", "1+2=<<1+2=3>>3\n#### 3", 1),
@@ -129,7 +134,7 @@ def test_a_completion_may_begin_its_answer_on_a_new_line(name: str) -> None:
     how = of(name).generation
     assert how is not None
     if not of(name).prompt.context[0].endswith("["):  # a prompt that ends inside brackets: the answer is on its line
-        assert not any(stop in "\n\nSeekor kucing tidur.\nIt is literal." for stop in how.stop)
+        assert not any(stop in "\nJavanese:\n\nKucing turu.\nIt is literal." for stop in how.stop)
 
 
 @pytest.mark.parametrize("name", AS_THE_HARNESS)
