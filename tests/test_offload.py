@@ -9,11 +9,11 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
+from typer.core import TyperGroup
 from typer.main import get_command
 
-from gguf_eval.cli import app
 from gguf_eval.cli.engine import EngineOptions
-from gguf_eval.cli.options import gpu_layer_count
+from gguf_eval.cli.options import app, gpu_layer_count
 from gguf_eval.cli.unfold import unfolded
 from gguf_eval.errors import UsageError
 from gguf_eval.files import footprint
@@ -114,7 +114,9 @@ def test_layers_without_a_device_are_an_error_that_says_how_to_get_one(tiny_f32:
 def test_every_command_that_runs_models_takes_the_same_options() -> None:
     taken = {}
     for command in ("run", "perplexity", "bench"):
-        parameters = get_command(app).commands[command].params
+        group = get_command(app)
+        assert isinstance(group, TyperGroup)
+        parameters = group.commands[command].params
         known = {field.name for field in fields(EngineOptions)}
         taken[command] = {
             parameter.name: (parameter.opts, parameter.help, parameter.default)
