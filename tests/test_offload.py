@@ -119,7 +119,7 @@ def test_every_command_that_runs_models_takes_the_same_options() -> None:
         parameters = group.commands[command].params
         known = {field.name for field in fields(EngineOptions)}
         taken[command] = {
-            parameter.name: (parameter.opts, parameter.help, parameter.default)
+            parameter.name: (parameter.opts, getattr(parameter, "help", ""), parameter.default)
             for parameter in parameters
             if parameter.name in known
         }
