@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from gguf_eval.runtime.model import Model
     from gguf_eval.runtime.scoring import Request, Score, Scorer
     from gguf_eval.store.read import read_study
-    from gguf_eval.study.plan import RunRequest
-    from gguf_eval.study.planning import make_plan
+    from gguf_eval.study.plan import make_plan
+    from gguf_eval.study.points import RunRequest
     from gguf_eval.study.run import run_study
     from gguf_eval.tasks.spec import Task, load_task
 
@@ -31,7 +31,7 @@ _ROOMS = {
     "Model": "runtime.model",
     "ModelFileError": "errors",
     "Request": "runtime.scoring",
-    "RunRequest": "study.plan",
+    "RunRequest": "study.points",
     "Score": "runtime.scoring",
     "Scorer": "runtime.scoring",
     "StudyError": "errors",
@@ -41,7 +41,7 @@ _ROOMS = {
     "UsageError": "errors",
     "conclude": "analysis.recommend",
     "load_task": "tasks.spec",
-    "make_plan": "study.planning",
+    "make_plan": "study.plan",
     "quantize": "files.quantize",
     "read_header": "files.header",
     "read_study": "store.read",

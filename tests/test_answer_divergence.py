@@ -29,8 +29,8 @@ from gguf_eval.store.read import read_study
 from gguf_eval.store.records import PointRecord
 from gguf_eval.study.events import Advanced, Event
 from gguf_eval.study.job import Job
-from gguf_eval.study.plan import RunRequest
-from gguf_eval.study.planning import make_plan
+from gguf_eval.study.plan import make_plan
+from gguf_eval.study.points import RunRequest
 from gguf_eval.study.process import run_in_worker
 from gguf_eval.study.run import run_study
 

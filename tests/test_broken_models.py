@@ -23,8 +23,8 @@ from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.rows import NOT_FINITE
 from gguf_eval.store.read import read_study
 from gguf_eval.store.text_content import pack_text
-from gguf_eval.study.plan import RunRequest
-from gguf_eval.study.planning import make_plan
+from gguf_eval.study.plan import make_plan
+from gguf_eval.study.points import RunRequest
 from gguf_eval.study.run import run_study
 
 TASK = """

@@ -15,7 +15,7 @@ from gguf_eval.runtime.memory import Resident
 from gguf_eval.runtime.placement import open_placed
 from gguf_eval.runtime.settings import CPU_ONLY, ContextSettings, EngineSettings
 from gguf_eval.sizes import limit_text
-from gguf_eval.study.plan import RunRequest, plan_points
+from gguf_eval.study.points import RunRequest, plan_points
 
 LAYERS, LAYER, OUTPUT, TOKEN = 6, 1000, 500, 2
 """Bytes: of a layer's weights, of the output, of a token's keys and values in one layer."""

@@ -25,8 +25,8 @@ from gguf_eval.study.calibrate import calibrated_rates
 from gguf_eval.study.cost import Rates, guessed_rates, rates_of
 from gguf_eval.study.events import PointPlan, StagePlan, Tally
 from gguf_eval.study.forecast import DiskNeed, Download, Forecast, NewFile, TaskCount, check_disk
-from gguf_eval.study.plan import RunRequest, plan_points
-from gguf_eval.study.planning import make_plan
+from gguf_eval.study.plan import make_plan
+from gguf_eval.study.points import RunRequest, plan_points
 from gguf_eval.study.stages.speed import SpeedJob, speed_seconds
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -20,7 +20,7 @@ from gguf_eval.files.kinds import check_continues_text, other_kind
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.placement import open_model
 from gguf_eval.runtime.settings import CPU_ONLY, ContextSettings, EngineSettings
-from gguf_eval.study.plan import RunRequest, plan_points
+from gguf_eval.study.points import RunRequest, plan_points
 
 Fill = Callable[[gguf.GGUFWriter], object]
 

@@ -28,8 +28,8 @@ from gguf_eval.study.events import (
     StagePlan,
     Tally,
 )
-from gguf_eval.study.plan import RunRequest
-from gguf_eval.study.planning import make_plan
+from gguf_eval.study.plan import make_plan
+from gguf_eval.study.points import RunRequest
 from gguf_eval.study.progress import Progress
 from gguf_eval.study.run import run_study
 

@@ -28,7 +28,7 @@ from gguf_eval.runtime.chat import ChatTemplates
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.scoring import Request, Scorer
 from gguf_eval.store.read import read_study
-from gguf_eval.study.plan import RunRequest, plan_points
+from gguf_eval.study.points import RunRequest, plan_points
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[bot]{% endif %}"

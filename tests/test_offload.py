@@ -22,7 +22,7 @@ from gguf_eval.runtime.devices import chosen_devices
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.scoring import Request, Scorer
 from gguf_eval.runtime.settings import CACHE_TYPES, ContextSettings, EngineSettings, Offload, engine_from_document
-from gguf_eval.study.plan import RunRequest, plan_points
+from gguf_eval.study.points import RunRequest, plan_points
 
 
 def test_the_options_become_settings() -> None:

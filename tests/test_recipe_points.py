@@ -15,7 +15,7 @@ from gguf_eval.files.header import read_header
 from gguf_eval.files.imatrix_file import Imatrix, Importance, write_imatrix
 from gguf_eval.files.model_file import ModelFile
 from gguf_eval.store.read import read_study
-from gguf_eval.study.plan import RunRequest, foreseen_points
+from gguf_eval.study.points import RunRequest, foreseen_points
 
 MINE = 'level = "Q4_0"\noutput_type = "Q8_0"\n[[tensor_types]]\npattern = "attn_(q|k)"\ntype = "Q5_0"\n'
 

@@ -22,8 +22,8 @@ from gguf_eval.runtime.settings import EngineSettings, Offload
 from gguf_eval.store.read import read_study
 from gguf_eval.study.doctor import check_offload, examine
 from gguf_eval.study.events import Event, PointFailed, StageBegan
-from gguf_eval.study.plan import RunRequest
-from gguf_eval.study.planning import make_plan
+from gguf_eval.study.plan import make_plan
+from gguf_eval.study.points import RunRequest
 from gguf_eval.study.process import run_in_worker
 from gguf_eval.study.run import run_study
 from gguf_eval.study.stages.score import ScoreJob

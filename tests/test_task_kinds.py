@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from gguf_eval.errors import TaskError, UsageError
 from gguf_eval.store.records import TaskRecord
-from gguf_eval.study.plan import RunRequest
-from gguf_eval.study.planning import requested_tasks
+from gguf_eval.study.plan import requested_tasks
+from gguf_eval.study.points import RunRequest
 from gguf_eval.tasks.aggregates import Answered, macro_f1, perplexity
 from gguf_eval.tasks.datasets import load_items, mirror
 from gguf_eval.tasks.metrics import CHOICE_METRICS, ChoiceScores, chance, overshadowed, values

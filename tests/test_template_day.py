@@ -24,8 +24,8 @@ from gguf_eval.store.database import open_lookup
 from gguf_eval.store.read import read_study
 from gguf_eval.store.together import merge_studies
 from gguf_eval.study import run
-from gguf_eval.study.plan import RunRequest
-from gguf_eval.study.planning import make_plan
+from gguf_eval.study.plan import make_plan
+from gguf_eval.study.points import RunRequest
 from gguf_eval.study.process import run_in_worker
 
 DATED = (

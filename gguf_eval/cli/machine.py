@@ -50,7 +50,7 @@ def bench(
     from gguf_eval.report.costs import costs_document, print_costs
     from gguf_eval.report.progress import console_observer
     from gguf_eval.study.bench import bench as run_bench
-    from gguf_eval.study.plan import RunRequest
+    from gguf_eval.study.points import RunRequest
 
     files, names = named_model_paths(models, None)
     request = RunRequest(

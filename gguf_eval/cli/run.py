@@ -33,8 +33,8 @@ from gguf_eval.cli.options import (
 from gguf_eval.cli.unfold import unfolded
 
 if TYPE_CHECKING:
-    from gguf_eval.study.plan import RunRequest
-    from gguf_eval.study.planning import Plan
+    from gguf_eval.study.plan import Plan
+    from gguf_eval.study.points import RunRequest
 
 
 @app.command()
@@ -97,7 +97,7 @@ def run(
     json_output: Json = False,
 ) -> None:
     """Evaluate models at quantization levels, and report. Run it again to resume."""
-    from gguf_eval.study.plan import RunRequest
+    from gguf_eval.study.points import RunRequest
 
     request = RunRequest(
         models=tuple(models),
@@ -148,7 +148,7 @@ def _plan_and_run(request: RunRequest, *, plan: bool, yes: bool, json_output: bo
     """Say what the run will do; unless that was all that is wanted, ask where it is heavy, and do it."""
     from gguf_eval.report.forecast import forecast_document, forecast_line, forecast_text
     from gguf_eval.study.forecast import check_disk
-    from gguf_eval.study.planning import make_plan
+    from gguf_eval.study.plan import make_plan
 
     may_ask = not (yes or plan) and sys.stdin.isatty() and sys.stdout.isatty()
     planned = make_plan(request, thorough=plan, calibrate=plan or may_ask)

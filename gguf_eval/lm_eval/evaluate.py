@@ -20,7 +20,7 @@ from gguf_eval.machine import describe_machine
 from gguf_eval.runtime.chat_template import tells_date
 from gguf_eval.store.write import StudyWriter
 from gguf_eval.study.grouping import group_points
-from gguf_eval.study.plan import PlannedPoint, RunRequest, plan_points
+from gguf_eval.study.points import PlannedPoint, RunRequest, plan_points
 
 _SEPARATORS = ",="
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from gguf_eval.store.read import read_study
 from gguf_eval.store.records import StudyRecord
 from gguf_eval.study.events import Observer
-from gguf_eval.study.plan import RunRequest
-from gguf_eval.study.planning import make_plan
+from gguf_eval.study.plan import make_plan
+from gguf_eval.study.points import RunRequest
 from gguf_eval.study.run import run_study
 
 

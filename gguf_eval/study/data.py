@@ -16,7 +16,7 @@ from gguf_eval.files.cache import cache_dir
 from gguf_eval.files.hub import RemoteFile
 from gguf_eval.files.hub_datasets import cached_split, dataset_files, split_to_fetch
 from gguf_eval.files.remote import read_tail
-from gguf_eval.study.plan import RunRequest
+from gguf_eval.study.points import RunRequest
 from gguf_eval.study.stages.state import TaskItems, TextRequest, UnreadTask
 from gguf_eval.tasks.catalog import only_in_suites, suite_texts
 from gguf_eval.tasks.datasets import Fetch, load_items, mirror, parquet_extent

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gguf_eval.errors import UsageError
-from gguf_eval.study.plan import RunRequest
+from gguf_eval.study.points import RunRequest
 
 LEVELS = ("F16", "Q8_0", "Q4_K_M", "Q2_K")
 

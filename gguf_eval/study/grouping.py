@@ -17,7 +17,7 @@ from gguf_eval.files.hub_cache import repository_of
 from gguf_eval.files.identity import Identity, alike, contradictions, share_file_name, stored_identity
 from gguf_eval.files.model_file import model_name
 from gguf_eval.store.database import StoredModel
-from gguf_eval.study.plan import PlannedPoint
+from gguf_eval.study.points import PlannedPoint
 
 
 @dataclass

@@ -11,7 +11,7 @@ from gguf_eval.files.model_file import ModelFile, describe
 from gguf_eval.store.database import StudyLookup
 from gguf_eval.study.cost import Rates, rates_of
 from gguf_eval.study.events import PointPlan, StagePlan
-from gguf_eval.study.plan import PlannedPoint, RunRequest
+from gguf_eval.study.points import PlannedPoint, RunRequest
 from gguf_eval.study.stages import make, text
 from gguf_eval.study.stages.order import STAGES
 from gguf_eval.study.stages.reference import points_by_model

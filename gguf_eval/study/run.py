@@ -12,8 +12,8 @@ from gguf_eval.machine import describe_machine
 from gguf_eval.store.write import StudyWriter
 from gguf_eval.study.doctor import check_offload
 from gguf_eval.study.events import Observer, Planned, PointFailed
-from gguf_eval.study.plan import PlannedPoint
-from gguf_eval.study.planning import Plan, make_plan
+from gguf_eval.study.plan import Plan, make_plan
+from gguf_eval.study.points import PlannedPoint
 from gguf_eval.study.process import Executor, run_in_worker
 from gguf_eval.study.stages import make, text
 from gguf_eval.study.stages.order import STAGES

@@ -10,7 +10,7 @@ from gguf_eval.files.recipes import Recipe
 from gguf_eval.study.cost import make_seconds
 from gguf_eval.study.events import StagePlan, Tally, stage
 from gguf_eval.study.job import Emit
-from gguf_eval.study.plan import PlannedPoint
+from gguf_eval.study.points import PlannedPoint
 from gguf_eval.study.stages.state import FoundPoint, RunState, run_job
 
 

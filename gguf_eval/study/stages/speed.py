@@ -15,7 +15,7 @@ from gguf_eval.store.database import StudyLookup
 from gguf_eval.study.cost import Rates
 from gguf_eval.study.events import StagePlan, Tally, stage
 from gguf_eval.study.job import Emit
-from gguf_eval.study.plan import PlannedPoint, RunRequest
+from gguf_eval.study.points import PlannedPoint, RunRequest
 from gguf_eval.study.stages.reference import ModelPoints
 from gguf_eval.study.stages.state import Asked, FoundPoint, ReadyPoint, RunState, run_job, save_build
 

@@ -19,7 +19,7 @@ from gguf_eval.store.write import StudyWriter
 from gguf_eval.study.cost import Rates, prompt_characters
 from gguf_eval.study.events import MemoryTaken, Observer, PointFailed
 from gguf_eval.study.job import Job, OnEvent
-from gguf_eval.study.plan import PlannedPoint, RunRequest
+from gguf_eval.study.points import PlannedPoint, RunRequest
 from gguf_eval.study.process import Executor
 from gguf_eval.tasks.prompts import Item
 from gguf_eval.tasks.spec import Task

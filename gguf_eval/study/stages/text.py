@@ -23,7 +23,7 @@ from gguf_eval.store.records import TextRecord
 from gguf_eval.study.cost import Rates, text_seconds
 from gguf_eval.study.events import Observer, StagePlan, Tally, stage
 from gguf_eval.study.job import Job, OnEvent
-from gguf_eval.study.plan import PlannedPoint
+from gguf_eval.study.points import PlannedPoint
 from gguf_eval.study.stages.reference import ModelPoints, Point, by_model
 from gguf_eval.study.stages.state import Asked, FoundPoint, ReadyPoint, RunState, TextRequest, fail, run_job
 from gguf_eval.tasks.texts import WIKITEXT2_BYTES
