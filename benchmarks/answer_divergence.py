@@ -123,19 +123,19 @@ def distributions(
 class Whole:
     """Takes whole rows, and hands them on."""
 
-    def __init__(self, taker: KeptAnswers | ComparedAnswers) -> None:
-        self.taker = taker
-        self.rows: dict[int, dict[int, np.ndarray]] = {request: {} for request in taker.wanted}
+    def __init__(self, consumer: KeptAnswers | ComparedAnswers) -> None:
+        self.consumer = consumer
+        self.rows: dict[int, dict[int, np.ndarray]] = {request: {} for request in consumer.wanted}
 
     def begin(self, request: int, inputs: np.ndarray, targets: np.ndarray) -> bool:
-        """As the taker says."""
-        return self.taker.begin(request, inputs, targets)
+        """As the consumer says."""
+        return self.consumer.begin(request, inputs, targets)
 
     def take(self, requests: Sequence[int], places: Sequence[int], rows: Rows) -> None:
-        """Keep the rows beside what the taker does with them."""
+        """Keep the rows beside what the consumer does with them."""
         for request, place, row in zip(requests, places, rows.logits, strict=True):
             self.rows[request][place] = row.copy()
-        self.taker.take(requests, places, rows)
+        self.consumer.take(requests, places, rows)
 
 
 def on_the_same_logits(
@@ -150,13 +150,13 @@ def on_the_same_logits(
     with tempfile.TemporaryDirectory() as folder, AnswerFile(Path(folder) / "answers") as file:
         for path, kind in ((options.reference, KeptAnswers), (candidate, ComparedAnswers)):
             with Model(path) as model:
-                taker = Whole(kind(file, key, wanted, model.vocab_size, options.threads))
-                for done in Scorer(model, threads=options.threads).stream(requests, taker):
+                consumer = Whole(kind(file, key, wanted, model.vocab_size, options.threads))
+                for done in Scorer(model, threads=options.threads).stream(requests, consumer):
                     for request in done:
-                        found = taker.taker.finish(request)
+                        found = consumer.consumer.finish(request)
                         if found is not None:
                             estimated[wanted[request]] = found.kld
-                whole.append([log_softmax(np.array([r[p] for p in sorted(r)])) for r in taker.rows.values()])
+                whole.append([log_softmax(np.array([r[p] for p in sorted(r)])) for r in consumer.rows.values()])
     exact = {item.hash: float(divergence(*pair).mean()) for item, *pair in zip(items, *whole, strict=True)}
     return estimated, exact
 
@@ -203,11 +203,11 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
                     seconds: dict[str, list[tuple[float, float]]] = {"without": [], "with": []}
                     for _ in range(options.turns):
                         for name, times in seconds.items():
-                            taker = kind(file, key, right, model.vocab_size, options.threads)
+                            consumer = kind(file, key, right, model.vocab_size, options.threads)
                             began, before = time.perf_counter(), time.process_time()
-                            for done in scorer.stream(requests, taker if name == "with" else None):
+                            for done in scorer.stream(requests, consumer if name == "with" else None):
                                 for request in done.keys() & right.keys() if name == "with" else ():
-                                    taker.finish(request)
+                                    consumer.finish(request)
                             times.append((time.perf_counter() - began, time.process_time() - before))
                 found = {"items": len(items), "role": "reference" if kind is KeptAnswers else "candidate"}
                 for place, clock in enumerate(("wall", "processor")):

@@ -31,7 +31,7 @@ from gguf_eval.files.header import read_header
 from gguf_eval.llama.library import build_info
 from gguf_eval.machine import describe_machine, physical_cores
 from gguf_eval.runtime.chat import ChatEncoder, ChatTemplates, conversation
-from gguf_eval.runtime.generation import Generation, GenerationRequest, Generator
+from gguf_eval.runtime.generation import GenerationRequest, Generator, Written
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.settings import ContextSettings
 from gguf_eval.tasks.catalog import find_tasks
@@ -108,9 +108,7 @@ def rows_matter(model: Model, request: GenerationRequest, written: tuple[int, ..
     return {str(rows): round(float(np.abs(found - logits[PARALLEL]).max()), 5) for rows, found in logits.items()}
 
 
-def parting(
-    model: Model, request: GenerationRequest, batched: Generation, single: Generation, way: str
-) -> dict[str, Any]:
+def parting(model: Model, request: GenerationRequest, batched: Written, single: Written, way: str) -> dict[str, Any]:
     """The first token at which two texts differ, and how near its two candidates were."""
     common = 0
     for a, b in zip(batched.tokens, single.tokens, strict=False):

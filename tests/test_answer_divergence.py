@@ -245,11 +245,11 @@ def answers(tmp_path: Path) -> Iterator[AnswerFile]:
         yield file
 
 
-def taken(model: Model, taker: KeptAnswers | ComparedAnswers, pairs: list[tuple[str, str]] = PAIRS) -> None:
-    for done in Scorer(model, batch_size=32, threads=1).stream([Request(*pair) for pair in pairs], taker):
+def taken(model: Model, consumer: KeptAnswers | ComparedAnswers, pairs: list[tuple[str, str]] = PAIRS) -> None:
+    for done in Scorer(model, batch_size=32, threads=1).stream([Request(*pair) for pair in pairs], consumer):
         for request in done:
-            if request in taker.wanted:
-                taker.finish(request)
+            if request in consumer.wanted:
+                consumer.finish(request)
 
 
 def test_what_is_kept_does_not_depend_on_what_is_asked_beside_it(tiny_model: Model, answers: AnswerFile) -> None:
@@ -268,10 +268,10 @@ def test_what_is_kept_does_not_depend_on_what_is_asked_beside_it(tiny_model: Mod
 def test_a_model_beside_itself_and_answers_that_can_not_be_compared(tiny_model: Model, answers: AnswerFile) -> None:
     size = tiny_model.vocab_size
     taken(tiny_model, KeptAnswers(answers, KEY, {0: "first"}, size, 1))
-    taker = ComparedAnswers(answers, KEY, {0: "first", 1: "unknown", 2: "first"}, size, 1)
+    consumer = ComparedAnswers(answers, KEY, {0: "first", 1: "unknown", 2: "first"}, size, 1)
     found: dict[int, AnswerDivergence] = {}
-    for done in Scorer(tiny_model, batch_size=32, threads=1).stream([Request(*pair) for pair in PAIRS], taker):
-        found |= {request: one for request in done if (one := taker.finish(request))}
+    for done in Scorer(tiny_model, batch_size=32, threads=1).stream([Request(*pair) for pair in PAIRS], consumer):
+        found |= {request: one for request in done if (one := consumer.finish(request))}
     assert found[0].kld == pytest.approx(0, abs=1e-5)
     assert found[0].same_top == found[0].tokens == len(encode_pair(tiny_model, *PAIRS[0])[1])
     assert {request: one.reason for request, one in found.items()} == {0: None, 1: NOT_KEPT, 2: OTHER_TOKENS}

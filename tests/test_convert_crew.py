@@ -17,8 +17,8 @@ from checkpoints import SPECS, make, tiny
 
 from gguf_eval.errors import ModelFileError
 from gguf_eval.files.convert import crew
-from gguf_eval.files.convert.encode import Noticed
-from gguf_eval.files.convert.pieces import Lane, Piece, cut, place_tensors
+from gguf_eval.files.convert.encode import CastFlags
+from gguf_eval.files.convert.pieces import Piece, PieceCopier, cut, place_tensors
 from gguf_eval.files.convert.plan import plan_conversion
 from gguf_eval.files.convert.write import convert
 from gguf_eval.llama.isolated import Channel, Gone
@@ -86,18 +86,18 @@ def test_a_helper_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sha
     folder = str(make(tmp_path / "checkpoint", SPECS["mixtral"]))
     move = crew.Helper.move
 
-    def killed(self: crew.Helper, pieces: Sequence[Piece]) -> list[Noticed]:
+    def killed(self: crew.Helper, pieces: Sequence[Piece]) -> list[CastFlags]:
         self._child.process.kill()
         return move(self, pieces)
 
     monkeypatch.setattr(crew.Helper, "move", killed)
-    here = Lane.move
+    here = PieceCopier.move
 
-    def slow(self: Lane, pieces: Sequence[Piece]) -> list[Noticed]:
+    def slow(self: PieceCopier, pieces: Sequence[Piece]) -> list[CastFlags]:
         time.sleep(0.05)  # leaves work to the helper
         return here(self, pieces)
 
-    monkeypatch.setattr(Lane, "move", slow)
+    monkeypatch.setattr(PieceCopier, "move", slow)
     with pytest.raises(ModelFileError, match=r"a process that helped to convert ended \(exit code -?\d+\)"):
         convert(folder, tmp_path / "x.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
@@ -110,8 +110,8 @@ def test_interrupted(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from gguf_eval.cli import main; "
         "from gguf_eval.files.convert import crew; crew.SHARED_FROM_BYTES = 0; crew._BATCH = 1; "
-        "crew.physical_cores = lambda: 2; move = crew.Lane.move; "
-        "crew.Lane.move = lambda *a: (print('moving', flush=True), time.sleep(0.2), move(*a))[2]; "
+        "crew.physical_cores = lambda: 2; move = crew.PieceCopier.move; "
+        "crew.PieceCopier.move = lambda *a: (print('moving', flush=True), time.sleep(0.2), move(*a))[2]; "
         f"sys.argv = ['gguf-eval', 'convert', {folder!r}, '-o', {str(tmp_path / 'x.gguf')!r}]; main()"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gguf_eval.files.convert.encode import BLOCK_ELEMENTS, Noticed, encode
+from gguf_eval.files.convert.encode import BLOCK_ELEMENTS, CastFlags, encode
 from gguf_eval.files.convert.families import read_hyperparameters
 from gguf_eval.files.convert.half import has_special
 from gguf_eval.files.convert.rope import rope_factors
@@ -99,7 +99,7 @@ def test_q8_0(values: np.ndarray, source: str) -> None:
         values = np.clip(values, -65504, 65504).astype(np.float16)
     result, noticed = encode(values, source, "Q8_0")
     assert np.array_equal(result, expect(values, source, "Q8_0"))
-    assert noticed == Noticed()
+    assert noticed == CastFlags()
 
 
 @pytest.mark.parametrize("source", list(_SOURCES))
@@ -122,7 +122,7 @@ def test_q8_0_sees_nan_and_infinity(source: str, special: float, position: int) 
     if source != "F32":
         values = (values.view(np.uint32) >> 16).astype(np.uint16) if source == "BF16" else values.astype(np.float16)
     result, noticed = encode(values, source, "Q8_0")
-    assert noticed == Noticed(not_finite=True)
+    assert noticed == CastFlags(not_finite=True)
     untouched = np.arange(64) != position // 32
     expected = expect(values, source, "Q8_0").reshape(-1, 34)
     assert np.array_equal(result.reshape(-1, 34)[untouched], expected[untouched])

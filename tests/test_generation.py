@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gguf_eval.runtime.generation import Generation, GenerationRequest, Generator
+from gguf_eval.runtime.generation import GenerationRequest, Generator, Written
 from gguf_eval.runtime.generation_sampling import TokenChooser
 from gguf_eval.runtime.generation_text import AnswerText
 from gguf_eval.runtime.model import Model
@@ -47,12 +47,12 @@ def requests() -> list[GenerationRequest]:
 
 
 @pytest.fixture(scope="module")
-def one_by_one(tiny_model: Model, requests: list[GenerationRequest]) -> Iterator[list[Generation]]:
+def one_by_one(tiny_model: Model, requests: list[GenerationRequest]) -> Iterator[list[Written]]:
     yield Generator(tiny_model, parallel=1, rows_together=1).generate(requests)
 
 
 def test_greedy_tokens_are_the_most_probable_ones(
-    tiny_model: Model, requests: list[GenerationRequest], one_by_one: list[Generation]
+    tiny_model: Model, requests: list[GenerationRequest], one_by_one: list[Written]
 ) -> None:
     for request, answer in list(zip(requests, one_by_one, strict=True))[:4]:
         assert isinstance(request.prompt, tuple)
@@ -64,7 +64,7 @@ def test_greedy_tokens_are_the_most_probable_ones(
 def test_side_by_side_as_one_by_one(
     tiny_model: Model,
     requests: list[GenerationRequest],
-    one_by_one: list[Generation],
+    one_by_one: list[Written],
     parallel: int,
     batch_size: int,
 ) -> None:

@@ -12,7 +12,7 @@ from in_process import gguf_eval_here
 from quantize_fixtures import write_model
 
 from gguf_eval.errors import ModelFileError, UsageError
-from gguf_eval.files.batch import Request, Step, make_all, plan_all
+from gguf_eval.files.batch import LevelsRequest, Step, make_all, plan_all
 from gguf_eval.files.footprint import predict_footprint
 from gguf_eval.files.header import read_header
 from gguf_eval.files.recipes import find_ladder, find_recipe
@@ -37,7 +37,7 @@ def command(*arguments: str | Path, fails: int = 0) -> subprocess.CompletedProce
 
 
 def test_a_batch_makes_keeps_and_refuses(tiny: Path, tmp_path: Path) -> None:
-    request = Request(tiny, tmp_path / "out", (find_recipe("Q4_0"), find_recipe("Q8_0"), find_recipe("F32")))
+    request = LevelsRequest(tiny, tmp_path / "out", (find_recipe("Q4_0"), find_recipe("Q8_0"), find_recipe("F32")))
     assert [step.status for step in plan_all(request)] == ["to make", "to make", "source"]
     assert not (tmp_path / "out").exists()
     seen: list[tuple[str, str]] = []
@@ -47,18 +47,18 @@ def test_a_batch_makes_keeps_and_refuses(tiny: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["tiny-Q4_0.gguf", "tiny-Q8_0.gguf"]
     assert [step.status for step in make_all(request)] == ["kept", "kept", "source"]
     other = write_model(tmp_path / "tiny-F32.gguf", feed_forward=256, seed=1)
-    changed = Request(other, tmp_path / "out", (find_recipe("Q4_0"),))
+    changed = LevelsRequest(other, tmp_path / "out", (find_recipe("Q4_0"),))
     with pytest.raises(UsageError, match=r"of another origin; move it away, or replace it with --force"):
         make_all(changed)
-    assert make_all(Request(other, tmp_path / "out", (find_recipe("Q4_0"),), force=True))[0].status == "made"
+    assert make_all(LevelsRequest(other, tmp_path / "out", (find_recipe("Q4_0"),), force=True))[0].status == "made"
 
 
 def test_a_ladder_leaves_out_what_needs_a_matrix(tiny: Path, tmp_path: Path) -> None:
-    steps = plan_all(Request(tiny, tmp_path, find_ladder("full"), skip_without_imatrix=True))
+    steps = plan_all(LevelsRequest(tiny, tmp_path, find_ladder("full"), skip_without_imatrix=True))
     skipped = {step.recipe.name for step in steps if step.status == "skipped"}
     assert skipped == {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "Q2_K_S", "IQ3_XXS", "IQ3_XS"}
     with pytest.raises(UsageError, match="IQ2_S needs an importance matrix"):
-        plan_all(Request(tiny, tmp_path, (find_recipe("IQ2_S"),)))
+        plan_all(LevelsRequest(tiny, tmp_path, (find_recipe("IQ2_S"),)))
 
 
 def test_disk_for_the_whole_batch_is_checked_first(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,12 +67,12 @@ def test_disk_for_the_whole_batch_is_checked_first(tiny: Path, tmp_path: Path, m
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=17 << 20))
     with pytest.raises(UsageError, match=r"MB of disk are needed for all levels"):
-        make_all(Request(tiny, tmp_path / "out", (find_recipe("Q4_0"), find_recipe("Q8_0"))))
+        make_all(LevelsRequest(tiny, tmp_path / "out", (find_recipe("Q4_0"), find_recipe("Q8_0"))))
     assert not (tmp_path / "out").exists()
 
 
 def test_an_interrupt_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
-    request = Request(tiny, tmp_path / "out", (find_recipe("Q4_0"), find_recipe("Q8_0")))
+    request = LevelsRequest(tiny, tmp_path / "out", (find_recipe("Q4_0"), find_recipe("Q8_0")))
 
     def stop(step: Step) -> None:
         if step.recipe.name == "Q8_0":

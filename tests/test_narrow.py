@@ -22,7 +22,7 @@ from gguf_eval.analysis.versus import versus_references
 from gguf_eval.report.comparisons import print_comparisons
 from gguf_eval.report.listing import print_tasks
 from gguf_eval.report.quality import print_advice, print_texts
-from gguf_eval.report.tables import Column, packed, width_of
+from gguf_eval.report.tables import TableColumn, packed, width_of
 from gguf_eval.store.read import read_study
 from gguf_eval.store.records import StudyRecord
 from gguf_eval.tasks.catalog import find_tasks, suites, task_names
@@ -75,7 +75,7 @@ def test_descriptions_of_tasks_keep_their_room(study: StudyRecord) -> None:
 
 
 def test_columns_are_packed_into_tables_that_begin_alike() -> None:
-    columns = [Column(name, [Text("7" * 10)]) for name in "abcd"]
+    columns = [TableColumn(name, [Text("7" * 10)]) for name in "abcd"]
     assert width_of(columns) == 46
     tables = packed(columns, 34)
     assert [[str(column.header) for column in table.columns] for table in tables] == [["a", "b", "c"], ["a", "d"]]

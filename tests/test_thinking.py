@@ -17,7 +17,7 @@ from tiny_model import byte_tokens, write_model
 from gguf_eval.errors import UsageError
 from gguf_eval.lm_eval.model import GgufEvalLM
 from gguf_eval.runtime.chat import ChatEncoder, ChatTemplates
-from gguf_eval.runtime.generation import Generation, GenerationRequest, Generator
+from gguf_eval.runtime.generation import GenerationRequest, Generator, Written
 from gguf_eval.runtime.model import Model
 from gguf_eval.runtime.settings import ChatSettings, EngineSettings
 from gguf_eval.runtime.thinking import Thoughts
@@ -198,7 +198,7 @@ def script_answers(monkeypatch: pytest.MonkeyPatch, script: Sequence[int | None]
     monkeypatch.setattr("gguf_eval.runtime.generation.TokenChooser", Script)
 
 
-def generated(model: Model, text: str, monkeypatch: pytest.MonkeyPatch, **how: Any) -> Generation:
+def generated(model: Model, text: str, monkeypatch: pytest.MonkeyPatch, **how: Any) -> Written:
     """What becomes of a model that writes ``text`` and then ends."""
     script_answers(monkeypatch, [*tokens_of(model, text), model.eos_token])
     (answer,) = Generator(model).generate([GenerationRequest("Q", **how)])

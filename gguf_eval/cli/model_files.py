@@ -91,7 +91,7 @@ def quantize(
     json_output: Json = False,
 ) -> None:
     """Make quantization levels of a model. Files that were made from the same things before are kept."""
-    from gguf_eval.files.batch import Request, make_all, plan_all
+    from gguf_eval.files.batch import LevelsRequest, make_all, plan_all
     from gguf_eval.files.recipes import find_ladder, find_recipe
     from gguf_eval.report.model_files import StepLines, disk_free, disk_text, steps_json, steps_text
 
@@ -100,7 +100,7 @@ def quantize(
     if not recipes:
         raise UsageError("levels are needed; name them with -q Q4_K_M,Q8_0, --recipe FILE or --ladder standard")
     file = model_source_path(source, None)
-    request = Request(
+    request = LevelsRequest(
         source=file,
         folder=output,
         recipes=tuple(recipes),

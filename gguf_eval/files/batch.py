@@ -13,12 +13,18 @@ from gguf_eval.errors import UsageError
 from gguf_eval.files.model_file import model_name
 from gguf_eval.files.plan import Plan
 from gguf_eval.files.quantize import is_made, make, needs_making, open_source, plan
-from gguf_eval.files.quantize_checks import SPARE_BYTES, Source, check_importance, check_request, lacks_importance
+from gguf_eval.files.quantize_checks import (
+    SPARE_BYTES,
+    QuantizeSource,
+    check_importance,
+    check_request,
+    lacks_importance,
+)
 from gguf_eval.files.recipes import Recipe
 
 
 @dataclass(frozen=True)
-class Request:
+class LevelsRequest:
     """Which levels of a model to make, and where."""
 
     source: Path
@@ -46,9 +52,9 @@ class Step:
     seconds: float = 0.0
 
 
-def plan_all(request: Request, report: Callable[[Any], None] | None = None) -> list[Step]:
+def plan_all(request: LevelsRequest, report: Callable[[Any], None] | None = None) -> list[Step]:
     """Return what `make_all` would do; nothing is written. ``report`` is given each step as it is known."""
-    sources: dict[Path | None, Source] = {}
+    sources: dict[Path | None, QuantizeSource] = {}
     steps = []
     for recipe in request.recipes:
         step = _planned(request, recipe, _source(request, recipe, sources))
@@ -58,12 +64,12 @@ def plan_all(request: Request, report: Callable[[Any], None] | None = None) -> l
     return steps
 
 
-def make_all(request: Request, report: Callable[[Any], None] | None = None) -> list[Step]:
+def make_all(request: LevelsRequest, report: Callable[[Any], None] | None = None) -> list[Step]:
     """Make every level of a request; everything is checked, the disk too, before the first is begun.
 
     ``report`` is given each step twice: as ``to make`` when it begins and as ``made`` when it is done.
     """
-    sources: dict[Path | None, Source] = {}
+    sources: dict[Path | None, QuantizeSource] = {}
     planned = [_planned(request, recipe, _source(request, recipe, sources)) for recipe in request.recipes]
     _check_disk(request.folder, planned)
     done = []
@@ -90,14 +96,14 @@ def make_all(request: Request, report: Callable[[Any], None] | None = None) -> l
     return done
 
 
-def _source(request: Request, recipe: Recipe, opened: dict[Path | None, Source]) -> Source:
+def _source(request: LevelsRequest, recipe: Recipe, opened: dict[Path | None, QuantizeSource]) -> QuantizeSource:
     imatrix = request.imatrix or recipe.imatrix_path
     if imatrix not in opened:
         opened[imatrix] = open_source(request.source, imatrix=imatrix)
     return opened[imatrix]
 
 
-def _planned(request: Request, recipe: Recipe, source: Source) -> Step:
+def _planned(request: LevelsRequest, recipe: Recipe, source: QuantizeSource) -> Step:
     path = request.folder / f"{model_name(request.source)}-{recipe.name}.gguf"
     planned = plan(source, recipe)
     unmatched = recipe.unmatched_patterns(planned.types)

@@ -20,7 +20,7 @@ from gguf_eval.files.plan import Plan, is_quantized, planned_metadata_bytes, rea
 from gguf_eval.files.provenance import library_version, origin, same_origin
 from gguf_eval.files.quantize_call import call_quantize, clipped
 from gguf_eval.files.quantize_checks import (
-    Source,
+    QuantizeSource,
     check_disk,
     check_importance,
     check_recipe,
@@ -32,7 +32,7 @@ from gguf_eval.files.recipes import Recipe, as_recipe
 from gguf_eval.machine import physical_cores
 
 __all__ = [
-    "Source",
+    "QuantizeSource",
     "is_made",
     "is_quantized",
     "level_path",
@@ -73,7 +73,7 @@ def level_path(
     return cache / "models" / f"{stem}-{recipe.name}-{digest[:16]}.gguf"
 
 
-def open_source(path: Path, *, imatrix: Path | None = None, cache: Path | None = None) -> Source:
+def open_source(path: Path, *, imatrix: Path | None = None, cache: Path | None = None) -> QuantizeSource:
     """Read and hash a GGUF (any part of a split one) and the importance matrix that is to be used with it.
 
     Raises `ModelFileError` when either can't be used, or when they don't belong together.
@@ -82,16 +82,16 @@ def open_source(path: Path, *, imatrix: Path | None = None, cache: Path | None =
     headers = read_headers(path)
     sha256 = model_sha256(path, cache=cache)
     if imatrix is None:
-        return Source(path, headers, sha256, before)
+        return QuantizeSource(path, headers, sha256, before)
     content = read_imatrix(imatrix)
     check_fits(imatrix, content, [tensor for header in headers for tensor in header.tensors])
     means = {name: entry.means() for name, entry in content.entries.items()}
-    return Source(path, headers, sha256, before, content, imatrix, file_sha256(imatrix, cache=cache), means)
+    return QuantizeSource(path, headers, sha256, before, content, imatrix, file_sha256(imatrix, cache=cache), means)
 
 
-def plan(source: Path | Source, level: str | Recipe) -> Plan:
+def plan(source: Path | QuantizeSource, level: str | Recipe) -> Plan:
     """Return tensor types, fallbacks and exact size of the file that `quantize` would make; nothing is written."""
-    opened = source if isinstance(source, Source) else open_source(source)
+    opened = source if isinstance(source, QuantizeSource) else open_source(source)
     recipe = as_recipe(level)
     check_recipe(opened, recipe)
     result = call_quantize(opened.path, None, recipe, threads=1, importance=opened.importance)
@@ -149,7 +149,7 @@ def quantize(
 
 
 def make(
-    source: Source,
+    source: QuantizeSource,
     output: Path,
     level: str | Recipe,
     *,
@@ -182,7 +182,7 @@ def make(
     return planned
 
 
-def is_made(source: Source, output: Path, level: str | Recipe) -> bool:
+def is_made(source: QuantizeSource, output: Path, level: str | Recipe) -> bool:
     """Return whether ``output`` is a finished file made from this source, recipe, importance matrix and library."""
     if not output.is_file():
         return False
@@ -193,7 +193,7 @@ def is_made(source: Source, output: Path, level: str | Recipe) -> bool:
     return same_origin(metadata, _metadata(source, as_recipe(level)))
 
 
-def _metadata(source: Source, recipe: Recipe) -> dict[str, int | str]:
+def _metadata(source: QuantizeSource, recipe: Recipe) -> dict[str, int | str]:
     """Return the keys to set: our own, and those that llama-quantize writes for an importance matrix."""
     if source.imatrix is None:
         return origin(recipe, source.sha256, source.headers[0].level)

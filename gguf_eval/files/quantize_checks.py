@@ -27,7 +27,7 @@ _EMBEDDINGS = ("token_embd.weight", "per_layer_token_embd.weight")
 
 
 @dataclass(frozen=True)
-class Source:
+class QuantizeSource:
     """A model file that is to be quantized, read and hashed once for all levels."""
 
     path: Path
@@ -42,7 +42,7 @@ class Source:
     """Mean squared activations by tensor name, as llama.cpp takes them."""
 
 
-def check_request(source: Source, output: Path, allow_requantize: bool) -> None:
+def check_request(source: QuantizeSource, output: Path, allow_requantize: bool) -> None:
     """Refuse to overwrite the source, and to quantize twice without leave."""
     if output.exists() and output.resolve() == source.path.resolve():
         raise UsageError(f"{output}: the output would replace its own source; choose another name")
@@ -55,7 +55,7 @@ def check_request(source: Source, output: Path, allow_requantize: bool) -> None:
         )
 
 
-def check_recipe(source: Source, recipe: Recipe) -> None:
+def check_recipe(source: QuantizeSource, recipe: Recipe) -> None:
     """Refuse what llama.cpp answers with a failed assertion, and a recipe that would do nothing."""
     tensors = {tensor.name: tensor for header in source.headers for tensor in header.tensors}
     unmatched = recipe.unmatched_patterns(tensors)
@@ -76,7 +76,7 @@ def check_recipe(source: Source, recipe: Recipe) -> None:
             )
 
 
-def lacks_importance(source: Source, recipe: Recipe, planned: Plan) -> list[str]:
+def lacks_importance(source: QuantizeSource, recipe: Recipe, planned: Plan) -> list[str]:
     """Return tensors that llama.cpp will not make, or would abort on, without an importance matrix for them."""
     lacking = []
     for name, kind in planned.types.items():
@@ -91,7 +91,7 @@ def lacks_importance(source: Source, recipe: Recipe, planned: Plan) -> list[str]
     return lacking
 
 
-def check_importance(source: Source, recipe: Recipe, planned: Plan) -> None:
+def check_importance(source: QuantizeSource, recipe: Recipe, planned: Plan) -> None:
     """Refuse a level that needs an importance matrix, or one with more tensors, before llama.cpp does half way."""
     lacking = lacks_importance(source, recipe, planned)
     if (lacking or planned.needs_imatrix) and source.imatrix is None:

@@ -16,7 +16,7 @@ from gguf_eval.analysis.models import by_model
 from gguf_eval.report import change_words, words
 from gguf_eval.report.change_words import percent_change, ratio_interval, title
 from gguf_eval.report.escape import printable
-from gguf_eval.report.tables import VERDICT_STYLES, Column, bare_table, packed
+from gguf_eval.report.tables import VERDICT_STYLES, TableColumn, bare_table, packed
 
 SCHEMA = 1
 _STYLES = {**VERDICT_STYLES, "identical": "green"}
@@ -81,16 +81,16 @@ def _file(sha256: str | None, size_bytes: int) -> str:
     return f"{sha256[:12]}, {words.size(size_bytes)}" if sha256 else words.MISSING
 
 
-def _main_columns(points: Sequence[PointChange]) -> list[Column]:
+def _main_columns(points: Sequence[PointChange]) -> list[TableColumn]:
     columns = [
-        Column("  level", tuple(map(_level, points)), "left"),
-        Column("score", tuple(_difference(point.overall) for point in points), "left"),
-        Column("flips", tuple(_flips(point.overall) for point in points)),
-        Column("identical", tuple(_identical(point.overall.counts) for point in points)),
+        TableColumn("  level", tuple(map(_level, points)), "left"),
+        TableColumn("score", tuple(_difference(point.overall) for point in points), "left"),
+        TableColumn("flips", tuple(_flips(point.overall) for point in points)),
+        TableColumn("identical", tuple(_identical(point.overall.counts) for point in points)),
     ]
     several = len({text.text for point in points for text in point.texts}) > 1
     titles = {(ratio.unit, ratio.what): title(ratio, several) for point in points for ratio in point.ratios}
-    return columns + [Column(title, tuple(_ratio(p, key) for p in points)) for key, title in titles.items()]
+    return columns + [TableColumn(title, tuple(_ratio(p, key) for p in points)) for key, title in titles.items()]
 
 
 def _level(point: PointChange) -> Text:
@@ -140,9 +140,9 @@ def _task_tables(points: Sequence[PointChange], width: int) -> list[Table]:
     if len(names) < 2:
         return []
     for intervals in (True, False) if len(names) <= _MOST_WITH_INTERVALS else (False,):
-        columns = [Column("task", tuple(map(Text, names)), "left")]
+        columns = [TableColumn("task", tuple(map(Text, names)), "left")]
         columns += [
-            Column(point.label, tuple(_task_cell(point, name, intervals) for name in names)) for point in points
+            TableColumn(point.label, tuple(_task_cell(point, name, intervals) for name in names)) for point in points
         ]
         tables = packed(columns, width)
         if len(tables) == 1:

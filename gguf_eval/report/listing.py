@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from gguf_eval.report.tables import GAP, Column, bare_table, width_of
+from gguf_eval.report.tables import GAP, TableColumn, bare_table, width_of
 from gguf_eval.tasks.spec import Task
 
 _LEAST_DESCRIPTION = 36
@@ -17,9 +17,9 @@ _LEAST_DESCRIPTION = 36
 def print_tasks(tasks: Sequence[Task], suites: Mapping[str, Sequence[str]], console: Console) -> None:
     """One row a task, then the suites."""
     columns = [
-        Column("task", [Text(task.name) for task in tasks], "left"),
-        Column("metric", [Text(task.metric) for task in tasks], "left"),
-        Column("source", [Text(_source(task)) for task in tasks], "left"),
+        TableColumn("task", [Text(task.name) for task in tasks], "left"),
+        TableColumn("metric", [Text(task.metric) for task in tasks], "left"),
+        TableColumn("source", [Text(_source(task)) for task in tasks], "left"),
     ]
     while len(columns) > 1 and width_of(columns) + GAP + _LEAST_DESCRIPTION > console.width:
         columns.pop()

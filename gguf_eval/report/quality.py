@@ -11,7 +11,7 @@ from gguf_eval.analysis.advice import Advice, Advised, Limits
 from gguf_eval.analysis.divergence import Divergence, Figure, TextSummary
 from gguf_eval.report import evidence_words, words
 from gguf_eval.report.escape import printable
-from gguf_eval.report.tables import Column, columns_of, print_columns, print_rows, print_warnings, width_of
+from gguf_eval.report.tables import TableColumn, columns_of, print_columns, print_rows, print_warnings, width_of
 from gguf_eval.sizes import limit_text
 
 SHOWN = ("median", "90%", "99%", "99.9%")
@@ -112,7 +112,7 @@ def _print_points(advice: Advice, console: Console) -> None:
     rows = [_advised_row(point) for point in advice.points]
     remarks = [_remarks(point, advice) for point in advice.points]
     columns = columns_of(headers, rows)
-    whole = [*columns, Column("remarks", [Text(remark) for remark in remarks], "left")]
+    whole = [*columns, TableColumn("remarks", [Text(remark) for remark in remarks], "left")]
     if not console.is_terminal or width_of(whole) <= console.width:
         print_columns(whole, console)
         return

@@ -17,7 +17,7 @@ VERDICT_STYLES = {"worse": "red", "better": "green", "same": "green", "undecided
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """One column, with the cell of every row; cells may have several lines."""
 
     header: str
@@ -36,7 +36,7 @@ def bare_table() -> Table:
     return Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
 
 
-def whole_table(columns: Sequence[Column]) -> Table:
+def whole_table(columns: Sequence[TableColumn]) -> Table:
     """A table whose cells are never cut or wrapped where the terminal is wide enough."""
     table = bare_table()
     for column in columns:
@@ -46,14 +46,14 @@ def whole_table(columns: Sequence[Column]) -> Table:
     return table
 
 
-def width_of(columns: Sequence[Column]) -> int:
+def width_of(columns: Sequence[TableColumn]) -> int:
     """Cells of a terminal that a table of these columns takes."""
     return sum(column.width + GAP for column in columns) - GAP
 
 
-def packed(columns: Sequence[Column], width: int) -> list[Table]:
+def packed(columns: Sequence[TableColumn], width: int) -> list[Table]:
     """As many tables as the columns need to keep to a width, each beginning with the first column."""
-    tables: list[list[Column]] = [[columns[0]]]
+    tables: list[list[TableColumn]] = [[columns[0]]]
     for column in columns[1:]:
         if len(tables[-1]) > 1 and width_of([*tables[-1], column]) > width:
             tables.append([columns[0]])
@@ -61,11 +61,11 @@ def packed(columns: Sequence[Column], width: int) -> list[Table]:
     return [whole_table(part) for part in tables]
 
 
-def columns_of(headers: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[Column]:
+def columns_of(headers: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[TableColumn]:
     """The columns of rows: the first one to the left, figures to the right."""
     cells = list(zip(*rows, strict=True)) or [()] * len(headers)
     return [
-        Column(header, column, "right" if number else "left")
+        TableColumn(header, column, "right" if number else "left")
         for number, (header, column) in enumerate(zip(headers, cells, strict=True))
     ]
 
@@ -75,7 +75,7 @@ def print_rows(headers: Sequence[str], rows: Sequence[Sequence[Text]], console: 
     print_columns(columns_of(headers, rows), console)
 
 
-def print_columns(columns: Sequence[Column], console: Console) -> None:
+def print_columns(columns: Sequence[TableColumn], console: Console) -> None:
     """As tables that keep to a terminal's width; elsewhere as one, however wide."""
     if not console.is_terminal:
         console.width = max(console.width, width_of(columns))

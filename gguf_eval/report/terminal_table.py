@@ -35,16 +35,16 @@ def fitting(table: MainTable, width: int, *, complete: bool) -> list[Filled]:
     return left
 
 
-def printed(table: MainTable, columns: Sequence[Filled]) -> list[tables.Column]:
+def printed(table: MainTable, columns: Sequence[Filled]) -> list[tables.TableColumn]:
     """These of its columns as the terminal shows them."""
     return [_levels(table) if filled.column is LEVEL else _figures(filled) for filled in columns]
 
 
-def _figures(filled: Filled) -> tables.Column:
+def _figures(filled: Filled) -> tables.TableColumn:
     """The star of the best has a place of its own, which stays empty elsewhere."""
     place = "" if filled.column.best is None else " "
     cells = [_cell(cell, place) for cell in filled.cells]
-    return tables.Column(filled.column.header + place, cells, "left" if filled.column.to_left else "right")
+    return tables.TableColumn(filled.column.header + place, cells, "left" if filled.column.to_left else "right")
 
 
 def _cell(cell: Cell, place: str) -> Text:
@@ -54,10 +54,10 @@ def _cell(cell: Cell, place: str) -> Text:
     return text.append(f"\n{cell.small}{place}", style="not bold dim") if cell.small else text
 
 
-def _levels(table: MainTable) -> tables.Column:
+def _levels(table: MainTable) -> tables.TableColumn:
     cells = []
     for point in table.rows:
         mark = {"failed": "✗ ", "partial": "… ", "complete": "◆ " if point.id in table.front else "  "}[point.status]
         style = "dim" if point.status == "failed" else "bold" if point.id in table.front else ""
         cells.append(Text(mark + point.label, style=style))
-    return tables.Column(f"  {LEVEL.header}", cells, "left")
+    return tables.TableColumn(f"  {LEVEL.header}", cells, "left")

@@ -56,7 +56,7 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True)
-class Generation:
+class Written:
     """What the model wrote."""
 
     text: str
@@ -106,21 +106,21 @@ class Generator:
         self.thoughts = Thoughts(model, self.vocabulary)
         self.stats = GenerationStats()
 
-    def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[Written]:
         """Answer ``requests``; the result is in their order."""
-        answers: dict[int, Generation] = {}
+        answers: dict[int, Written] = {}
         for done in self.stream(requests):
             answers.update(done)
         return [answers[i] for i in range(len(requests))]
 
-    def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[dict[int, Generation]]:
+    def stream(self, requests: Sequence[GenerationRequest]) -> Iterator[dict[int, Written]]:
         """Answer ``requests``; after each decode yield the answers it finished, by their place in ``requests``."""
         began = time.perf_counter()
-        refused: dict[int, Generation] = {}
+        refused: dict[int, Written] = {}
         waiting: list[Answer] = []
         for index, request in enumerate(requests):
             prepared = self._prepare(index, request)
-            if isinstance(prepared, Generation):
+            if isinstance(prepared, Written):
                 refused[index] = prepared
             else:
                 waiting.append(prepared)
@@ -132,7 +132,7 @@ class Generator:
             yield from self._write(waiting)
         self.stats.total_seconds += time.perf_counter() - began
 
-    def _write(self, waiting: list[Answer]) -> Iterator[dict[int, Generation]]:
+    def _write(self, waiting: list[Answer]) -> Iterator[dict[int, Written]]:
         """Open a context for sorted answers, and write them."""
         together = decodes_together(self.model, self.engine, self.threads)
         most = _MOST_HELD if together else 0
@@ -161,14 +161,14 @@ class Generator:
             for finished in run.results():
                 yield {answer.index: _finished(answer, reason) for answer, reason in finished}
 
-    def _prepare(self, index: int, request: GenerationRequest) -> Answer | Generation:
+    def _prepare(self, index: int, request: GenerationRequest) -> Answer | Written:
         prompt = self.model.tokenize(request.prompt) if isinstance(request.prompt, str) else list(request.prompt)
         if not prompt:
             prompt = [self.model.prefix_token]
         left = self.max_tokens - len(prompt)
         if left < 1:
             reason = f"the prompt's {len(prompt)} tokens leave no room in the context of {self.max_tokens}"
-            return Generation("", prompt_tokens=len(prompt), unscored_reason=reason)
+            return Written("", prompt_tokens=len(prompt), unscored_reason=reason)
         return Answer(
             index=index,
             prompt=np.array(prompt, np.int32),
@@ -189,9 +189,9 @@ class Generator:
         return max(1, min(wanted, affordable))
 
 
-def _finished(answer: Answer, reason: FinishReason) -> Generation:
+def _finished(answer: Answer, reason: FinishReason) -> Written:
     if answer.text.close():
         reason = "stop"
     unscored = NOT_FINITE if reason == "broken" else answer.text.unfinished(reason, answer.room)
     text, thought, tokens = answer.text.text, answer.text.thought, tuple(answer.written)
-    return Generation(text, tokens, reason, len(answer.prompt), answer.seconds, unscored, thought)
+    return Written(text, tokens, reason, len(answer.prompt), answer.seconds, unscored, thought)

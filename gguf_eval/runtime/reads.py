@@ -27,7 +27,7 @@ class Encoded:
     truncated: int
 
 
-class RowTaker(Protocol):
+class RowConsumer(Protocol):
     """Is given the logits of the requests it wants, as they are decoded."""
 
     def begin(self, request: int, inputs: npt.NDArray[np.int32], targets: npt.NDArray[np.int32]) -> bool:
@@ -47,7 +47,7 @@ class Reads:
         paths: Sequence[npt.NDArray[np.int32]],
         targets: Sequence[npt.NDArray[np.int32]],
         threads: int,
-        taken: Taken | None,
+        taken: ConsumedRows | None,
     ) -> None:
         """``paths``: the trie node of each input position of a request; the last ones predict its targets."""
         counts = np.array([len(wanted) for wanted in targets])
@@ -99,13 +99,13 @@ class Reads:
         return tuple(self._logprobs[low:high].tolist()), bool(self._greedy[low:high].all())
 
 
-class Taken:
+class ConsumedRows:
     """The requests whose rows somebody wants."""
 
-    def __init__(self, taker: RowTaker, encoded: Mapping[int, Encoded]) -> None:
-        self._taker = taker
+    def __init__(self, consumer: RowConsumer, encoded: Mapping[int, Encoded]) -> None:
+        self._consumer = consumer
         self._requests = list(encoded)
-        self._wanted = np.array([taker.begin(i, entry.inputs, entry.targets) for i, entry in encoded.items()])
+        self._wanted = np.array([consumer.begin(i, entry.inputs, entry.targets) for i, entry in encoded.items()])
 
     def give(
         self,
@@ -121,4 +121,4 @@ class Taken:
         for start in range(0, len(inside), _ROWS_TAKEN_AT_ONCE):
             part = inside[start : start + _ROWS_TAKEN_AT_ONCE]
             requests = [self._requests[owner] for owner in owners[part]]
-            self._taker.take(requests, places[part].tolist(), Rows(0, logits[rows[part]], targets[part]))
+            self._consumer.take(requests, places[part].tolist(), Rows(0, logits[rows[part]], targets[part]))

@@ -12,7 +12,7 @@ from gguf_eval.machine import physical_cores
 from gguf_eval.runtime.model import MAX_SEQUENCES, Context, Model
 from gguf_eval.runtime.prefix import Batch, build_trie
 from gguf_eval.runtime.probe import decodes_together
-from gguf_eval.runtime.reads import Encoded, Reads, RowTaker, Taken
+from gguf_eval.runtime.reads import ConsumedRows, Encoded, Reads, RowConsumer
 from gguf_eval.runtime.settings import EngineSettings
 from gguf_eval.runtime.shared import batches, decode_batch, open_shared
 
@@ -110,11 +110,11 @@ class Scorer:
         return [scores[i] for i in range(len(requests))]
 
     def stream(
-        self, requests: Sequence[Request | TokenRequest], taker: RowTaker | None = None
+        self, requests: Sequence[Request | TokenRequest], consumer: RowConsumer | None = None
     ) -> Iterator[dict[int, Score]]:
         """Score ``requests``; after each decode yield those it finished, by their place in ``requests``.
 
-        ``taker`` has been given all rows of a request that is yielded, unless it was refused.
+        ``consumer`` has been given all rows of a request that is yielded, unless it was refused.
         """
         began = time.perf_counter()
         encoded: dict[int, Encoded] = {}
@@ -130,7 +130,7 @@ class Scorer:
         if refused:
             yield refused
         if encoded:
-            yield from self._decode_all(encoded, taker)
+            yield from self._decode_all(encoded, consumer)
         self.stats.total_seconds += time.perf_counter() - began
 
     def _encode(self, request: Request | TokenRequest) -> Encoded | Score:
@@ -147,11 +147,14 @@ class Scorer:
         truncated = max(0, len(whole) - 1 - self.max_tokens)
         return Encoded(whole[truncated:-1], np.array(continuation, np.int32), truncated)
 
-    def _decode_all(self, encoded: dict[int, Encoded], taker: RowTaker | None) -> Iterator[dict[int, Score]]:
+    def _decode_all(self, encoded: dict[int, Encoded], consumer: RowConsumer | None) -> Iterator[dict[int, Score]]:
         indices, entries = list(encoded), list(encoded.values())
         trie, paths = build_trie([entry.inputs for entry in entries])
         reads = Reads(
-            paths, [entry.targets for entry in entries], self.threads, Taken(taker, encoded) if taker else None
+            paths,
+            [entry.targets for entry in entries],
+            self.threads,
+            ConsumedRows(consumer, encoded) if consumer else None,
         )
         self.stats.unique_tokens += trie.size
         self.stats.total_tokens += sum(len(entry.inputs) for entry in entries)

@@ -15,8 +15,8 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from gguf_eval.errors import ModelFileError
-from gguf_eval.files.convert.encode import Noticed
-from gguf_eval.files.convert.pieces import Lane, Piece
+from gguf_eval.files.convert.encode import CastFlags
+from gguf_eval.files.convert.pieces import Piece, PieceCopier
 from gguf_eval.llama.isolated import Channel, Child, Gone
 from gguf_eval.machine import physical_cores
 
@@ -27,8 +27,8 @@ _BATCH = 32
 _AHEAD = 2  # batches that may wait for each process
 
 
-class _Mover(Protocol):
-    def move(self, pieces: Sequence[Piece]) -> list[Noticed]: ...
+class _Copier(Protocol):
+    def move(self, pieces: Sequence[Piece]) -> list[CastFlags]: ...
 
     def close(self) -> None: ...
 
@@ -39,8 +39,8 @@ class Helper:
     def __init__(self, output: Path) -> None:
         self._child = Child(serve, output)
 
-    def move(self, pieces: Sequence[Piece]) -> list[Noticed]:
-        """As `Lane.move`, there. Raises what was raised there, and `ModelFileError` where the process has ended."""
+    def move(self, pieces: Sequence[Piece]) -> list[CastFlags]:
+        """As `PieceCopier.move`, there. Raises what was raised there, and `ModelFileError` where that has ended."""
         try:
             self._child.channel.send(list(pieces))
             answer = self._child.channel.receive()
@@ -58,12 +58,12 @@ class Helper:
         self._child.close()
 
 
-def move_all(pieces: Iterator[Piece], output: Path, size_bytes: int) -> Iterator[tuple[Piece, Noticed]]:
+def copy_all(pieces: Iterator[Piece], output: Path, size_bytes: int) -> Iterator[tuple[Piece, CastFlags]]:
     """Move ``pieces`` into the file ``output`` that becomes ``size_bytes`` large, and yield them in order."""
-    movers: list[_Mover] = []
-    free: SimpleQueue[_Mover] = SimpleQueue()
+    copiers: list[_Copier] = []
+    free: SimpleQueue[_Copier] = SimpleQueue()
 
-    def move(batch: list[Piece]) -> list[Noticed]:
+    def move(batch: list[Piece]) -> list[CastFlags]:
         mover = free.get()
         try:
             return mover.move(batch)
@@ -71,12 +71,12 @@ def move_all(pieces: Iterator[Piece], output: Path, size_bytes: int) -> Iterator
             free.put(mover)
 
     processes = min(physical_cores(), _MOST_PROCESSES) if size_bytes >= SHARED_FROM_BYTES else 1
-    waiting: deque[tuple[list[Piece], Future[list[Noticed]]]] = deque()
+    waiting: deque[tuple[list[Piece], Future[list[CastFlags]]]] = deque()
     pool = ThreadPoolExecutor(processes)
     try:
-        movers.extend(Helper(output) for _ in range(processes - 1))
-        movers.append(Lane(output))
-        for mover in movers:
+        copiers.extend(Helper(output) for _ in range(processes - 1))
+        copiers.append(PieceCopier(output))
+        for mover in copiers:
             free.put(mover)
         while batch := list(islice(pieces, _BATCH)):
             waiting.append((batch, pool.submit(move, batch)))
@@ -86,25 +86,25 @@ def move_all(pieces: Iterator[Piece], output: Path, size_bytes: int) -> Iterator
             yield from _result(*waiting.popleft())
     finally:
         pool.shutdown(cancel_futures=True)
-        for mover in movers:
+        for mover in copiers:
             mover.close()
 
 
-def _result(batch: list[Piece], result: Future[list[Noticed]]) -> Iterator[tuple[Piece, Noticed]]:
+def _result(batch: list[Piece], result: Future[list[CastFlags]]) -> Iterator[tuple[Piece, CastFlags]]:
     return zip(batch, result.result(), strict=True)
 
 
 def serve(output: Path, channel: Channel) -> None:
     """Move the batches that come, and answer each with what was noticed or what went wrong."""
-    lane = Lane(output)
+    copier = PieceCopier(output)
     try:
         while True:
             batch = channel.receive()
-            answer: list[Noticed] | Exception
+            answer: list[CastFlags] | Exception
             try:
-                answer = lane.move(batch)
+                answer = copier.move(batch)
             except (ModelFileError, OSError) as error:
                 answer = error
             channel.send(answer)
     finally:
-        lane.close()
+        copier.close()

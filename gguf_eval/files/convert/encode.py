@@ -29,7 +29,7 @@ SOURCE_TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtyp
 
 
 @dataclass(frozen=True)
-class Noticed:
+class CastFlags:
     """What was seen among weights."""
 
     not_finite: bool = False
@@ -37,8 +37,8 @@ class Noticed:
     overflowed: bool = False
     """Finite weights became infinite in the new type."""
 
-    def __or__(self, other: Noticed) -> Noticed:
-        return Noticed(self.not_finite or other.not_finite, self.overflowed or other.overflowed)
+    def __or__(self, other: CastFlags) -> CastFlags:
+        return CastFlags(self.not_finite or other.not_finite, self.overflowed or other.overflowed)
 
 
 @dataclass(frozen=True)
@@ -57,19 +57,19 @@ def encoded_bytes(elements: int, target: str) -> int:
     return elements * SOURCE_TYPES[target].itemsize
 
 
-def encode(values: Array, source: str, target: str) -> tuple[NDArray[np.uint8], Noticed]:
+def encode(values: Array, source: str, target: str) -> tuple[NDArray[np.uint8], CastFlags]:
     """Return the bytes of contiguous ``values`` (element type ``source``) in the storage type ``target``."""
     out = np.empty(encoded_bytes(values.size, target), np.uint8)
     return out, encode_into(values.reshape(-1), source, target, out, Spare())
 
 
-def encode_into(values: Array, source: str, target: str, out: NDArray[np.uint8], spare: Spare) -> Noticed:
+def encode_into(values: Array, source: str, target: str, out: NDArray[np.uint8], spare: Spare) -> CastFlags:
     """Encode flat contiguous ``values`` (element type ``source``) as ``target`` into the bytes ``out``.
 
     Targets: F32, F16, BF16 (rounded to the nearest, ties to even), Q8_0 (values a multiple of 32). ``out`` may be the
     memory of ``values`` itself where the type stays.
     """
-    noticed = Noticed()
+    noticed = CastFlags()
     for start in range(0, values.size, BLOCK_ELEMENTS):
         block = values[start : start + BLOCK_ELEMENTS]
         place = out[encoded_bytes(start, target) : encoded_bytes(start + block.size, target)]
@@ -77,14 +77,14 @@ def encode_into(values: Array, source: str, target: str, out: NDArray[np.uint8],
     return noticed
 
 
-def _encode_block(values: Array, source: str, target: str, out: NDArray[np.uint8], spare: Spare) -> Noticed:
+def _encode_block(values: Array, source: str, target: str, out: NDArray[np.uint8], spare: Spare) -> CastFlags:
     if target == "Q8_0":
-        return Noticed(_to_q8_0(values, source, out, spare))
+        return CastFlags(_to_q8_0(values, source, out, spare))
     if source == "BF16" and target == "F16":
         if not bfloat16_to_half(values, out.view(np.uint16), spare.first.view(np.uint16)):
-            return Noticed()
+            return CastFlags()
         special = has_special(values, source)
-        return Noticed(special, not special)
+        return CastFlags(special, not special)
     special = has_special(values, source)
     if source == target:
         _keep(values, out, quiet=special and source == "BF16")
@@ -93,10 +93,10 @@ def _encode_block(values: Array, source: str, target: str, out: NDArray[np.uint8
     elif source == "F32" and target == "BF16":
         narrow_to_bfloat16(values, out.view(np.uint16), spare.first)
     elif source == "F32":
-        return Noticed(special, _to_half(values, special, out, spare))
+        return CastFlags(special, _to_half(values, special, out, spare))
     else:
         table(source, target).take(values.view(np.uint16), mode="clip", out=out.view(np.uint16))
-    return Noticed(special)
+    return CastFlags(special)
 
 
 def _keep(values: Array, out: NDArray[np.uint8], *, quiet: bool) -> None:

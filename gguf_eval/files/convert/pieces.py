@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gguf_eval.errors import ModelFileError
 from gguf_eval.files.convert import header
-from gguf_eval.files.convert.encode import BLOCK_ELEMENTS, SOURCE_TYPES, Noticed, Spare, encode_into, encoded_bytes
+from gguf_eval.files.convert.encode import BLOCK_ELEMENTS, SOURCE_TYPES, CastFlags, Spare, encode_into, encoded_bytes
 from gguf_eval.files.convert.tensor import PlannedTensor
 from gguf_eval.files.safetensors import StoredTensor
 
@@ -65,7 +65,7 @@ def cut(tensor: PlannedTensor, place: int) -> Iterator[Piece]:
             yield piece
 
 
-class Lane:
+class PieceCopier:
     """File handles and memory of one process that moves pieces.
 
     Reading into the same memory again costs less than mapping the file: fresh pages are dear, and a file that another
@@ -85,14 +85,14 @@ class Lane:
         if self._source is not None:
             self._source.close()
 
-    def move(self, pieces: Sequence[Piece]) -> list[Noticed]:
+    def move(self, pieces: Sequence[Piece]) -> list[CastFlags]:
         """Read, encode and write ``pieces``; returns what was seen in each.
 
         Raises `ModelFileError` where one can't be read, OSError for the output.
         """
         return [self._move(piece) for piece in pieces]
 
-    def _move(self, piece: Piece) -> Noticed:
+    def _move(self, piece: Piece) -> CastFlags:
         data = self._weights(piece)
         kind, target = piece.source.dtype, piece.tensor.type_name
         out = data

@@ -49,14 +49,14 @@ def block_maxima(magnitudes: Array, spare: Array) -> Array:
     """
     current, other = magnitudes, spare[: magnitudes.size]
     size, distance = current.itemsize, BLOCK // 2
-    lane = _LANE_BYTES // size
+    copier = _LANE_BYTES // size
     while distance:
         np.maximum(current[:-distance], current[distance:], out=other[:-distance])
         current, other = other, current
-        if distance == lane:
-            kept = current.view(np.complex128)[:: BLOCK // lane]  # the widest plain type
-            current = other[: kept.size * lane]
+        if distance == copier:
+            kept = current.view(np.complex128)[:: BLOCK // copier]  # the widest plain type
+            current = other[: kept.size * copier]
             other = other[current.size :][: current.size]
             np.copyto(current.view(np.complex128), kept)
         distance //= 2
-    return current[::lane]
+    return current[::copier]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gguf_eval.atomic import written_whole
 from gguf_eval.errors import ModelFileError, UsageError
-from gguf_eval.files.convert.crew import move_all
+from gguf_eval.files.convert.crew import copy_all
 from gguf_eval.files.convert.pieces import cut, place_tensors
 from gguf_eval.files.convert.plan import ConversionPlan, plan_conversion
 
@@ -92,7 +92,7 @@ def _write_all(plan: ConversionPlan, unfinished: Path, progress: Progress | None
     overflowed: dict[str, None] = {}
     done = len(plan.header)
     pieces = (piece for tensor, place in placed for piece in cut(tensor, place))
-    for piece, noticed in move_all(pieces, unfinished, plan.size_bytes):
+    for piece, noticed in copy_all(pieces, unfinished, plan.size_bytes):
         if noticed.not_finite:
             not_finite[piece.tensor.name] = None
         if noticed.overflowed:

@@ -21,8 +21,7 @@ from gguf_eval.tasks.judges.judgement import has_begun, unscored
 from gguf_eval.tasks.spec import Generation
 
 if TYPE_CHECKING:
-    from gguf_eval.runtime.generation import Generation as Written
-    from gguf_eval.runtime.generation import GenerationRequest
+    from gguf_eval.runtime.generation import GenerationRequest, Written
 
 KINDS = ("generation",)
 """Of tasks whose answers are written."""
@@ -96,8 +95,7 @@ def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
 def work(job: GenerateJob, emit: Emit) -> None:
     """The worker's side."""
     from gguf_eval.llama.library import build_info
-    from gguf_eval.runtime.generation import Generation as Written
-    from gguf_eval.runtime.generation import Generator
+    from gguf_eval.runtime.generation import Generator, Written
     from gguf_eval.runtime.placement import DEFAULT_CONTEXT, open_model
     from gguf_eval.runtime.settings import ContextSettings
     from gguf_eval.study.stages.asking import chat_encoder, written_prompts
