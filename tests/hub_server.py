@@ -10,11 +10,12 @@ another port, so that the client must not send its token there.
         for name, value in hub.environment(cache).items():
             monkeypatch.setenv(name, value)
 
-Faults are set on the server: `gated`, `private`, `drop_after`, `broken`, `stalled`, `slow_seconds`.
+Faults are set on the server: `gated`, `private`, `drop_after`, `broken`, `stalled`, `slow_seconds`, `faults`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import socket
@@ -71,6 +72,8 @@ class HubServer:
     """Repositories about which requests get no answer, until the server ends; the connection stays open."""
     slow_seconds: float = 0.0
     """What every answer takes."""
+    faults: dict[str, str] = field(default_factory=dict)
+    """File name -> what its content is like: silent, dripping, empty, or whole (where a part is asked for)."""
     page_size: int = 1000
     """Entries of a tree listing in one answer."""
     released: threading.Event = field(default_factory=threading.Event)
@@ -225,7 +228,20 @@ class _Handler(BaseHTTPRequestHandler):
         file = self.server_hub.folder / relative
         size = file.stat().st_size
         start, end, status = 0, size, 200
-        if asked := self.headers.get("Range"):
+        fault = self.server_hub.faults.get(file.name) if self.command == "GET" else None
+        if fault == "silent":
+            self.server_hub.released.wait(60)
+        elif fault == "empty":
+            self._head(206, {"Content-Range": f"bytes 0-0/{size}"}, 0)
+            return
+        elif fault == "dripping":
+            self._head(206, {"Content-Range": f"bytes 0-{size - 1}/{size}"}, size)
+            with contextlib.suppress(OSError):
+                while not self.server_hub.released.wait(0.02):
+                    self.wfile.write(b"G")
+            self.close_connection = True
+            return
+        if fault != "whole" and (asked := self.headers.get("Range")):
             first, _, last = asked.removeprefix("bytes=").partition("-")
             start, end, status = int(first), min(int(last or size) + 1, size), 206
             headers = headers | {"Content-Range": f"bytes {start}-{end - 1}/{size}"}

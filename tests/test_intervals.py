@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_eval.analysis.comparison import Pairs, add_pairs, compare, count_pairs, items_to_settle
-from gguf_eval.analysis.intervals import hall, item_count, macro_average, macro_difference, spread_of
+from gguf_eval.analysis.intervals import hall, item_count, macro_average, macro_difference, mean_interval, spread_of
 from gguf_eval.analysis.sign_flips import sign_flip_test
 from gguf_eval.analysis.statistics import Estimate, mcnemar_exact, paired_difference, wilson
 
@@ -344,3 +344,9 @@ def test_macro_intervals_cover_the_truth() -> None:
         assert estimate is not None
         covered += estimate.low <= truth <= estimate.high
     assert 0.93 <= covered / 600 <= 0.97
+
+
+def test_values_whose_cubes_are_none_have_an_interval() -> None:
+    sums = np.array([*[0.0] * 29, 2.5e-130])
+    value, low, high = mean_interval(sums, np.ones(30))
+    assert low <= value <= high

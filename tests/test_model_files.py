@@ -159,3 +159,25 @@ def test_headers_are_read_from_the_hub_by_range(tiny: Path, tmp_path: Path, monk
         ):
             with pytest.raises(ModelFileError, match=words):
                 inspect_headers(reference)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("silent", "timed out"), ("dripping", "bytes came in"), ("empty", "an empty answer"), ("whole", "whole files")],
+)
+def test_a_hub_that_misbehaves_is_given_up(
+    fault: str, words: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gguf_eval.files import remote
+
+    folder = tmp_path / "files" / "models" / "someone" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "model.gguf").write_bytes(tiny.read_bytes())
+    monkeypatch.setattr(remote, "_FIRST_BYTES", 1000)
+    monkeypatch.setattr(remote, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(remote, "_CHUNK_BYTES", 1)
+    with HubServer(tmp_path / "files", faults={"model.gguf": fault}) as hub:
+        for name, value in hub.environment(tmp_path / "cache").items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(ModelFileError, match=words):
+            inspect_headers("someone/tiny/model.gguf")

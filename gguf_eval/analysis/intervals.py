@@ -147,7 +147,7 @@ def hall(value: float, variance: float, cubes: float, quantile: float) -> tuple[
     if not variance:
         return value, value
     error = math.sqrt(variance)
-    third = cubes / error**3 / 3
+    third = cubes / error**3 / 3 if error**3 else 0.0  # of values so small that their cubes are none
 
     def back(quantile: float) -> float:
         if abs(third) < 1e-6:
