@@ -169,3 +169,23 @@ def test_recipes_of_a_model_that_is_not_here_yet_are_foreseen(place: Path, mine:
     assert [point.label for point in points] == ["F32", "Q4_0", "Q4_0_pure", "mine", "F32"]
     assert [point.made for point in points] == [False, True, True, True, False]
     assert len({point.path for point in points}) == 4
+
+
+@pytest.mark.parametrize("damage", ["another level's bytes", "a byte flipped", "cut short", "emptied", "its hash lost"])
+def test_a_made_file_is_believed_only_while_it_holds_what_was_made(place: Path, damage: str) -> None:
+    points, _ = run("-q", "Q8_0,Q4_0")
+    path, content = made_file(place, "Q4_0"), made_file(place, "Q4_0").read_bytes()
+    flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+    other = made_file(place, "Q8_0").read_bytes()
+    held = {"another level's bytes": other, "a byte flipped": flipped, "cut short": content[:-1], "emptied": b""}
+    path.write_bytes(held.get(damage, content))
+    if damage == "its hash lost":
+        path.with_name(f"{path.name}.sha256").unlink()
+    (place / "tiny.study.sqlite").unlink()
+    again, said = run("-q", "Q8_0,Q4_0")
+    assert path.read_bytes() == content
+    assert {label: point["sha256"] for label, point in again.items()} == {
+        label: point["sha256"] for label, point in points.items()
+    }
+    assert ("it is not what was made there; it is thrown away and made anew" in said) == (damage != "its hash lost")
+    assert ("make 1 model file" in said) == (damage != "its hash lost")

@@ -146,6 +146,19 @@ def test_a_checkpoint_is_converted_once_and_evaluated(place: Path) -> None:
     assert [path.name for path in (place / "made").glob("*.gguf")] == ["Tiny-Llama-Q4_0.gguf"]
 
 
+def test_a_damaged_conversion_is_made_anew(place: Path) -> None:
+    make(place / "Tiny-Llama", tiny())
+    arguments = ("run", "Tiny-Llama", "-t", "grammar", "-n", "4", *FAST)
+    assert gguf_eval_here(*arguments).returncode == 0
+    [converted] = (place / "cache" / "converted").rglob("*.gguf")
+    whole = converted.read_bytes()
+    converted.write_bytes(whole[:-40] + bytes(40))
+    again = gguf_eval_here(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert "it is not what was made there" in again.stderr
+    assert converted.read_bytes() == whole
+
+
 @pytest.mark.shared_data
 @pytest.mark.skipif(not (SHARED / "hub").is_dir(), reason="no dataset rows at hand (set GGUF_EVAL_SHARED)")
 def test_every_hub_task_on_real_rows(place: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gguf_eval.files.made import is_whole, remember_made, throw_away
 from gguf_eval.files.references import HubModel, fetch, resolve
 
 if TYPE_CHECKING:
@@ -52,12 +53,14 @@ def model_source(reference: str, *, cache: Path, show: Show) -> tuple[Path, tupl
 
     plan = plan_conversion(reference)
     output = _place(plan, cache)
-    if output.is_file():
+    if is_whole(output, {}, cache):
         return output, ()
+    thrown_away = throw_away(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with show(f"converting {reference}") as progress:
         made = write(plan, output, progress=progress)
-    return made.path, made.warnings
+    remember_made(made.path, cache)
+    return made.path, (*thrown_away, *made.warnings)
 
 
 def locate_source(reference: str, *, cache: Path) -> Path | Unfetched:
@@ -79,7 +82,7 @@ def locate_source(reference: str, *, cache: Path) -> Path | Unfetched:
     missing = weights_to_fetch(source) if source is not None else []
     plan = plan_conversion(reference, headers_only=bool(missing))
     output = Path(reference) / output_path(plan, None) if missing else _place(plan, cache)
-    if output.is_file() and not missing:
+    if is_whole(output, {}, cache) and not missing:
         return output
     return Unfetched(reference, output, plan.out_type, plan.parameters, plan.size_bytes, tuple(missing))
 

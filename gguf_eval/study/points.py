@@ -13,6 +13,7 @@ from gguf_eval.files.header import Header, read_header
 from gguf_eval.files.identity import identify, identity_document
 from gguf_eval.files.kinds import check_continues_text
 from gguf_eval.files.levels import levels, spelled
+from gguf_eval.files.made import is_whole
 from gguf_eval.files.model_file import ModelFile, describe, model_name
 from gguf_eval.files.names import variant_name
 from gguf_eval.files.provenance import PREFIX
@@ -112,7 +113,10 @@ class PlannedPoint:
     @property
     def is_there(self) -> bool:
         """Whether the model file need not be made."""
-        return not self.made or self.path.exists()
+        if self.recipe is None:
+            return True
+        made_by = {"source_sha256": self.source.sha256, "recipe_sha256": self.recipe.sha256}
+        return is_whole(self.path, made_by, self.path.parent.parent)  # `level_path` says where it is in the cache
 
     @property
     def variant(self) -> str:

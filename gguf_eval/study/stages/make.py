@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from gguf_eval.files.made import throw_away
 from gguf_eval.files.model_file import ModelFile, describe
 from gguf_eval.files.recipes import Recipe
 from gguf_eval.study.cost import make_seconds
@@ -34,7 +35,9 @@ def plan(point: FoundPoint, threads: int | None) -> list[StagePlan]:
 def run(state: RunState, point: PlannedPoint, log: Path) -> ModelFile:
     """Quantize the point's file unless it exists; return its description."""
     request = state.request
-    if point.recipe is not None and not point.path.exists():
+    if point.recipe is not None and not point.is_there:
+        for note in throw_away(point.path):
+            state.observer.note(note)
         job = MakeJob(str(point.source.path), str(point.path), point.recipe, request.allow_requantize, request.threads)
         with stage(state.observer, point.name, "make", units=1):
             run_job(state, point, log, job, lambda event: None)
@@ -43,8 +46,10 @@ def run(state: RunState, point: PlannedPoint, log: Path) -> ModelFile:
 
 def work(job: MakeJob, emit: Emit) -> None:
     """The worker's side."""
+    from gguf_eval.files.made import remember_made
     from gguf_eval.files.quantize import quantize
     from gguf_eval.llama.library import library
 
     library()  # sends llama.cpp's log to standard error
     quantize(Path(job.source), Path(job.output), job.recipe, allow_requantize=job.allow_requantize, threads=job.threads)
+    remember_made(Path(job.output), Path(job.output).parent.parent)
