@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -79,7 +78,6 @@ def main() -> None:
         covers = [found["covers"] for found in document[name].values() if found["covers"] is not None]
         inside = sum(0.93 <= value <= 0.97 for value in covers)
         print(f"{name}: {len(covers)} cells, {inside} within 93 to 97 %, from {min(covers):.1%} to {max(covers):.1%}")
-        sys.stdout.flush()
     if args.output:
         args.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
