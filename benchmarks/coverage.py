@@ -27,7 +27,7 @@ from coverage_populations import Values, divergences, graded_differences, graded
 
 from gguf_eval.analysis.averages import headline
 from gguf_eval.analysis.divergence import Figure, summarise_text
-from gguf_eval.analysis.intervals import Kinds, macro_average, macro_difference
+from gguf_eval.analysis.intervals import ClusterCounts, macro_average, macro_difference
 from gguf_eval.analysis.log_score import log_score_difference, log_scores
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import choose_reference
@@ -106,7 +106,7 @@ def measure(truth: float, draw: Draw, rounds: int) -> dict[str, Any]:
     }
 
 
-def kinds_of(values: Values) -> Kinds:
+def counts_of(values: Values) -> ClusterCounts:
     return dict(Counter((value, 1) for value in values.tolist()))
 
 
@@ -142,13 +142,15 @@ def differences() -> Iterator[Cell]:
 
 
 def graded(
-    populations: dict[str, Values], interval: Callable[[Sequence[Kinds]], Found], sizes: Sequence[tuple[int, int]] = ()
+    populations: dict[str, Values],
+    interval: Callable[[Sequence[ClusterCounts]], Found],
+    sizes: Sequence[tuple[int, int]] = (),
 ) -> Iterator[Cell]:
     for tasks, items in sizes or ((1, 10), (1, 20), (1, 50), (1, 200), (5, 10), (5, 50), (25, 20)):
         for name, values in populations.items():
 
             def draw(random: np.random.Generator, v: Values = values, shape: Any = (tasks, items)) -> Found:
-                return interval([kinds_of(row) for row in random.choice(v, shape)])
+                return interval([counts_of(row) for row in random.choice(v, shape)])
 
             yield f"{tasks} x {items}, {name}", float(values.mean()), draw
 
@@ -164,7 +166,7 @@ def clusters() -> Iterator[Cell]:
 
 
 def _of_clusters(
-    interval: Callable[[Sequence[Kinds]], Found],
+    interval: Callable[[Sequence[ClusterCounts]], Found],
     values: tuple[Sequence[float], Sequence[float]],
     shape: tuple[int, int, float],
     random: np.random.Generator,
@@ -175,7 +177,7 @@ def _of_clusters(
     return interval([dict(Counter((total, size) for total in sums.tolist()))])
 
 
-def divergence_interval(parts: Sequence[Kinds]) -> Figure:
+def divergence_interval(parts: Sequence[ClusterCounts]) -> Figure:
     return mean_with_interval(parts[0])[0]
 
 
@@ -286,8 +288,8 @@ def real_tasks(study: StudyRecord) -> Iterator[Cell]:
 def _of_tasks(tables: Sequence[Values], items: int, change: bool, random: np.random.Generator) -> Found:
     rows = [table[random.integers(0, len(table), items)] for table in tables]
     if change:
-        return macro_difference([kinds_of(row[:, 0] - row[:, 1]) for row in rows])
-    return macro_average([kinds_of(row[:, 0]) for row in rows])
+        return macro_difference([counts_of(row[:, 0] - row[:, 1]) for row in rows])
+    return macro_average([counts_of(row[:, 0]) for row in rows])
 
 
 def real_log_scores(study: StudyRecord) -> Iterator[Cell]:

@@ -46,7 +46,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Advised:
+class Candidate:
     """One point in the choice."""
 
     tradeoff: Tradeoff
@@ -81,9 +81,9 @@ class Advice:
     within the margin of the best one's, the choice is the one of least memory; of equals the faster, then the better.
     """
 
-    choice: Advised | None
+    choice: Candidate | None
     """None: no point keeps to the limits."""
-    points: tuple[Advised, ...]
+    points: tuple[Candidate, ...]
     """From least memory to most."""
     limits: Limits
     margin: float
@@ -223,7 +223,7 @@ def _weighed(
     tasks: Sequence[TaskRecord],
     limits: Limits,
     margin: float,
-) -> list[Advised]:
+) -> list[Candidate]:
     """Each point with what speaks for and against it; what depends on the others' fit is still empty."""
     log_scores = LogScores(tasks)
     points = []
@@ -234,7 +234,7 @@ def _weighed(
             missed = (*missed, "loss")
         open_ = loss is not None and loss.low <= margin < loss.high
         evidence = point_evidence(point, reference, tasks, log_scores) if open_ else None
-        points.append(Advised(
+        points.append(Candidate(
             tradeoff=entry,
             memory_predicted=False,
             reference=reference.name,
@@ -249,7 +249,7 @@ def _weighed(
     return points
 
 
-def _passed_over(points: Sequence[Advised], records: Mapping[int, PointRecord], margin: float) -> set[int]:
+def _passed_over(points: Sequence[Candidate], records: Mapping[int, PointRecord], margin: float) -> set[int]:
     """Of each model's points that keep to the limits, those that another has clearly less loss than."""
     fitting: dict[str, dict[int, Evidence | None]] = {}
     for point in points:

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from gguf_eval.analysis.basis import Bases, Basis
-from gguf_eval.analysis.comparison import Pairs, cluster_kinds, count_pairs
-from gguf_eval.analysis.intervals import Kind, Kinds, item_count, macro_average, macro_difference
+from gguf_eval.analysis.comparison import Pairs, cluster_counts, count_pairs
+from gguf_eval.analysis.intervals import ClusterCounts, ClusterSum, item_count, macro_average, macro_difference
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.store.outcomes import item_metrics, metric_values, scores
 from gguf_eval.store.records import Outcome, PointRecord, TaskRecord
@@ -43,11 +43,11 @@ def averages(
             groups.setdefault(task.group, []).append(task)
     lacking = basis.lacks(point.id) if any(point.outcomes.values()) else dict.fromkeys(basis.tasks)
     held = [task for task in based if task.hash not in lacking]
-    kinds = {task.hash: _kinds(point, task, basis.common(task.hash)) for task in held}
+    counts = {task.hash: _headline_counts(point, task, basis.common(task.hash)) for task in held}
     found = {}
     for name, members in groups.items():
-        if (name == ALL or len(members) > 1) and all(task.hash in kinds for task in members):
-            average = _average(members, kinds, pairs)
+        if (name == ALL or len(members) > 1) and all(task.hash in counts for task in members):
+            average = _average(members, counts, pairs)
             if average is not None:
                 found[name] = average
     return found
@@ -63,10 +63,12 @@ def joint_score(
     joint, basis = bases.joint_tasks(point), bases.models[point.model]
     if joint == basis.tasks:
         return average.estimate if average else None
-    return macro_average([_kinds(point, task, basis.common(task.hash)) for task in tasks if task.hash in joint])
+    return macro_average(
+        [_headline_counts(point, task, basis.common(task.hash)) for task in tasks if task.hash in joint]
+    )
 
 
-def _kinds(point: PointRecord, task: TaskRecord, common: Collection[str] | None) -> Kinds:
+def _headline_counts(point: PointRecord, task: TaskRecord, common: Collection[str] | None) -> ClusterCounts:
     """Of the scored items; of those in ``common`` where given."""
     values = headline(point, task)
     if common is not None:
@@ -74,26 +76,26 @@ def _kinds(point: PointRecord, task: TaskRecord, common: Collection[str] | None)
     if not task.clusters:
         counts = Counter(values.values())
         return {(value, 1): count for value, count in counts.items() if value is not None}
-    return cluster_kinds({key: value for key, value in values.items() if value is not None}, task.clusters)
+    return cluster_counts({key: value for key, value in values.items() if value is not None}, task.clusters)
 
 
 def metric_estimates(
     task: TaskRecord, outcomes: Mapping[str, Outcome], only: Collection[str] | None = None
 ) -> dict[str, Estimate]:
     """Mean of each metric of the task over the scored items (of ``only``), by cluster; none without such items."""
-    kinds: dict[str, Counter[Kind]] = {metric: Counter() for metric in task.metrics}
+    counts: dict[str, Counter[ClusterSum]] = {metric: Counter() for metric in task.metrics}
     if task.clusters:
         values = item_metrics(outcomes, only)
-        for metric, counted in kinds.items():
+        for metric, counted in counts.items():
             of_metric = {key: found.get(metric, 0.0) for key, found in values.items()}
-            counted.update(cluster_kinds(of_metric, task.clusters))
+            counted.update(cluster_counts(of_metric, task.clusters))
     else:
         for combination, count in metric_values(outcomes, only).items():
             found = dict(combination)
-            for metric, counted in kinds.items():
+            for metric, counted in counts.items():
                 counted[found.get(metric, 0.0), 1] += count
     estimates = {}
-    for metric, counted in kinds.items():
+    for metric, counted in counts.items():
         estimate = macro_average([counted], unscored=len(outcomes) - item_count(counted))
         if estimate is not None:
             estimates[metric] = estimate
@@ -101,12 +103,12 @@ def metric_estimates(
 
 
 def _average(
-    tasks: Sequence[TaskRecord], kinds: Mapping[str, Kinds], pairs: Mapping[str, Pairs] | None
+    tasks: Sequence[TaskRecord], counts: Mapping[str, ClusterCounts], pairs: Mapping[str, Pairs] | None
 ) -> Average | None:
-    estimate = macro_average([kinds[task.hash] for task in tasks])
+    estimate = macro_average([counts[task.hash] for task in tasks])
     if estimate is None:
         return None
-    difference = macro_difference([pairs[task.hash].kinds for task in tasks]) if pairs is not None else None
+    difference = macro_difference([pairs[task.hash].cluster_counts for task in tasks]) if pairs is not None else None
     return Average(tuple(task.name for task in tasks), estimate, difference)
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from gguf_eval.analysis.intervals import Kinds, macro_difference
+from gguf_eval.analysis.intervals import ClusterCounts, macro_difference
 from gguf_eval.analysis.sign_flips import sign_flip_test
 from gguf_eval.analysis.statistics import CONFIDENCE, Estimate, holm, mcnemar_exact, normal_quantile, paired_difference
 
@@ -31,17 +31,17 @@ class Pairs:
     """Right at the reference, wrong here (or a lower score)."""
     left_out: int
     """Items that only one of the two has a scored answer to."""
-    clusters: Kinds | None = field(default=None, compare=False)
+    clusters: ClusterCounts | None = field(default=None, compare=False)
     """How many clusters there are of each (sum of the differences, items); None: every item stands for itself, and
     every difference is 1, 0 or -1."""
 
     @property
-    def kinds(self) -> Kinds:
+    def cluster_counts(self) -> ClusterCounts:
         """The clusters, where need be made from the counts."""
         if self.clusters is not None:
             return self.clusters
         counts = {(1.0, 1): self.gained, (-1.0, 1): self.lost, (0.0, 1): self.n - self.gained - self.lost}
-        return {kind: count for kind, count in counts.items() if count}
+        return {cluster: count for cluster, count in counts.items() if count}
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def count_pairs(
         sum(difference > 0 for difference in differences.values()),
         sum(difference < 0 for difference in differences.values()),
         scored + scored_reference - 2 * n,
-        cluster_kinds(differences, named) if named or graded else None,
+        cluster_counts(differences, named) if named or graded else None,
     )
 
 
@@ -99,15 +99,15 @@ def _pairs_in_order(candidate: Mapping[str, float | None], reference: Mapping[st
     scored, scored_reference = ~np.isnan(own), ~np.isnan(other)
     differences = (own - other)[scored & scored_reference]
     gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
-    kinds = None
+    grouped = None
     if not np.isin(differences, (-1.0, 0.0, 1.0)).all():
         values, counts = np.unique(differences, return_counts=True)
-        kinds = {(value, 1): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
+        grouped = {(value, 1): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
     n = len(differences)
-    return Pairs(n, gained, lost, int(scored.sum() + scored_reference.sum()) - 2 * n, kinds)
+    return Pairs(n, gained, lost, int(scored.sum() + scored_reference.sum()) - 2 * n, grouped)
 
 
-def cluster_kinds(values: Mapping[str, float], clusters: Mapping[str, str]) -> dict[tuple[float, int], int]:
+def cluster_counts(values: Mapping[str, float], clusters: Mapping[str, str]) -> dict[tuple[float, int], int]:
     """How many clusters there are of each (sum of the values, items)."""
     if not clusters:
         return {(value, 1): count for value, count in Counter(values.values()).items()}
@@ -128,7 +128,7 @@ def add_pairs(parts: Iterable[Pairs]) -> Pairs:
     for part in parts:
         clusters = None
         if total.clusters is not None or part.clusters is not None:
-            clusters = dict(Counter(total.kinds) + Counter(part.kinds))
+            clusters = dict(Counter(total.cluster_counts) + Counter(part.cluster_counts))
         total = Pairs(
             total.n + part.n,
             total.gained + part.gained,

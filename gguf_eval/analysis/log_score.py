@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gguf_eval.analysis.comparison import cluster_kinds
-from gguf_eval.analysis.intervals import FEW, Kinds, Spread, hall, item_count, spread_of
+from gguf_eval.analysis.comparison import cluster_counts
+from gguf_eval.analysis.intervals import FEW, ClusterCounts, Spread, hall, item_count, spread_of
 from gguf_eval.analysis.statistics import Estimate, t_quantile
 from gguf_eval.store.outcomes import read_whole
 from gguf_eval.store.records import Outcome, PointRecord, TaskRecord
@@ -61,20 +61,20 @@ def log_score_difference(
         own, base = scores.get(task.hash, {}), reference_scores.get(task.hash, {})
         values = {key: value - base[key] for key, value in own.items() if key in base}
         if values:
-            parts.append(cluster_kinds(values, task.clusters))
+            parts.append(cluster_counts(values, task.clusters))
     if not parts:
         return None
     found = spread_of(parts)
     if found.clusters < FEW:
         return None
-    low, high = _interval(found, max(_largest(kinds) for kinds in parts) / len(parts))
-    unit = "cluster" if any(size > 1 for kinds in parts for _, size in kinds) else "item"
-    return Estimate(found.value, low, high, sum(item_count(kinds) for kinds in parts), 0, f"hall-by-{unit}")
+    low, high = _interval(found, max(_largest(counts) for counts in parts) / len(parts))
+    unit = "cluster" if any(size > 1 for counts in parts for _, size in counts) else "item"
+    return Estimate(found.value, low, high, sum(item_count(counts) for counts in parts), 0, f"hall-by-{unit}")
 
 
-def _largest(kinds: Kinds) -> float:
+def _largest(counts: ClusterCounts) -> float:
     """The most that a cluster adds to the mean of its task, in size."""
-    return max(abs(total) for total, _ in kinds) / item_count(kinds)
+    return max(abs(total) for total, _ in counts) / item_count(counts)
 
 
 def _interval(found: Spread, largest: float) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gguf_eval.analysis.baselines import majority
-from gguf_eval.analysis.comparison import cluster_kinds
+from gguf_eval.analysis.comparison import cluster_counts
 from gguf_eval.analysis.intervals import macro_average
 from gguf_eval.store.outcomes import answers, scores, unscored_reasons
 from gguf_eval.store.records import Outcome, PointRecord, TaskRecord
@@ -85,7 +85,7 @@ def _suspicions(
 
 def _baseline(task: TaskRecord, scored: Mapping[str, float]) -> list[tuple[Suspicion, str, str]]:
     """What a reference's score can't be told from: nothing, guessing, or the most frequent answer to everything."""
-    estimate = macro_average([cluster_kinds(scored, task.clusters)])
+    estimate = macro_average([cluster_counts(scored, task.clusters)])
     if estimate is None:
         return []
     score = f"scores {estimate.value * 100:.1f} %"

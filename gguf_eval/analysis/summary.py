@@ -178,7 +178,7 @@ def summarise(study: StudyRecord, *, margin: float = MARGIN) -> StudySummary:
 def choose_reference(points: list[PointRecord]) -> PointRecord | None:
     """The point the others of the same model are compared with: of highest `reference_rank`, of those with answers."""
     answered = [point for point in points if any(point.outcomes.values())]
-    return max(answered, key=lambda p: reference_rank(p.bits_per_weight, p.way, p.level), default=None)
+    return max(answered, key=lambda p: reference_rank(p.bits_per_weight, p.settings_label, p.level), default=None)
 
 
 def _summarise_model(

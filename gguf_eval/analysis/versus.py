@@ -59,7 +59,7 @@ def versus(
     overall = compare(reference.name, totals, margin=margin)
     results = []
     for candidate in candidates:
-        macro = macro_difference([pairs[task.hash][candidate.id].kinds for task in study.tasks])
+        macro = macro_difference([pairs[task.hash][candidate.id].cluster_counts for task in study.tasks])
         if macro is None:
             raise StudyError(
                 f"{candidate.name} and {reference.name} have no scored item in common "
@@ -104,7 +104,7 @@ def find_point(study: StudyRecord, name: str) -> PointRecord:
     wanted = name.casefold()
     exact = [point for point in study.points if point.name.casefold() == wanted]
     fitting = exact or [
-        point for point in study.points if wanted in map(str.casefold, (point.level, point.way, point.model))
+        point for point in study.points if wanted in map(str.casefold, (point.level, point.settings_label, point.model))
     ]
     if len(fitting) == 1:
         return fitting[0]

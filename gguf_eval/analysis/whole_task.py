@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from gguf_eval.analysis.comparison import cluster_kinds
+from gguf_eval.analysis.comparison import cluster_counts
 from gguf_eval.analysis.intervals import macro_average
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.store.outcomes import scores
@@ -77,4 +77,4 @@ def _by_subject(
 
 def _mean(task: TaskRecord, values: Mapping[str, float | None]) -> Estimate | None:
     scored = {key: value for key, value in values.items() if value is not None}
-    return macro_average([cluster_kinds(scored, task.clusters)], unscored=len(values) - len(scored))
+    return macro_average([cluster_counts(scored, task.clusters)], unscored=len(values) - len(scored))
