@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 from coverage_populations import Values, divergences, graded_differences, graded_scores, log_score_pairs, made_up_text
 
-from gguf_eval.analysis.averages import headline
 from gguf_eval.analysis.divergence import Figure, summarise_text
 from gguf_eval.analysis.intervals import ClusterCounts, macro_average, macro_difference
 from gguf_eval.analysis.log_score import log_score_difference, log_scores
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import choose_reference
 from gguf_eval.analysis.task_divergence import mean_with_interval, stored_divergences
+from gguf_eval.store.outcomes import scored
 from gguf_eval.store.read import read_study
 from gguf_eval.store.records import PointRecord, StudyRecord, TaskRecord, TextRecord
 
@@ -262,8 +262,8 @@ def pairs(study: StudyRecord) -> Iterator[tuple[PointRecord, PointRecord]]:
 
 def paired_values(point: PointRecord, reference: PointRecord, task: TaskRecord) -> Values:
     """(items x 2) scores of both on the items that both scored."""
-    own, other = headline(point, task), headline(reference, task)
-    rows = [(own[key], other[key]) for key in own if own[key] is not None and other.get(key) is not None]
+    own, other = scored(point.answers_to(task)), scored(reference.answers_to(task))
+    rows = [(own[key], other[key]) for key in own if key in other]
     return np.array(rows, np.float64).reshape(-1, 2)
 
 

@@ -179,7 +179,7 @@ def _point_change(
 
 def _missing(old: PointRecord, new: PointRecord, tasks: Sequence[TaskRecord]) -> Iterator[Unpaired]:
     for task in tasks:
-        answered = [len(point.outcomes.get(task.hash, {})) for point in (old, new)]
+        answered = [len(point.answers_to(task)) for point in (old, new)]
         if bool(answered[0]) != bool(answered[1]):
             yield Unpaired(task.name, "old" if answered[0] else "new", f"{max(answered)} items")
     for what, names in (

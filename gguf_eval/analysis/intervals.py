@@ -14,6 +14,7 @@ benchmarks/coverage.py measures how often they hold the truth.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -75,6 +76,21 @@ class _Part:
         return self.squares * self.clusters / (self.clusters - 1)
 
 
+def cluster_counts(values: Mapping[str, float], clusters: Mapping[str, str]) -> ClusterCounts:
+    """How many clusters there are of each (sum of the values, items)."""
+    if not clusters:
+        return {(value, 1): count for value, count in Counter(values.values()).items()}
+    members: dict[str, list[float]] = {}
+    alone: Counter[ClusterSum] = Counter()
+    for key, value in values.items():
+        name = clusters.get(key)
+        if name:
+            members.setdefault(name, []).append(value)
+        else:
+            alone[(value, 1)] += 1
+    return dict(alone + Counter((math.fsum(part), len(part)) for part in members.values()))
+
+
 def mean_of(counts: ClusterCounts) -> float:
     """Mean value of an item."""
     return math.fsum(total * count for (total, _), count in counts.items()) / item_count(counts)
@@ -103,7 +119,7 @@ def macro_average(
         return wilson(tasks[0].get((1.0, 1), 0), items, unscored=unscored, confidence=confidence)
     found = spread_of(tasks)
     low, high = wilson_bounds(found.value, effective_items(found), t_quantile(found.freedom, confidence))
-    return Estimate(found.value, low, high, items, unscored, f"wilson-by-{_unit(tasks)}")
+    return Estimate(found.value, low, high, items, unscored, f"wilson-by-{interval_unit(tasks)}")
 
 
 def effective_items(found: Spread) -> float:
@@ -131,7 +147,7 @@ def macro_difference(parts: Sequence[ClusterCounts], *, confidence: float = CONF
     low, high = hall(
         found.value, (found.variance + _CHANGES * change) * share, found.cubes, t_quantile(found.freedom, confidence)
     )
-    return Estimate(found.value, max(-1.0, low), min(1.0, high), items, 0, f"hall-by-{_unit(tasks)}")
+    return Estimate(found.value, max(-1.0, low), min(1.0, high), items, 0, f"hall-by-{interval_unit(tasks)}")
 
 
 def mean_interval(sums: Values, sizes: Values, *, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
@@ -238,5 +254,6 @@ def _variance(parts: Sequence[_Part]) -> tuple[float, float]:
     return variance, variance**2 / own if own else math.inf
 
 
-def _unit(tasks: Iterable[ClusterCounts]) -> str:
+def interval_unit(tasks: Iterable[ClusterCounts]) -> str:
+    """What an interval rests on: clusters, or items that each stand for themselves."""
     return "cluster" if any(size > 1 for counts in tasks for _, size in counts) else "item"

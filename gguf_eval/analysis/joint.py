@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gguf_eval.analysis.averages import headline
 from gguf_eval.analysis.intervals import ClusterCounts, macro_difference
 from gguf_eval.analysis.statistics import Estimate
+from gguf_eval.store.outcomes import scored
 from gguf_eval.store.records import PointRecord, TaskRecord
 
 Array = npt.NDArray[np.float64]
@@ -34,8 +34,8 @@ def common_items(points: Sequence[PointRecord], tasks: Sequence[TaskRecord]) -> 
     """The tasks with an item that every point has a score of, those items only, by cluster."""
     found = []
     for task in tasks:
-        values = [headline(point, task) for point in points]
-        keys = [key for key in values[0] if all(column.get(key) is not None for column in values)] if values else []
+        values = [scored(point.answers_to(task)) for point in points]
+        keys = [key for key in values[0] if all(key in column for column in values)] if values else []
         if not keys:
             continue
         table = np.array([[column[key] for column in values] for key in keys], np.float64)

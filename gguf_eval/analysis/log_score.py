@@ -12,8 +12,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gguf_eval.analysis.comparison import cluster_counts
-from gguf_eval.analysis.intervals import FEW, ClusterCounts, Spread, hall, item_count, spread_of
+from gguf_eval.analysis.intervals import (
+    FEW,
+    ClusterCounts,
+    Spread,
+    cluster_counts,
+    hall,
+    interval_unit,
+    item_count,
+    spread_of,
+)
 from gguf_eval.analysis.statistics import Estimate, t_quantile
 from gguf_eval.store.outcomes import read_whole
 from gguf_eval.store.records import Outcome, PointRecord, TaskRecord
@@ -25,7 +33,7 @@ LEAST = 0.001
 def log_scores(point: PointRecord, task: TaskRecord) -> dict[str, float]:
     """Each item's log score in nats, by item hash; items that were written or could not be scored have none."""
     found = {}
-    for key, outcome in read_whole(point.outcomes.get(task.hash, {})).items():
+    for key, outcome in read_whole(point.answers_to(task)).items():
         item = task.items.get(key)
         value = _log_score(outcome, item) if item is not None else None
         if value is not None:
@@ -68,8 +76,8 @@ def log_score_difference(
     if found.clusters < FEW:
         return None
     low, high = _interval(found, max(_largest(counts) for counts in parts) / len(parts))
-    unit = "cluster" if any(size > 1 for counts in parts for _, size in counts) else "item"
-    return Estimate(found.value, low, high, sum(item_count(counts) for counts in parts), 0, f"hall-by-{unit}")
+    items = sum(item_count(counts) for counts in parts)
+    return Estimate(found.value, low, high, items, 0, f"hall-by-{interval_unit(parts)}")
 
 
 def _largest(counts: ClusterCounts) -> float:

@@ -63,33 +63,20 @@ def answers(outcomes: Mapping[str, Outcome]) -> dict[str, int | None]:
     return {key: outcome.answer for key, outcome in outcomes.items()}
 
 
-def metric_values(
-    outcomes: Mapping[str, Outcome], only: Collection[str] | None = None
-) -> Counter[tuple[tuple[str, float], ...]]:
-    """How many scored items (of ``only``, where given) have each combination of metric values.
-
-    A combination is (name, value) pairs.
-    """
-    if isinstance(outcomes, StoredOutcomes):
-        rows = zip(outcomes, outcomes.column(0), outcomes.column(2), strict=True)
-        counted = Counter(
-            metrics for key, value, metrics in rows if value is not None and (only is None or key in only)
-        )
-        return Counter({tuple(json_object(text).items()): count for text, count in counted.items()})
-    return Counter(
-        tuple(outcome.metrics.items())
-        for key, outcome in outcomes.items()
-        if outcome.value is not None and (only is None or key in only)
-    )
+def scored(outcomes: Mapping[str, Outcome], only: Collection[str] | None = None) -> dict[str, float]:
+    """The headline value of each item that has one (of ``only``, where given)."""
+    return {
+        key: value for key, value in scores(outcomes).items() if value is not None and (only is None or key in only)
+    }
 
 
 def item_metrics(outcomes: Mapping[str, Outcome], only: Collection[str] | None = None) -> dict[str, dict[str, float]]:
     """Every metric of each scored item (of ``only``, where given)."""
-    values = scores(outcomes)
-    wanted = {key for key, value in values.items() if value is not None and (only is None or key in only)}
+    wanted = scored(outcomes, only)
     if isinstance(outcomes, StoredOutcomes):
-        rows = zip(outcomes, outcomes.column(2), strict=True)
-        return {key: json_object(text) for key, text in rows if key in wanted}
+        texts = {key: text for key, text in zip(outcomes, outcomes.column(2), strict=True) if key in wanted}
+        decoded = {text: json_object(text) for text in set(texts.values())}  # few, where items are right or wrong
+        return {key: decoded[text] for key, text in texts.items()}
     return {key: outcome.metrics for key, outcome in outcomes.items() if key in wanted}
 
 

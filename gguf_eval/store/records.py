@@ -85,6 +85,11 @@ class SpeedRecord:
     anchor_seconds: float | None = None
     """The test once more after all others: the machine has changed where it differs."""
 
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Tokens a second, by repetition."""
+        return tuple(self.tokens / seconds for seconds in self.seconds)
+
 
 @dataclass(frozen=True)
 class MeasurementRecord:
@@ -196,6 +201,25 @@ class PointRecord(Point):
     """The newest run over each text."""
     divergences: Mapping[str, tuple[AnswerDivergences, ...]] = field(default_factory=dict)
     """On right answers, by task hash; one for each reference."""
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What else its measurement tells (`MeasurementRecord`); empty where it was not measured."""
+        return self.measurement.details if self.measurement else {}
+
+    @property
+    def memory_methods(self) -> dict[str, str]:
+        """How each kind of memory was read off."""
+        return self.measurement.memory_methods if self.measurement else {}
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether it has an answer to any item."""
+        return any(self.outcomes.values())
+
+    def answers_to(self, task: TaskHead) -> Mapping[str, Outcome]:
+        """Its outcomes on a task by item hash; empty where it has none."""
+        return self.outcomes.get(task.hash, {})
 
 
 def settings_label_of(level: str, settings: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
