@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 from coverage_populations import Values, divergences, graded_differences, graded_scores, log_score_pairs, made_up_text
 
-from gguf_eval.analysis.averages import headline
 from gguf_eval.analysis.divergence import Figure, summarise_text
-from gguf_eval.analysis.intervals import Kinds, macro_average, macro_difference
+from gguf_eval.analysis.intervals import ClusterCounts, macro_average, macro_difference
 from gguf_eval.analysis.log_score import log_score_difference, log_scores
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import choose_reference
 from gguf_eval.analysis.task_divergence import mean_with_interval, stored_divergences
+from gguf_eval.store.outcomes import scored
 from gguf_eval.store.read import read_study
 from gguf_eval.store.records import PointRecord, StudyRecord, TaskRecord, TextRecord
 
@@ -104,7 +104,7 @@ def measure(truth: float, draw: Draw, rounds: int) -> dict[str, Any]:
     }
 
 
-def kinds_of(values: Values) -> Kinds:
+def counts_of(values: Values) -> ClusterCounts:
     return dict(Counter((value, 1) for value in values.tolist()))
 
 
@@ -140,13 +140,15 @@ def differences() -> Iterator[Cell]:
 
 
 def graded(
-    populations: dict[str, Values], interval: Callable[[Sequence[Kinds]], Found], sizes: Sequence[tuple[int, int]] = ()
+    populations: dict[str, Values],
+    interval: Callable[[Sequence[ClusterCounts]], Found],
+    sizes: Sequence[tuple[int, int]] = (),
 ) -> Iterator[Cell]:
     for tasks, items in sizes or ((1, 10), (1, 20), (1, 50), (1, 200), (5, 10), (5, 50), (25, 20)):
         for name, values in populations.items():
 
             def draw(random: np.random.Generator, v: Values = values, shape: Any = (tasks, items)) -> Found:
-                return interval([kinds_of(row) for row in random.choice(v, shape)])
+                return interval([counts_of(row) for row in random.choice(v, shape)])
 
             yield f"{tasks} x {items}, {name}", float(values.mean()), draw
 
@@ -162,7 +164,7 @@ def clusters() -> Iterator[Cell]:
 
 
 def _of_clusters(
-    interval: Callable[[Sequence[Kinds]], Found],
+    interval: Callable[[Sequence[ClusterCounts]], Found],
     values: tuple[Sequence[float], Sequence[float]],
     shape: tuple[int, int, float],
     random: np.random.Generator,
@@ -173,7 +175,7 @@ def _of_clusters(
     return interval([dict(Counter((total, size) for total in sums.tolist()))])
 
 
-def divergence_interval(parts: Sequence[Kinds]) -> Figure:
+def divergence_interval(parts: Sequence[ClusterCounts]) -> Figure:
     return mean_with_interval(parts[0])[0]
 
 
@@ -258,8 +260,8 @@ def pairs(study: StudyRecord) -> Iterator[tuple[PointRecord, PointRecord]]:
 
 def paired_values(point: PointRecord, reference: PointRecord, task: TaskRecord) -> Values:
     """(items x 2) scores of both on the items that both scored."""
-    own, other = headline(point, task), headline(reference, task)
-    rows = [(own[key], other[key]) for key in own if own[key] is not None and other.get(key) is not None]
+    own, other = scored(point.answers_to(task)), scored(reference.answers_to(task))
+    rows = [(own[key], other[key]) for key in own if key in other]
     return np.array(rows, np.float64).reshape(-1, 2)
 
 
@@ -284,8 +286,8 @@ def real_tasks(study: StudyRecord) -> Iterator[Cell]:
 def _of_tasks(tables: Sequence[Values], items: int, change: bool, random: np.random.Generator) -> Found:
     rows = [table[random.integers(0, len(table), items)] for table in tables]
     if change:
-        return macro_difference([kinds_of(row[:, 0] - row[:, 1]) for row in rows])
-    return macro_average([kinds_of(row[:, 0]) for row in rows])
+        return macro_difference([counts_of(row[:, 0] - row[:, 1]) for row in rows])
+    return macro_average([counts_of(row[:, 0]) for row in rows])
 
 
 def real_log_scores(study: StudyRecord) -> Iterator[Cell]:

@@ -220,7 +220,7 @@ def test_pairs_by_cluster() -> None:
     candidate = {"a": 0.0, "b": 0.0, "c": 1.0, "d": 1.0, "e": None}
     pairs = count_pairs(candidate, reference, {"a": "p", "b": "p", "c": "q", "e": "p"})
     assert pairs == Pairs(n=4, gained=1, lost=2, left_out=1)
-    assert pairs.kinds == {(-2.0, 2): 1, (1.0, 1): 1, (0.0, 1): 1}
+    assert pairs.cluster_counts == {(-2.0, 2): 1, (1.0, 1): 1, (0.0, 1): 1}
     compared = compare("F16", {1: pairs})[1]
     assert compared.clusters == 3
     assert compared.difference.method == "hall-by-cluster"
@@ -230,7 +230,7 @@ def test_pairs_by_cluster() -> None:
 def test_graded_scores_are_compared_by_their_size() -> None:
     pairs = count_pairs({"a": 0.5, "b": 0.25}, {"a": 0.75, "b": 0.0})
     assert (pairs.gained, pairs.lost, pairs.n) == (1, 1, 2)
-    assert pairs.kinds == {(-0.25, 1): 1, (0.25, 1): 1}
+    assert pairs.cluster_counts == {(-0.25, 1): 1, (0.25, 1): 1}
     compared = compare("F16", {1: pairs})[1]
     assert compared.difference.value == 0
     assert compared.clusters is None
@@ -239,8 +239,8 @@ def test_graded_scores_are_compared_by_their_size() -> None:
 def test_pairs_of_several_tasks_keep_their_clusters() -> None:
     total = add_pairs([Pairs(10, 2, 1, 0), Pairs(4, 0, 2, 1, {(-2.0, 2): 1, (0.0, 1): 2})])
     assert total == Pairs(14, 2, 3, 1)
-    assert total.kinds == {(1.0, 1): 2, (-1.0, 1): 1, (0.0, 1): 9, (-2.0, 2): 1}
-    assert item_count(total.kinds) == 14
+    assert total.cluster_counts == {(1.0, 1): 2, (-1.0, 1): 1, (0.0, 1): 9, (-2.0, 2): 1}
+    assert item_count(total.cluster_counts) == 14
 
 
 def test_an_undecided_comparison_says_how_many_items_would_settle_it() -> None:

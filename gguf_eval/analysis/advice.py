@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Literal
 
 import numpy as np
@@ -11,18 +12,12 @@ import numpy.typing as npt
 
 from gguf_eval.analysis.baselines import floored_tasks
 from gguf_eval.analysis.comparison import MARGIN
-from gguf_eval.analysis.costs import is_generation, point_cost
+from gguf_eval.analysis.costs import is_generation
 from gguf_eval.analysis.eligible import answered_points, item_notes, references_of
 from gguf_eval.analysis.evidence import Evidence, LogScores, passed_over, point_evidence
-from gguf_eval.analysis.joint import (
-    Array,
-    JointTask,
-    common_items,
-    joint_difference,
-    joint_means,
-    resampled_joint_means,
-)
+from gguf_eval.analysis.joint import Array, common_items, joint_difference, joint_means, resampled_joint_means
 from gguf_eval.analysis.memory_at import why_not_predicted
+from gguf_eval.analysis.models import grouped
 from gguf_eval.analysis.pareto import Tradeoff, pareto
 from gguf_eval.analysis.sanity import NOTHING_TO_LOSE, ScoreWarning, find_warnings, warning_lines
 from gguf_eval.analysis.statistics import Estimate
@@ -46,7 +41,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Advised:
+class Candidate:
     """One point in the choice."""
 
     tradeoff: Tradeoff
@@ -81,9 +76,9 @@ class Advice:
     within the margin of the best one's, the choice is the one of least memory; of equals the faster, then the better.
     """
 
-    choice: Advised | None
+    choice: Candidate | None
     """None: no point keeps to the limits."""
-    points: tuple[Advised, ...]
+    points: tuple[Candidate, ...]
     """From least memory to most."""
     limits: Limits
     margin: float
@@ -113,22 +108,8 @@ def advise(
     """
     predicted = predicted_bytes or {}
     answered, shared, notes = answered_points(study)
-    costs: dict[int, Tradeoff] = {}
-    unpredicted: dict[str, list[str]] = {}
-    for point in answered:
-        memory = predicted.get(point.id) or point.memory.get("peak_rss")
-        speed = next((test.mean for test in point_cost(point).tests if is_generation(test.test)), None)
-        if not memory:
-            notes.append(f"{point.name} is left out: its memory was not measured")
-        elif speed is None and limits.tokens_per_second is not None:
-            notes.append(f"{point.name} is left out: its generation speed was not measured")
-        else:
-            costs[point.id] = Tradeoff(point.id, point.name, memory, 0.0, speed)
-            if context and point.id not in predicted:
-                why = why_not_predicted(point) or "the header says too little"
-                unpredicted.setdefault(why, []).append(point.name)
-    for why, names in unpredicted.items():
-        notes.append(f"memory as measured, not for a context of {context}, as {why}: {', '.join(names)}")
+    costs, more = _costs(answered, limits, context, predicted)
+    notes += more
     if not costs:
         reasons = "; ".join(notes) or "it has no answers"
         raise StudyError(f"{study.path}: no point has scores and costs to choose by ({reasons}); run it with speed on")
@@ -142,17 +123,67 @@ def advise(
     if floored := [task.name for task in shared if task not in telling]:
         notes.append(f"left out, as no point scores anything there: {', '.join(floored)}")
     notes += [*item_notes(answered, telling, tasks), *unknown]
-    if any(cost.tokens_per_second is None for cost in costs.values()):
+    if any(cost.tokens_per_second is None for cost in costs):
         notes.append("speed does not count in the Pareto front: not every point has one")
-    advice = _advice(answered, telling, tasks, costs, references, limits, margin, seed)
-    return replace(
-        advice,
+    columns = {point.id: column for column, point in enumerate(answered)}
+    means = joint_means(tasks)
+    entries = [replace(cost, quality=float(means[columns[cost.point_id]])) for cost in costs]
+    entries.sort(key=lambda e: (e.memory_bytes, -(e.tokens_per_second or 0.0), -e.quality, e.point_id))
+    own = np.array([columns[entry.point_id] for entry in entries])
+    base = np.array([columns[references[entry.point_id]] for entry in entries])
+    losses = [None if mine == theirs else joint_difference(tasks, theirs, mine)
+              for mine, theirs in zip(own.tolist(), base.tolist(), strict=True)]  # fmt: skip
+    pairs = [(answered[mine], answered[theirs]) for mine, theirs in zip(own, base, strict=True)]
+    points = _candidates(entries, losses, pairs, telling, limits, margin)
+    passed = _passed_over(points, pairs, margin)
+    kept = np.array([not {"memory", "speed"} & set(p.missed) and p.tradeoff.point_id not in passed for p in points])
+    [first] = choices(means[None, own], means[None, base], kept, limits.loss, margin)
+    drawn = resampled_joint_means(tasks, seed=seed)
+    firsts = choices(drawn[:, own], drawn[:, base], kept, limits.loss, margin)
+    shares = (np.bincount(firsts + 1, minlength=len(entries) + 1) / len(firsts)).tolist()
+    points = [
+        replace(
+            point,
+            memory_predicted=point.tradeoff.point_id in predicted,
+            first_share=share,
+            passed_over=point.tradeoff.point_id in passed,
+        )
+        for point, share in zip(points, shares[1:], strict=True)
+    ]
+    return Advice(
+        choice=points[first] if first >= 0 else None,
+        points=tuple(points),
+        limits=limits,
+        margin=margin,
         context=context,
-        points=tuple(replace(point, memory_predicted=point.tradeoff.point_id in predicted) for point in advice.points),
-        choice=advice.choice and replace(advice.choice, memory_predicted=advice.choice.tradeoff.point_id in predicted),
+        items=int(sum(task.sizes.sum() for task in tasks)),
+        tasks=tuple(task.name for task in tasks),
+        none_share=shares[0],
         notes=tuple(notes),
         warnings=tuple(warning_lines(warnings)),
     )
+
+
+def _costs(
+    points: Sequence[PointRecord], limits: Limits, context: int | None, predicted: Mapping[int, int]
+) -> tuple[list[Tradeoff], list[str]]:
+    """What each point costs, its quality still unknown; and why points have no cost, or not that of the context."""
+    costs, notes = [], []
+    unpredicted: list[tuple[str, str]] = []
+    for point in points:
+        memory = predicted.get(point.id) or point.memory.get("peak_rss")
+        speed = next((fmean(record.rates) for record in point.speed if is_generation(record.test)), None)
+        if not memory:
+            notes.append(f"{point.name} is left out: its memory was not measured")
+        elif speed is None and limits.tokens_per_second is not None:
+            notes.append(f"{point.name} is left out: its generation speed was not measured")
+        else:
+            costs.append(Tradeoff(point.id, point.name, memory, 0.0, speed))
+            if context and point.id not in predicted:
+                unpredicted.append((why_not_predicted(point) or "the header says too little", point.name))
+    for why, names in grouped(unpredicted).items():
+        notes.append(f"memory as measured, not for a context of {context}, as {why}: {', '.join(names)}")
+    return costs, notes
 
 
 def _check_telling(
@@ -167,79 +198,29 @@ def _check_telling(
         )
 
 
-def _advice(
-    answered: Sequence[PointRecord],
-    records: Sequence[TaskRecord],
-    tasks: Sequence[JointTask],
-    costs: Mapping[int, Tradeoff],
-    references: Mapping[int, int],
-    limits: Limits,
-    margin: float,
-    seed: int,
-) -> Advice:
-    columns = {point.id: column for column, point in enumerate(answered)}
-    by_id = {point.id: point for point in answered}
-    means = joint_means(tasks)
-    entries = [replace(cost, quality=float(means[columns[cost.point_id]])) for cost in costs.values()]
-    entries.sort(key=lambda e: (e.memory_bytes, -(e.tokens_per_second or 0.0), -e.quality, e.point_id))
-    own = np.array([columns[entry.point_id] for entry in entries])
-    base = np.array([columns[references[entry.point_id]] for entry in entries])
-    losses = [
-        None if mine == theirs else joint_difference(tasks, int(theirs), int(mine))
-        for mine, theirs in zip(own, base, strict=True)
-    ]
-    bases = {id_: by_id[other] for id_, other in references.items()}
-    points = _weighed(entries, losses, bases, by_id, records, limits, margin)
-    passed = _passed_over(points, by_id, margin)
-    kept = np.array([
-        not _missed_costs(entry, limits) and entry.point_id not in passed for entry in entries
-    ])  # fmt: skip
-    [first] = choices(means[None, own], means[None, base], kept, limits.loss, margin)
-    drawn = resampled_joint_means(tasks, seed=seed)
-    firsts = choices(drawn[:, own], drawn[:, base], kept, limits.loss, margin)
-    shares = np.bincount(firsts + 1, minlength=len(entries) + 1) / len(firsts)
-    points = [
-        replace(point, first_share=float(share), passed_over=point.tradeoff.point_id in passed)
-        for point, share in zip(points, shares[1:], strict=True)
-    ]
-    return Advice(
-        choice=points[first] if first >= 0 else None,
-        points=tuple(points),
-        limits=limits,
-        margin=margin,
-        context=None,
-        items=int(sum(task.sizes.sum() for task in tasks)),
-        tasks=tuple(task.name for task in tasks),
-        none_share=float(shares[0]),
-        notes=(),
-    )
-
-
-def _weighed(
+def _candidates(
     entries: Sequence[Tradeoff],
     losses: Sequence[Estimate | None],
-    references: Mapping[int, PointRecord],
-    records: Mapping[int, PointRecord],
+    pairs: Sequence[tuple[PointRecord, PointRecord]],
     tasks: Sequence[TaskRecord],
     limits: Limits,
     margin: float,
-) -> list[Advised]:
-    """Each point with what speaks for and against it; what depends on the others' fit is still empty."""
+) -> list[Candidate]:
+    """Each point with what speaks for and against it; what depends on the others' fit is still empty.
+
+    pairs: each point with its reference.
+    """
     log_scores = LogScores(tasks)
     points = []
-    for entry, loss, place in zip(entries, losses, pareto(entries), strict=True):
-        point, reference = records[entry.point_id], references[entry.point_id]
-        missed = _missed_costs(entry, limits)
-        if loss is not None and limits.loss is not None and loss.value > limits.loss + _ROUNDING:
-            missed = (*missed, "loss")
+    for entry, loss, (point, reference), place in zip(entries, losses, pairs, pareto(entries), strict=True):
         open_ = loss is not None and loss.low <= margin < loss.high
         evidence = point_evidence(point, reference, tasks, log_scores) if open_ else None
-        points.append(Advised(
+        points.append(Candidate(
             tradeoff=entry,
             memory_predicted=False,
             reference=reference.name,
             loss=loss,
-            missed=missed,
+            missed=tuple(_missed(entry, loss, limits)),
             undecided=loss is not None and limits.loss is not None and loss.low <= limits.loss < loss.high,
             dominated_by=tuple(better.name for better in place.dominated_by),
             first_share=0.0,
@@ -249,14 +230,25 @@ def _weighed(
     return points
 
 
-def _passed_over(points: Sequence[Advised], records: Mapping[int, PointRecord], margin: float) -> set[int]:
+def _missed(entry: Tradeoff, loss: Estimate | None, limits: Limits) -> Iterator[Limit]:
+    if limits.memory_bytes is not None and entry.memory_bytes > limits.memory_bytes:
+        yield "memory"
+    if limits.tokens_per_second is not None and (entry.tokens_per_second or 0.0) < limits.tokens_per_second:
+        yield "speed"
+    if loss is not None and limits.loss is not None and loss.value > limits.loss + _ROUNDING:
+        yield "loss"
+
+
+def _passed_over(
+    points: Sequence[Candidate], pairs: Sequence[tuple[PointRecord, PointRecord]], margin: float
+) -> set[int]:
     """Of each model's points that keep to the limits, those that another has clearly less loss than."""
-    fitting: dict[str, dict[int, Evidence | None]] = {}
-    for point in points:
-        if not point.missed and (point.loss is None or point.loss.low <= margin):  # else scores show a loss
-            model = records[point.tradeoff.point_id].model
-            fitting.setdefault(model, {})[point.tradeoff.point_id] = point.evidence
-    return set().union(*map(passed_over, fitting.values()))
+    fitting = grouped(
+        (record.model, (record.id, point.evidence))
+        for point, (record, _) in zip(points, pairs, strict=True)
+        if not point.missed and (point.loss is None or point.loss.low <= margin)  # else scores show a loss
+    )
+    return set().union(*(passed_over(dict(found)) for found in fitting.values()))
 
 
 def choices(
@@ -273,12 +265,3 @@ def choices(
     best = np.where(allowed, scores, -np.inf).max(axis=1, keepdims=True)
     near = allowed & (scores >= best - margin - _ROUNDING)
     return np.where(near.any(axis=1), near.argmax(axis=1), -1)
-
-
-def _missed_costs(entry: Tradeoff, limits: Limits) -> tuple[Limit, ...]:
-    missed: list[Limit] = []
-    if limits.memory_bytes is not None and entry.memory_bytes > limits.memory_bytes:
-        missed.append("memory")
-    if limits.tokens_per_second is not None and (entry.tokens_per_second or 0.0) < limits.tokens_per_second:
-        missed.append("speed")
-    return tuple(missed)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from gguf_eval.analysis.basis import Bases, Basis
-from gguf_eval.analysis.comparison import Pairs, cluster_kinds, count_pairs
-from gguf_eval.analysis.intervals import Kind, Kinds, item_count, macro_average, macro_difference
+from gguf_eval.analysis.comparison import Pairs
+from gguf_eval.analysis.intervals import ClusterCounts, cluster_counts, item_count, macro_average, macro_difference
+from gguf_eval.analysis.models import grouped
 from gguf_eval.analysis.statistics import Estimate
-from gguf_eval.store.outcomes import item_metrics, metric_values, scores
+from gguf_eval.store.outcomes import item_metrics, scored
 from gguf_eval.store.records import Outcome, PointRecord, TaskRecord
 
 ALL = "all"
@@ -29,92 +29,47 @@ class Average:
 
 
 def averages(
-    point: PointRecord, tasks: Sequence[TaskRecord], basis: Basis, pairs: Mapping[str, Pairs] | None
+    point: PointRecord, tasks: Sequence[TaskRecord], basis: Basis, pairs: Mapping[str, Mapping[int, Pairs]] | None
 ) -> dict[str, Average]:
     """The point's averages over all tasks of the basis (``all``), and over each group that has two of them or more.
 
-    There is none where the point does not hold one of the tasks. pairs: the point's with its reference, by task hash;
-    None for the reference itself.
+    There is none where the point does not hold one of the tasks. pairs: with the reference, by task hash and
+    point id; None for the reference itself.
     """
     based = [task for task in tasks if task.hash in basis.tasks]
-    groups: dict[str, list[TaskRecord]] = {ALL: based}
-    for task in based:
-        if task.group:
-            groups.setdefault(task.group, []).append(task)
-    lacking = basis.lacks(point.id) if any(point.outcomes.values()) else dict.fromkeys(basis.tasks)
-    held = [task for task in based if task.hash not in lacking]
-    kinds = {task.hash: _kinds(point, task, basis.common(task.hash)) for task in held}
+    groups = grouped((task.group, task) for task in based)
+    several = {name: members for name, members in groups.items() if name and len(members) > 1}
+    counts = {task.hash: _counts(point, task, basis) for task in based}
     found = {}
-    for name, members in groups.items():
-        if (name == ALL or len(members) > 1) and all(task.hash in kinds for task in members):
-            average = _average(members, kinds, pairs)
-            if average is not None:
-                found[name] = average
+    for name, members in {ALL: based, **several}.items():
+        hashes = [task.hash for task in members]
+        estimate = macro_average([counts[hash_] for hash_ in hashes])
+        if estimate is not None and basis.lacks(point.id).keys().isdisjoint(hashes):
+            paired = [pairs[hash_][point.id].cluster_counts for hash_ in hashes] if pairs is not None else []
+            found[name] = Average(tuple(task.name for task in members), estimate, macro_difference(paired))
     return found
 
 
-def joint_score(
-    point: PointRecord, tasks: Sequence[TaskRecord], bases: Bases, average: Average | None
-) -> Estimate | None:
-    """The mean over the tasks that all models share; None where the point does not hold them.
-
-    average: the point's over the tasks of its own model, which it is where these are the same.
-    """
-    joint, basis = bases.joint_tasks(point), bases.models[point.model]
-    if joint == basis.tasks:
-        return average.estimate if average else None
-    return macro_average([_kinds(point, task, basis.common(task.hash)) for task in tasks if task.hash in joint])
+def joint_score(point: PointRecord, tasks: Sequence[TaskRecord], bases: Bases) -> Estimate | None:
+    """The mean over the tasks that all models share; None where the point does not hold them."""
+    joint = bases.joint_tasks(point)
+    return macro_average([_counts(point, task, bases.models[point.model]) for task in tasks if task.hash in joint])
 
 
-def _kinds(point: PointRecord, task: TaskRecord, common: Collection[str] | None) -> Kinds:
-    """Of the scored items; of those in ``common`` where given."""
-    values = headline(point, task)
-    if common is not None:
-        values = {key: value for key, value in values.items() if key in common}
-    if not task.clusters:
-        counts = Counter(values.values())
-        return {(value, 1): count for value, count in counts.items() if value is not None}
-    return cluster_kinds({key: value for key, value in values.items() if value is not None}, task.clusters)
+def _counts(point: PointRecord, task: TaskRecord, basis: Basis) -> ClusterCounts:
+    """Of the scored items that means are over."""
+    return cluster_counts(scored(point.answers_to(task), basis.common(task.hash)), task.clusters)
 
 
 def metric_estimates(
     task: TaskRecord, outcomes: Mapping[str, Outcome], only: Collection[str] | None = None
 ) -> dict[str, Estimate]:
     """Mean of each metric of the task over the scored items (of ``only``), by cluster; none without such items."""
-    kinds: dict[str, Counter[Kind]] = {metric: Counter() for metric in task.metrics}
-    if task.clusters:
-        values = item_metrics(outcomes, only)
-        for metric, counted in kinds.items():
-            of_metric = {key: found.get(metric, 0.0) for key, found in values.items()}
-            counted.update(cluster_kinds(of_metric, task.clusters))
-    else:
-        for combination, count in metric_values(outcomes, only).items():
-            found = dict(combination)
-            for metric, counted in kinds.items():
-                counted[found.get(metric, 0.0), 1] += count
+    values = item_metrics(outcomes, only)
     estimates = {}
-    for metric, counted in kinds.items():
-        estimate = macro_average([counted], unscored=len(outcomes) - item_count(counted))
+    for metric in task.metrics:
+        counts = cluster_counts({key: found.get(metric, 0.0) for key, found in values.items()}, task.clusters)
+        estimate = macro_average([counts], unscored=len(outcomes) - item_count(counts))
         if estimate is not None:
             estimates[metric] = estimate
     return estimates
-
-
-def _average(
-    tasks: Sequence[TaskRecord], kinds: Mapping[str, Kinds], pairs: Mapping[str, Pairs] | None
-) -> Average | None:
-    estimate = macro_average([kinds[task.hash] for task in tasks])
-    if estimate is None:
-        return None
-    difference = macro_difference([pairs[task.hash].kinds for task in tasks]) if pairs is not None else None
-    return Average(tuple(task.name for task in tasks), estimate, difference)
-
-
-def pairs_on(candidate: PointRecord, reference: PointRecord, task: TaskRecord) -> Pairs:
-    """The items of a task that both points answered."""
-    return count_pairs(headline(candidate, task), headline(reference, task), task.clusters)
-
-
-def headline(point: PointRecord, task: TaskRecord) -> Mapping[str, float | None]:
-    """The point's headline score on each item of the task, by item hash; None where unscored."""
-    return scores(point.outcomes.get(task.hash, {}))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gguf_eval.analysis.averages import headline
+from gguf_eval.store.outcomes import scored
 from gguf_eval.store.records import PointRecord, TaskRecord
 
 _PICKING = ("acc", "acc_norm", "acc_token_norm")
@@ -42,12 +42,8 @@ def floored_tasks(points: Sequence[PointRecord], tasks: Sequence[TaskRecord], ma
     """Hashes of the tasks that no point scores more than the margin in: nothing can be lost there."""
     found = []
     for task in tasks:
-        means = [mean for point in points if (mean := _mean(headline(point, task))) is not None]
+        values = [scored(point.answers_to(task)).values() for point in points]
+        means = [sum(one) / len(one) for one in values if one]
         if means and max(means) <= margin:
             found.append(task.hash)
     return tuple(found)
-
-
-def _mean(values: Mapping[str, float | None]) -> float | None:
-    scored = [value for value in values.values() if value is not None]
-    return sum(scored) / len(scored) if scored else None

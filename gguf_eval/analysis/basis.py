@@ -10,10 +10,10 @@ those of other models that were asked the same items.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gguf_eval.analysis.models import by_model
-from gguf_eval.store.outcomes import scores
+from gguf_eval.store.outcomes import scored
 from gguf_eval.store.records import PointRecord, TaskRecord
 
 _LEAST_SHARE = 0.5
@@ -36,19 +36,19 @@ class Basis:
 
     tasks: tuple[str, ...] = ()
     """Hashes of the tasks that a score is the mean over, in the study's order."""
-    items: Mapping[str, frozenset[str]] | None = None
+    items: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """By task hash, the items that every point holding the task has a score of; tasks at which nobody lacks any are
     not named."""
-    lacking: Mapping[int, Mapping[str, Lack]] | None = None
+    lacking: Mapping[int, Mapping[str, Lack]] = field(default_factory=dict)
     """By point id, then by task hash: the tasks that other points of the model have and this one does not hold."""
 
     def common(self, task_hash: str) -> frozenset[str] | None:
         """The items that a mean is over; None: all that the point has a score of."""
-        return (self.items or {}).get(task_hash)
+        return self.items.get(task_hash)
 
     def lacks(self, point_id: int) -> Mapping[str, Lack]:
         """What the point does not hold, by task hash."""
-        return (self.lacking or {}).get(point_id, {})
+        return self.lacking.get(point_id, {})
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,8 @@ def find_bases(points: Sequence[PointRecord], tasks: Sequence[TaskRecord]) -> Ba
     common = _common_items(asked.values(), tasks)
     bases = {}
     for model, own in members.items():
-        lacking: dict[int, dict[str, Lack]] = {}
-        for task_hash, found in asked[model].items():
-            for point_id, lack in found.lacking.items():
-                lacking.setdefault(point_id, {})[task_hash] = lack
+        lacking = {point.id: {hash_: one.lacking[point.id] for hash_, one in asked[model].items()
+                              if point.id in one.lacking} for point in own}  # fmt: skip
         held = _shared_tasks(own, asked[model], lacking)
         items = {task.hash: common[task.hash, asked[model][task.hash].items] for task in tasks
                  if (task.hash, asked[model].get(task.hash, _NOTHING).items) in common}  # fmt: skip
@@ -105,17 +103,17 @@ _NOTHING = _Asked(frozenset(), (), {})
 
 def _asked_of(points: Sequence[PointRecord], tasks: Sequence[TaskRecord]) -> dict[str, _Asked]:
     """By task hash; tasks that no point has a score in are left out."""
-    answered = [point for point in points if any(point.outcomes.values())]
+    answered = [point for point in points if point.is_answered]
     found = {}
     for task in tasks:
-        keys = {point.id: list(point.outcomes.get(task.hash, ())) for point in answered}
+        keys = {point.id: list(point.answers_to(task)) for point in answered}
         items = _union(keys.values())
-        scored = {point.id: _scored_count(point, task) for point in answered}
-        most = max(scored.values(), default=0)
+        counts = {point.id: len(scored(point.answers_to(task))) for point in answered}
+        most = max(counts.values(), default=0)
         if not most:
             continue
-        lacking = {id_: Lack(len(own), scored[id_], len(items)) for id_, own in keys.items()
-                   if len(own) < len(items) or scored[id_] < most * _LEAST_SHARE}  # fmt: skip
+        lacking = {id_: Lack(len(own), counts[id_], len(items)) for id_, own in keys.items()
+                   if len(own) < len(items) or counts[id_] < most * _LEAST_SHARE}  # fmt: skip
         found[task.hash] = _Asked(items, tuple(point for point in answered if point.id not in lacking), lacking)
     return found
 
@@ -129,11 +127,6 @@ def _union(lists: Iterable[list[str]]) -> frozenset[str]:
     return frozenset().union(*distinct)
 
 
-def _scored_count(point: PointRecord, task: TaskRecord) -> int:
-    values = list(scores(point.outcomes.get(task.hash, {})).values())
-    return len(values) - values.count(None)
-
-
 def _common_items(
     asked: Iterable[Mapping[str, _Asked]], tasks: Sequence[TaskRecord]
 ) -> dict[tuple[str, frozenset[str]], frozenset[str]]:
@@ -144,9 +137,7 @@ def _common_items(
         for model in models:
             one = model.get(task.hash, _NOTHING)
             for point in one.holders:
-                values = scores(point.outcomes[task.hash])
-                if None in values.values():
-                    unscored = {key for key, value in values.items() if value is None}
+                if unscored := point.answers_to(task).keys() - scored(point.answers_to(task)).keys():
                     found[task.hash, one.items] = found.get((task.hash, one.items), one.items) - unscored
     return found
 
@@ -155,19 +146,17 @@ def _shared_tasks(
     points: Sequence[PointRecord], asked: Mapping[str, _Asked], lacking: Mapping[int, Mapping[str, Lack]]
 ) -> set[str]:
     """The tasks that all finished points hold; where none is finished, those of the point that holds most."""
-    held = {
-        point.id: asked.keys() - lacking.get(point.id, {}).keys() for point in points if any(point.outcomes.values())
-    }
+    held = {point.id: asked.keys() - lacking[point.id].keys() for point in points if point.is_answered}
     most = max(map(len, held.values()), default=0)
     finished = [
         held[point.id]
         for point in points
         if len(held.get(point.id, ())) >= max(1, most * _LEAST_SHARE)
-        and not any(hash_ in lacking.get(point.id, {}) for hash_ in point.outcomes)
+        and lacking[point.id].keys().isdisjoint(point.outcomes)
     ]
     if not finished:
-        return max((set(names) for names in held.values()), key=len, default=set())
-    return set.intersection(*map(set, finished))
+        return max(held.values(), key=len, default=set())
+    return set.intersection(*finished)
 
 
 def _joint(bases: Mapping[str, Basis], asked: Mapping[str, Mapping[str, _Asked]]) -> Bases:

@@ -153,7 +153,7 @@ def _point_change(
     return PointChange(
         name=new.name,
         model=new.model,
-        label=new.way,
+        label=new.settings_label,
         old_name=old.name,
         old_status=old.status,
         new_status=new.status,
@@ -164,7 +164,7 @@ def _point_change(
         new_size_bytes=new.size_bytes,
         tasks=changes,
         overall=items_change("all items", counts, place, whole, compared),
-        macro=macro_difference([found.pairs.kinds for _, found in mine]),
+        macro=macro_difference([found.pairs.cluster_counts for _, found in mine]),
         speed=speed_ratios(old, new, tolerances.speed),
         memory=memory_ratios(old, new, tolerances.memory),
         texts=text_changes(old, new, tolerances),
@@ -179,7 +179,7 @@ def _point_change(
 
 def _missing(old: PointRecord, new: PointRecord, tasks: Sequence[TaskRecord]) -> Iterator[Unpaired]:
     for task in tasks:
-        answered = [len(point.outcomes.get(task.hash, {})) for point in (old, new)]
+        answered = [len(point.answers_to(task)) for point in (old, new)]
         if bool(answered[0]) != bool(answered[1]):
             yield Unpaired(task.name, "old" if answered[0] else "new", f"{max(answered)} items")
     for what, names in (

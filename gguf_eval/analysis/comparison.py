@@ -8,16 +8,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-
-from gguf_eval.analysis.intervals import Kinds, macro_difference
+from gguf_eval.analysis.intervals import ClusterCounts, cluster_counts, macro_difference
 from gguf_eval.analysis.sign_flips import sign_flip_test
 from gguf_eval.analysis.statistics import CONFIDENCE, Estimate, holm, mcnemar_exact, normal_quantile, paired_difference
+from gguf_eval.store.outcomes import scores
+from gguf_eval.store.records import PointRecord, TaskRecord
 
 Verdict = Literal["better", "worse", "same", "undecided"]
 ALPHA = 0.05
 MARGIN = 0.01
 """Differences inside this (one point) are called the same, when the whole interval is inside."""
+_RIGHT_OR_WRONG = {(1.0, 1), (0.0, 1), (-1.0, 1)}
+"""The differences of items that are right or wrong, each standing for itself."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +33,17 @@ class Pairs:
     """Right at the reference, wrong here (or a lower score)."""
     left_out: int
     """Items that only one of the two has a scored answer to."""
-    clusters: Kinds | None = field(default=None, compare=False)
+    clusters: ClusterCounts | None = field(default=None, compare=False)
     """How many clusters there are of each (sum of the differences, items); None: every item stands for itself, and
     every difference is 1, 0 or -1."""
 
     @property
-    def kinds(self) -> Kinds:
+    def cluster_counts(self) -> ClusterCounts:
         """The clusters, where need be made from the counts."""
         if self.clusters is not None:
             return self.clusters
         counts = {(1.0, 1): self.gained, (-1.0, 1): self.lost, (0.0, 1): self.n - self.gained - self.lost}
-        return {kind: count for kind, count in counts.items() if count}
+        return {cluster: count for cluster, count in counts.items() if count}
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Comparison:
     """Clusters of items that the interval rests on; None where every item stands for itself."""
 
 
+def pairs_on(candidate: PointRecord, reference: PointRecord, task: TaskRecord) -> Pairs:
+    """The items of a task that both points answered."""
+    return count_pairs(scores(candidate.answers_to(task)), scores(reference.answers_to(task)), task.clusters)
+
+
 def count_pairs(
     candidate: Mapping[str, float | None],
     reference: Mapping[str, float | None],
@@ -72,71 +79,30 @@ def count_pairs(
 
     clusters: the name of the cluster of each item that is in one.
     """
-    if not clusters and list(candidate) == list(reference):
-        return _pairs_in_order(candidate, reference)
-    differences = {
-        key: value - other
-        for key, value in candidate.items()
-        if value is not None and (other := reference.get(key)) is not None
-    }
-    n = len(differences)
-    scored = sum(value is not None for value in candidate.values())
-    scored_reference = sum(value is not None for value in reference.values())
-    named = {key: clusters[key] for key in differences if clusters and clusters.get(key)}
-    graded = any(difference not in (-1.0, 0.0, 1.0) for difference in differences.values())
-    return Pairs(
-        n,
-        sum(difference > 0 for difference in differences.values()),
-        sum(difference < 0 for difference in differences.values()),
-        scored + scored_reference - 2 * n,
-        cluster_kinds(differences, named) if named or graded else None,
+    own, other = (
+        {key: value for key, value in values.items() if value is not None} for values in (candidate, reference)
     )
-
-
-def _pairs_in_order(candidate: Mapping[str, float | None], reference: Mapping[str, float | None]) -> Pairs:
-    """The same for the same items in the same order, each standing for itself: at once."""
-    own, other = (np.array(list(values.values()), np.float64) for values in (candidate, reference))  # None is NaN
-    scored, scored_reference = ~np.isnan(own), ~np.isnan(other)
-    differences = (own - other)[scored & scored_reference]
-    gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
-    kinds = None
-    if not np.isin(differences, (-1.0, 0.0, 1.0)).all():
-        values, counts = np.unique(differences, return_counts=True)
-        kinds = {(value, 1): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
-    n = len(differences)
-    return Pairs(n, gained, lost, int(scored.sum() + scored_reference.sum()) - 2 * n, kinds)
-
-
-def cluster_kinds(values: Mapping[str, float], clusters: Mapping[str, str]) -> dict[tuple[float, int], int]:
-    """How many clusters there are of each (sum of the values, items)."""
-    if not clusters:
-        return {(value, 1): count for value, count in Counter(values.values()).items()}
-    members: dict[str, list[float]] = {}
-    alone: Counter[tuple[float, int]] = Counter()
-    for key, value in values.items():
-        name = clusters.get(key)
-        if name:
-            members.setdefault(name, []).append(value)
-        else:
-            alone[(value, 1)] += 1
-    return dict(alone + Counter((math.fsum(part), len(part)) for part in members.values()))
+    differences = {key: value - other[key] for key, value in own.items() if key in other}
+    changes = Counter(differences.values())
+    counts = cluster_counts(differences, clusters or {})
+    return Pairs(
+        len(differences),
+        sum(count for change, count in changes.items() if change > 0),
+        sum(count for change, count in changes.items() if change < 0),
+        len(own) + len(other) - 2 * len(differences),
+        None if counts.keys() <= _RIGHT_OR_WRONG else counts,
+    )
 
 
 def add_pairs(parts: Iterable[Pairs]) -> Pairs:
     """The pairs of several tasks together."""
-    total = Pairs(0, 0, 0, 0)
-    for part in parts:
-        clusters = None
-        if total.clusters is not None or part.clusters is not None:
-            clusters = dict(Counter(total.kinds) + Counter(part.kinds))
-        total = Pairs(
-            total.n + part.n,
-            total.gained + part.gained,
-            total.lost + part.lost,
-            total.left_out + part.left_out,
-            clusters,
-        )
-    return total
+    found = list(parts)
+    n, gained, lost, left_out = (
+        sum(getattr(part, name) for part in found) for name in ("n", "gained", "lost", "left_out")
+    )
+    if all(part.clusters is None for part in found):
+        return Pairs(n, gained, lost, left_out)
+    return Pairs(n, gained, lost, left_out, sum((Counter(part.cluster_counts) for part in found), Counter()))
 
 
 def compare(reference: str, pairs: Mapping[int, Pairs], *, margin: float = MARGIN) -> dict[int, Comparison]:

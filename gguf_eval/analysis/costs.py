@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gguf_eval.analysis.models import by_model
+from gguf_eval.analysis.models import by_model, grouped
 from gguf_eval.store.records import PointRecord, SpeedRecord
 
 _STEADY = 0.05
@@ -68,25 +68,22 @@ class Placing:
 class PointCost:
     """One point."""
 
-    name: str
-    label: str
+    point: PointRecord
     tests: tuple[TestCost, ...]
-    context: int | None
-    load_seconds: float | None
-    memory_bytes: dict[str, int]
-    memory_methods: dict[str, str]
-    measured_bytes: int | None
-    """Peak resident memory that loading and running the model added to the program's own."""
-    predicted_bytes: int | None
-    """The same from the file's header alone; None where layers are on devices."""
-    buffers: tuple[dict[str, Any], ...]
-    """llama.cpp's own figures: place, holds, size_bytes."""
-    device_memory: dict[str, dict[str, int]]
-    """Of each device by its own account: free_before_bytes, least_free_bytes, free_after_bytes."""
     placing: Placing | None
-    states: tuple[dict[str, Any], ...]
-    """The machine before and after: clock, governor and power source where the system tells, processor time."""
     warnings: tuple[str, ...]
+
+    @property
+    def measured_bytes(self) -> int | None:
+        """Peak resident memory that loading and running the model added to the program's own."""
+        peak, before = (self.point.memory.get(kind) for kind in ("peak_rss", "rss_before_load"))
+        return peak - before if peak is not None and before is not None else None
+
+    @property
+    def predicted_bytes(self) -> int | None:
+        """The same from the file's header alone; None where layers are on devices."""
+        details = self.point.details
+        return None if details.get("layers") else details.get("predicted", {}).get("resident_bytes")
 
     @property
     def prediction_error(self) -> float | None:
@@ -96,25 +93,7 @@ class PointCost:
 
 def point_cost(point: PointRecord) -> PointCost:
     """Sum up a point's newest measurement."""
-    details: Mapping[str, Any] = point.measurement.details if point.measurement else {}
-    peak, before = point.memory.get("peak_rss"), point.memory.get("rss_before_load")
-    on_devices = details.get("layers")
-    return PointCost(
-        name=point.name,
-        label=point.label,
-        tests=tuple(_test_cost(record) for record in point.speed),
-        context=details.get("predicted", {}).get("context"),
-        load_seconds=details.get("load_seconds"),
-        memory_bytes=dict(point.memory),
-        memory_methods=point.measurement.memory_methods if point.measurement else {},
-        measured_bytes=peak - before if peak is not None and before is not None else None,
-        predicted_bytes=None if on_devices else details.get("predicted", {}).get("resident_bytes"),
-        buffers=tuple(details.get("buffers", ())),
-        device_memory=dict(details.get("device_memory", {})),
-        placing=placing(point),
-        states=tuple(details.get("states", ())),
-        warnings=tuple(noise_of(point)),
-    )
+    return PointCost(point, tuple(map(_test_cost, point.speed)), placing(point), tuple(noise_of(point)))
 
 
 def is_generation(test: str) -> bool:
@@ -148,11 +127,7 @@ def context_warnings(points: Sequence[PointRecord]) -> list[str]:
     """One line where speed and memory of a model's points were measured with different contexts."""
     warnings = []
     for model, members in by_model(points).items():
-        labels: dict[int, list[str]] = {}
-        for point in members:
-            found = placing(point)
-            if found is not None:
-                labels.setdefault(found.context, []).append(point.label)
+        labels = grouped((found.context, point.label) for point in members if (found := placing(point)))
         if len(labels) > 1:
             parts = "; ".join(f"{', '.join(names)}: {context}" for context, names in labels.items())
             warnings.append(f"speed and memory of {model} were not measured with one context: {parts} tokens")
@@ -160,13 +135,11 @@ def context_warnings(points: Sequence[PointRecord]) -> list[str]:
 
 
 def _test_cost(record: SpeedRecord) -> TestCost:
-    joules: dict[str, list[float]] = {}
-    for repetition in record.joules:
-        for source, spent in repetition.items():
-            joules.setdefault(source, []).append(spent / max(1, record.tokens))
+    tokens = max(1, record.tokens)
+    joules = grouped((source, spent / tokens) for one in record.joules for source, spent in one.items())
     return TestCost(
         record.test,
-        tuple(record.tokens / seconds for seconds in record.seconds),
+        record.rates,
         statistics.median(record.first_token_seconds) if record.first_token_seconds else None,
         {source: statistics.fmean(values) for source, values in joules.items()},
     )
@@ -174,8 +147,7 @@ def _test_cost(record: SpeedRecord) -> TestCost:
 
 def noise_of(point: PointRecord) -> list[str]:
     """What says that the machine was not quiet while the point was timed."""
-    states = point.measurement.details.get("states", ()) if point.measurement else ()
-    return [*speed_warnings(point.speed), *state_warnings(states)]
+    return [*speed_warnings(point.speed), *state_warnings(point.details.get("states", ()))]
 
 
 def noise_warnings(points: Sequence[PointRecord]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gguf_eval.analysis.environments import TITLES
-from gguf_eval.store.records import PointRecord, StudyRecord, TaskRecord, way_of
+from gguf_eval.store.records import PointRecord, StudyRecord, TaskRecord, settings_label_of
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ def pair_points(old: StudyRecord, new: StudyRecord) -> tuple[list[PointPair], li
 
 
 def _by_name(point: PointRecord) -> tuple[str, ...]:
-    return ("name", point.model, point.way)
+    return ("name", point.model, point.settings_label)
 
 
 def _by_content(point: PointRecord) -> tuple[str, ...]:
     # what names add to a level is no matter where the content is the same
-    return ("content", point.sha256 or f"{point.model} unmade", way_of(point.level, point.settings, {}))
+    return ("content", point.sha256 or f"{point.model} unmade", settings_label_of(point.level, point.settings, {}))
 
 
 def _newest(study: StudyRecord) -> list[PointRecord]:

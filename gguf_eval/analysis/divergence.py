@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gguf_eval.analysis.intervals import FEW, Kind, effective_items, macro_average, mean_interval, spread_of
+from gguf_eval.analysis.intervals import FEW, ClusterSum, effective_items, macro_average, mean_interval, spread_of
 from gguf_eval.analysis.statistics import t_quantile, wilson_bounds
 from gguf_eval.store.records import TextRecord
 
@@ -239,7 +239,7 @@ class _Windows:
 
     def share(self, values: Values) -> Figure:
         """The share of tokens that are 1, the others being 0."""
-        found = macro_average([self._kinds(values)])
+        found = macro_average([self._counts(values)])
         assert found is not None
         one = self._windows < 2
         return Figure(found.value, None if one else found.low, None if one else found.high)
@@ -253,7 +253,7 @@ class _Windows:
         ordered = np.sort(values)
         found = []
         for share, value in zip(shares, np.quantile(ordered, shares).tolist(), strict=True):
-            below = spread_of([self._kinds((values <= value).astype(np.float64))])
+            below = spread_of([self._counts((values <= value).astype(np.float64))])
             bounds = wilson_bounds(share, effective_items(below), t_quantile(below.freedom))
             if self._windows < 2 or min(share, 1 - share) * len(values) < _BEYOND:
                 found.append(Figure(value, None, None))
@@ -263,7 +263,7 @@ class _Windows:
             found.append(Figure(value, min(value, low), max(value, high)))
         return found
 
-    def _kinds(self, values: Values) -> Counter[Kind]:
+    def _counts(self, values: Values) -> Counter[ClusterSum]:
         return Counter((total, self._scored) for total in self._sums(values).tolist())
 
     def _sums(self, values: Values) -> Values:

@@ -8,7 +8,7 @@ from gguf_eval.analysis.basis import find_bases
 from gguf_eval.analysis.joint import JointTask
 from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.summary import choose_reference
-from gguf_eval.store.outcomes import scores
+from gguf_eval.store.outcomes import scored
 from gguf_eval.store.records import PointRecord, StudyRecord, TaskRecord
 
 
@@ -21,7 +21,7 @@ def answered_points(study: StudyRecord) -> tuple[list[PointRecord], list[TaskRec
     for point in study.points:
         if point not in alive:
             notes.append(f"{point.name} is left out: it failed")
-        elif not any(point.outcomes.values()):
+        elif not point.is_answered:
             notes.append(f"{point.name} is left out: it has no answers")
         elif bases.joint_tasks(point):
             answered.append(point)
@@ -34,7 +34,7 @@ def answered_points(study: StudyRecord) -> tuple[list[PointRecord], list[TaskRec
             ]
             notes.append(f"{point.name} is left out: {_has(parts)}")
     shared = [task for task in study.tasks if task.hash in bases.joint]
-    asked = [task for task in study.tasks if any(point.outcomes.get(task.hash) for point in answered)]
+    asked = [task for task in study.tasks if any(point.answers_to(task) for point in answered)]
     if apart := [task.name for task in asked if task not in shared]:
         notes.append(f"left out, as not every point has them whole: {', '.join(apart)}")
     return answered, shared, notes
@@ -66,7 +66,7 @@ def item_notes(answered: Sequence[PointRecord], tasks: Sequence[TaskRecord], joi
     common = {task.name: int(task.sizes.sum()) for task in joint}
     fewer = []
     for task in tasks:
-        most = max(sum(v is not None for v in scores(point.outcomes.get(task.hash, {})).values()) for point in answered)
+        most = max(len(scored(point.answers_to(task))) for point in answered)
         kept = common.get(task.name, 0)
         if kept < most:
             fewer.append(f"{task.name} {kept} of {most}")

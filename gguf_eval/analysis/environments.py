@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+from gguf_eval.analysis.models import grouped
 from gguf_eval.store.records import PointRecord
 
 _COMPARED = {
@@ -26,35 +26,32 @@ TITLES = {key: title for title, key in _COMPARED.items()}
 def environment_warnings(points: Sequence[PointRecord]) -> list[str]:
     """One line for each thing in which the environments of these points, or of their studies, differ."""
     warnings = []
+    what = "studies" if any(point.study for point in points) else "points"
     for title, (group, key) in _COMPARED.items():
-        seen: dict[str, list[str]] = {}
-        for point in points:
-            for environment in point.environments:
-                value = str(_value(environment, group, key))
-                if value == _UNTOLD:
-                    continue
-                names = seen.setdefault(value, [])
-                name = point.study or point.label
-                if name not in names:
-                    names.append(name)
+        untold = _UNTOLD if group == "templates" else "unknown"
+        seen = grouped(
+            (str(environment.get(group, {}).get(key, untold)), point.study or point.label)
+            for point in points
+            for environment in point.environments
+        )
+        seen.pop(_UNTOLD, None)
         if len(seen) > 1:
-            parts = "; ".join(f"{', '.join(names)}: {value}" for value, names in seen.items())
-            what = "studies" if any(point.study for point in points) else "points"
+            parts = "; ".join(f"{_names(names)}: {value}" for value, names in seen.items())
             warnings.append(f"these {what} were not measured alike ({title}): {parts}")
     return warnings
 
 
 def library_warnings(points: Sequence[PointRecord]) -> list[str]:
     """What llama.cpp warned of when it ran these points, one line for each warning."""
-    named: dict[str, list[str]] = {}
-    for point in points:
-        for environment in point.environments:
-            for text in environment.get("warnings", {}).get(point.name, ()):
-                names = named.setdefault(text, [])
-                if point.name not in names:
-                    names.append(point.name)
-    return [f"{', '.join(names)}: llama.cpp warns: {text}" for text, names in named.items()]
+    named = grouped(
+        (text, point.name)
+        for point in points
+        for environment in point.environments
+        for text in environment.get("warnings", {}).get(point.name, ())
+    )
+    return [f"{_names(names)}: llama.cpp warns: {text}" for text, names in named.items()]
 
 
-def _value(environment: Mapping[str, Any], group: str, key: str) -> Any:
-    return environment.get(group, {}).get(key, _UNTOLD if group == "templates" else "unknown")
+def _names(names: Iterable[str]) -> str:
+    """Each once."""
+    return ", ".join(dict.fromkeys(names))

@@ -108,7 +108,7 @@ def find_evidence(
     mean = mean_figure(on_answers)
     found = {} if mean is None else {ANSWERS: mean}
     for text in texts:
-        if text.divergence is not None and text.divergence.reference in (reference.label, reference.way):
+        if text.divergence is not None and text.divergence.reference in (reference.label, reference.settings_label):
             found[text.text] = text.divergence.mean
     return Evidence(found, log_scores.difference(point, reference) if log_scores else None)
 

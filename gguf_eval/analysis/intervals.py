@@ -14,6 +14,7 @@ benchmarks/coverage.py measures how often they hold the truth.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,10 +23,10 @@ import numpy.typing as npt
 
 from gguf_eval.analysis.statistics import CONFIDENCE, Estimate, paired_difference, t_quantile, wilson, wilson_bounds
 
-Kind = tuple[float, int]
+ClusterSum = tuple[float, int]
 """(sum of the values, number of items) of a cluster; an item that is in no cluster is a cluster of its own."""
-Kinds = Mapping[Kind, int]
-"""How many clusters there are of each kind."""
+ClusterCounts = Mapping[ClusterSum, int]
+"""How many clusters there are of each sum and size."""
 Values = npt.NDArray[np.float64]
 
 FEW = 30
@@ -75,17 +76,34 @@ class _Part:
         return self.squares * self.clusters / (self.clusters - 1)
 
 
-def mean_of(kinds: Kinds) -> float:
+def cluster_counts(values: Mapping[str, float], clusters: Mapping[str, str]) -> ClusterCounts:
+    """How many clusters there are of each (sum of the values, items)."""
+    if not clusters:
+        return {(value, 1): count for value, count in Counter(values.values()).items()}
+    members: dict[str, list[float]] = {}
+    alone: Counter[ClusterSum] = Counter()
+    for key, value in values.items():
+        name = clusters.get(key)
+        if name:
+            members.setdefault(name, []).append(value)
+        else:
+            alone[(value, 1)] += 1
+    return dict(alone + Counter((math.fsum(part), len(part)) for part in members.values()))
+
+
+def mean_of(counts: ClusterCounts) -> float:
     """Mean value of an item."""
-    return math.fsum(total * count for (total, _), count in kinds.items()) / item_count(kinds)
+    return math.fsum(total * count for (total, _), count in counts.items()) / item_count(counts)
 
 
-def item_count(kinds: Kinds) -> int:
+def item_count(counts: ClusterCounts) -> int:
     """Items in all clusters together."""
-    return sum(size * count for (_, size), count in kinds.items())
+    return sum(size * count for (_, size), count in counts.items())
 
 
-def macro_average(parts: Sequence[Kinds], *, unscored: int = 0, confidence: float = CONFIDENCE) -> Estimate | None:
+def macro_average(
+    parts: Sequence[ClusterCounts], *, unscored: int = 0, confidence: float = CONFIDENCE
+) -> Estimate | None:
     """Mean over tasks of a point's mean score, values being between 0 and 1; None where no task has an item.
 
     Wilson's interval for as many items as a share with this variance has: mean * (1 - mean) / variance, with the
@@ -93,15 +111,15 @@ def macro_average(parts: Sequence[Kinds], *, unscored: int = 0, confidence: floa
     Methodol. 3:484). Graded scores vary less than shares of the same mean, and count for more items. One task of
     right-or-wrong items has Wilson's own.
     """
-    tasks = [kinds for kinds in parts if kinds]
+    tasks = [counts for counts in parts if counts]
     if not tasks:
         return None
-    items = sum(item_count(kinds) for kinds in tasks)
+    items = sum(item_count(counts) for counts in tasks)
     if len(tasks) == 1 and all(size == 1 and value in (0.0, 1.0) for value, size in tasks[0]):
         return wilson(tasks[0].get((1.0, 1), 0), items, unscored=unscored, confidence=confidence)
     found = spread_of(tasks)
     low, high = wilson_bounds(found.value, effective_items(found), t_quantile(found.freedom, confidence))
-    return Estimate(found.value, low, high, items, unscored, f"wilson-by-{_unit(tasks)}")
+    return Estimate(found.value, low, high, items, unscored, f"wilson-by-{interval_unit(tasks)}")
 
 
 def effective_items(found: Spread) -> float:
@@ -109,18 +127,18 @@ def effective_items(found: Spread) -> float:
     return found.value * (1 - found.value) / found.variance if found.variance else found.clusters
 
 
-def macro_difference(parts: Sequence[Kinds], *, confidence: float = CONFIDENCE) -> Estimate | None:
+def macro_difference(parts: Sequence[ClusterCounts], *, confidence: float = CONFIDENCE) -> Estimate | None:
     """Mean over tasks of their mean differences, each between -1 and 1; None where no task has an item.
 
     Right-or-wrong items of one task have the closed form of Bonett and Price. All else has Hall's interval with two
     changes added, of the size that changes here have, to the variance and not to the centre. Swapping the two points
     negates value and interval exactly.
     """
-    tasks = [kinds for kinds in parts if kinds]
+    tasks = [counts for counts in parts if counts]
     if not tasks:
         return None
-    items = sum(item_count(kinds) for kinds in tasks)
-    if len(tasks) == 1 and all(kind in ((1.0, 1), (0.0, 1), (-1.0, 1)) for kind in tasks[0]):
+    items = sum(item_count(counts) for counts in tasks)
+    if len(tasks) == 1 and all(cluster in ((1.0, 1), (0.0, 1), (-1.0, 1)) for cluster in tasks[0]):
         gained, lost = (tasks[0].get((sign, 1), 0) for sign in (1.0, -1.0))
         return paired_difference(gained, lost, items, confidence=confidence)
     found = spread_of(tasks)
@@ -129,7 +147,7 @@ def macro_difference(parts: Sequence[Kinds], *, confidence: float = CONFIDENCE) 
     low, high = hall(
         found.value, (found.variance + _CHANGES * change) * share, found.cubes, t_quantile(found.freedom, confidence)
     )
-    return Estimate(found.value, max(-1.0, low), min(1.0, high), items, 0, f"hall-by-{_unit(tasks)}")
+    return Estimate(found.value, max(-1.0, low), min(1.0, high), items, 0, f"hall-by-{interval_unit(tasks)}")
 
 
 def mean_interval(sums: Values, sizes: Values, *, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
@@ -157,12 +175,12 @@ def hall(value: float, variance: float, cubes: float, quantile: float) -> tuple[
     return min(value, value - error * back(quantile)), max(value, value - error * back(-quantile))
 
 
-def spread_of(tasks: Sequence[Kinds]) -> Spread:
+def spread_of(tasks: Sequence[ClusterCounts]) -> Spread:
     """Value and moments of a mean over tasks, each of which has a cluster."""
     columns = []
-    for kinds in tasks:
-        sums, sizes = np.array(list(kinds), np.float64).T
-        columns.append((sums, sizes, np.fromiter(kinds.values(), np.float64, len(kinds))))
+    for counts in tasks:
+        sums, sizes = np.array(list(counts), np.float64).T
+        columns.append((sums, sizes, np.fromiter(counts.values(), np.float64, len(counts))))
     return _spread(columns)
 
 
@@ -236,5 +254,6 @@ def _variance(parts: Sequence[_Part]) -> tuple[float, float]:
     return variance, variance**2 / own if own else math.inf
 
 
-def _unit(tasks: Iterable[Kinds]) -> str:
-    return "cluster" if any(size > 1 for kinds in tasks for _, size in kinds) else "item"
+def interval_unit(tasks: Iterable[ClusterCounts]) -> str:
+    """What an interval rests on: clusters, or items that each stand for themselves."""
+    return "cluster" if any(size > 1 for counts in tasks for _, size in counts) else "item"

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gguf_eval.analysis.averages import pairs_on
-from gguf_eval.analysis.comparison import Comparison, Pairs, add_pairs, compare
+from gguf_eval.analysis.comparison import Comparison, Pairs, add_pairs, compare, pairs_on
 from gguf_eval.store.outcomes import read_whole
 from gguf_eval.store.records import Outcome, PointRecord, TaskRecord
 

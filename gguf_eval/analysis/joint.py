@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gguf_eval.analysis.averages import headline
-from gguf_eval.analysis.intervals import Kinds, macro_difference
+from gguf_eval.analysis.intervals import ClusterCounts, macro_difference
 from gguf_eval.analysis.statistics import Estimate
+from gguf_eval.store.outcomes import scored
 from gguf_eval.store.records import PointRecord, TaskRecord
 
 Array = npt.NDArray[np.float64]
@@ -34,8 +34,8 @@ def common_items(points: Sequence[PointRecord], tasks: Sequence[TaskRecord]) -> 
     """The tasks with an item that every point has a score of, those items only, by cluster."""
     found = []
     for task in tasks:
-        values = [headline(point, task) for point in points]
-        keys = [key for key in values[0] if all(column.get(key) is not None for column in values)] if values else []
+        values = [scored(point.answers_to(task)) for point in points]
+        keys = [key for key in values[0] if all(key in column for column in values)] if values else []
         if not keys:
             continue
         table = np.array([[column[key] for column in values] for key in keys], np.float64)
@@ -67,15 +67,15 @@ def resampled_joint_means(tasks: Sequence[JointTask], *, resamples: int = RESAMP
 
 
 def _resampled(task: JointTask, resamples: int, random: np.random.Generator) -> Array:
-    kinds, counts = np.unique(np.column_stack([task.sums, task.sizes]), axis=0, return_counts=True)
+    rows, counts = np.unique(np.column_stack([task.sums, task.sizes]), axis=0, return_counts=True)
     total = int(counts.sum())
     centre = task.sums.sum(axis=0) / task.sizes.sum()
     if total < 2:
         return np.tile(centre, (resamples, 1))
     parts = []
-    at_once = max(1, _DRAWS_AT_ONCE // len(kinds))
+    at_once = max(1, _DRAWS_AT_ONCE // len(rows))
     for start in range(0, resamples, at_once):
-        drawn = random.multinomial(total, counts / total, min(at_once, resamples - start)) @ kinds
+        drawn = random.multinomial(total, counts / total, min(at_once, resamples - start)) @ rows
         parts.append(drawn[:, :-1] / drawn[:, -1:])
     means: Array = centre + (np.concatenate(parts) - centre) * np.sqrt(total / (total - 1))
     return means
@@ -83,9 +83,9 @@ def _resampled(task: JointTask, resamples: int, random: np.random.Generator) -> 
 
 def joint_difference(tasks: Sequence[JointTask], point: int, reference: int) -> Estimate | None:
     """Mean over the tasks of one column's difference from another, with its interval."""
-    return macro_difference([_difference_kinds(task, point, reference) for task in tasks])
+    return macro_difference([_difference_counts(task, point, reference) for task in tasks])
 
 
-def _difference_kinds(task: JointTask, point: int, reference: int) -> Kinds:
+def _difference_counts(task: JointTask, point: int, reference: int) -> ClusterCounts:
     differences = task.sums[:, point] - task.sums[:, reference]
     return Counter(zip(differences.tolist(), task.sizes.astype(int).tolist(), strict=True))

@@ -12,8 +12,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gguf_eval.analysis.comparison import cluster_kinds
-from gguf_eval.analysis.intervals import FEW, Kinds, Spread, hall, item_count, spread_of
+from gguf_eval.analysis.intervals import (
+    FEW,
+    ClusterCounts,
+    Spread,
+    cluster_counts,
+    hall,
+    interval_unit,
+    item_count,
+    spread_of,
+)
 from gguf_eval.analysis.statistics import Estimate, t_quantile
 from gguf_eval.store.outcomes import read_whole
 from gguf_eval.store.records import Outcome, PointRecord, TaskRecord
@@ -25,7 +33,7 @@ LEAST = 0.001
 def log_scores(point: PointRecord, task: TaskRecord) -> dict[str, float]:
     """Each item's log score in nats, by item hash; items that were written or could not be scored have none."""
     found = {}
-    for key, outcome in read_whole(point.outcomes.get(task.hash, {})).items():
+    for key, outcome in read_whole(point.answers_to(task)).items():
         item = task.items.get(key)
         value = _log_score(outcome, item) if item is not None else None
         if value is not None:
@@ -61,20 +69,20 @@ def log_score_difference(
         own, base = scores.get(task.hash, {}), reference_scores.get(task.hash, {})
         values = {key: value - base[key] for key, value in own.items() if key in base}
         if values:
-            parts.append(cluster_kinds(values, task.clusters))
+            parts.append(cluster_counts(values, task.clusters))
     if not parts:
         return None
     found = spread_of(parts)
     if found.clusters < FEW:
         return None
-    low, high = _interval(found, max(_largest(kinds) for kinds in parts) / len(parts))
-    unit = "cluster" if any(size > 1 for kinds in parts for _, size in kinds) else "item"
-    return Estimate(found.value, low, high, sum(item_count(kinds) for kinds in parts), 0, f"hall-by-{unit}")
+    low, high = _interval(found, max(_largest(counts) for counts in parts) / len(parts))
+    items = sum(item_count(counts) for counts in parts)
+    return Estimate(found.value, low, high, items, 0, f"hall-by-{interval_unit(parts)}")
 
 
-def _largest(kinds: Kinds) -> float:
+def _largest(counts: ClusterCounts) -> float:
     """The most that a cluster adds to the mean of its task, in size."""
-    return max(abs(total) for total, _ in kinds) / item_count(kinds)
+    return max(abs(total) for total, _ in counts) / item_count(counts)
 
 
 def _interval(found: Spread, largest: float) -> tuple[float, float]:
@@ -83,7 +91,7 @@ def _interval(found: Spread, largest: float) -> tuple[float, float]:
     The tails of these differences are long (an excess kurtosis of 5 to 30 on real levels): without it, or with changes
     of a common size as in `macro_difference`, the interval holds the truth in 86 to 93 % of samples of 30 to 100 items
     where most are easy, with it in 93 to 98 % (benchmarks/coverage.py). What is so rare that a sample holds none of it,
-    no interval knows of: of one item in 33 that loses 4 nats, 30 items tell in 56 % and 100 in 93 %.
+    no interval knows of: of one item in 33 that loses 4 nats, 30 items tell in 55 % and 100 in 91 %.
     """
     variance = (found.variance + largest**2) * found.clusters / (found.clusters + 1)
     return hall(found.value, variance, found.cubes, t_quantile(found.freedom))

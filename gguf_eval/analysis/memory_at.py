@@ -35,7 +35,7 @@ def predict_memory(point: PointRecord, context: int, features: frozenset[str]) -
 
 def why_not_predicted(point: PointRecord) -> str:
     """Why nothing can be predicted; empty where it can."""
-    if point.measurement is not None and point.measurement.details.get("layers"):
+    if point.details.get("layers"):
         return "layers were on devices"
     path = Path(point.path)
     try:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gguf_eval.analysis.baselines import majority
-from gguf_eval.analysis.comparison import cluster_kinds
-from gguf_eval.analysis.intervals import macro_average
-from gguf_eval.store.outcomes import answers, scores, unscored_reasons
+from gguf_eval.analysis.intervals import cluster_counts, macro_average
+from gguf_eval.store.outcomes import answers, scored, unscored_reasons
 from gguf_eval.store.records import Outcome, PointRecord, TaskRecord
 
 Suspicion = Literal["chance", "majority", "nothing", "one-answer", "non-finite"]
@@ -41,7 +40,7 @@ def find_warnings(
     found = []
     for point in points:
         for task in tasks:
-            outcomes = point.outcomes.get(task.hash, {})
+            outcomes = point.answers_to(task)
             for suspicion, seen, meaning in _suspicions(task, outcomes, point.id in references):
                 message = f"{point.name} on {task.name}: {seen}: {meaning}"
                 found.append(ScoreWarning(point.id, point.name, task.name, suspicion, seen, meaning, message))
@@ -73,25 +72,25 @@ def _suspicions(
     varied = len(set(picked.values())) > 2  # seen at once in nearly every case; the unscored have no answer
     if varied and not is_reference:
         return found
-    scored = {key: value for key, value in scores(outcomes).items() if value is not None and key in task.items}
-    if len(scored) < _FEWEST:
+    values = scored(outcomes, task.items)
+    if len(values) < _FEWEST:
         return found
-    given = set() if varied else {picked[key] for key in scored}
-    if len(given) == 1 and None not in given and len({task.items[key].gold for key in scored}) > 1:
-        text = f"choice {_letter(given.pop())} is the answer to all {len(scored)} items"
+    given = set() if varied else {picked[key] for key in values}
+    if len(given) == 1 and None not in given and len({task.items[key].gold for key in values}) > 1:
+        text = f"choice {_letter(given.pop())} is the answer to all {len(values)} items"
         found.append(("one-answer", text, "the score says only how often that is right"))
-    return [*found, *_baseline(task, scored)] if is_reference else found
+    return [*found, *_baseline(task, values)] if is_reference else found
 
 
-def _baseline(task: TaskRecord, scored: Mapping[str, float]) -> list[tuple[Suspicion, str, str]]:
+def _baseline(task: TaskRecord, values: Mapping[str, float]) -> list[tuple[Suspicion, str, str]]:
     """What a reference's score can't be told from: nothing, guessing, or the most frequent answer to everything."""
-    estimate = macro_average([cluster_kinds(scored, task.clusters)])
+    estimate = macro_average([cluster_counts(values, task.clusters)])
     if estimate is None:
         return []
     score = f"scores {estimate.value * 100:.1f} %"
     if not estimate.value:
         return [("nothing", score, "the reference gets nothing right, so a level has nothing to lose")]
-    chances = [task.chances[key] for key in scored]
+    chances = [task.chances[key] for key in values]
     chance = sum(chances) / len(chances) if all(chances) else 0.0
     constant = majority(task)
     if constant is not None and constant.share > chance and estimate.low <= constant.share:

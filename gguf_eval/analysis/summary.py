@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from gguf_eval.analysis.averages import ALL, Average, averages, joint_score, metric_estimates, pairs_on
+from gguf_eval.analysis.averages import Average, averages, joint_score, metric_estimates
 from gguf_eval.analysis.baselines import floored_tasks, majority
 from gguf_eval.analysis.basis import Bases, Basis, Lack, find_bases
-from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare
+from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare, pairs_on
 from gguf_eval.analysis.costs import Placing, context_warnings, noise_warnings, placing
 from gguf_eval.analysis.divergence import TextSummary, summarise_text
 from gguf_eval.analysis.environments import environment_warnings, library_warnings
@@ -21,7 +20,6 @@ from gguf_eval.analysis.task_divergence import TaskDivergence, task_divergence
 from gguf_eval.analysis.whole_task import WholeTask, whole_task
 from gguf_eval.store.outcomes import cut_off, scores, truncated, unscored_reasons
 from gguf_eval.store.records import (
-    Outcome,
     Point,
     PointRecord,
     SpeedRecord,
@@ -177,8 +175,8 @@ def summarise(study: StudyRecord, *, margin: float = MARGIN) -> StudySummary:
 
 def choose_reference(points: list[PointRecord]) -> PointRecord | None:
     """The point the others of the same model are compared with: of highest `reference_rank`, of those with answers."""
-    answered = [point for point in points if any(point.outcomes.values())]
-    return max(answered, key=lambda p: reference_rank(p.bits_per_weight, p.way, p.level), default=None)
+    answered = [point for point in points if point.is_answered]
+    return max(answered, key=lambda p: reference_rank(p.bits_per_weight, p.settings_label, p.level), default=None)
 
 
 def _summarise_model(
@@ -186,11 +184,11 @@ def _summarise_model(
 ) -> list[PointSummary]:
     reference = choose_reference(points)
     basis = bases.models[points[0].model]
-    others = [point for point in points if reference is not None and point.id != reference.id]
+    pairs: dict[str, dict[int, Pairs]] = {}
     by_task: dict[str, dict[int, Comparison]] = {}
     overall: dict[int, Comparison] = {}
-    pairs: dict[str, dict[int, Pairs]] = {}
     if reference is not None:
+        others = [point for point in points if point is not reference]
         pairs = {task.hash: {p.id: pairs_on(p, reference, task) for p in others} for task in tasks}
         for hash_, counted in pairs.items():
             held = {id_: pair for id_, pair in counted.items() if hash_ not in basis.lacks(id_)}
@@ -202,74 +200,51 @@ def _summarise_model(
     log_scores = LogScores([task for task in tasks if task.hash in basis.tasks])
     made = []
     for point in sorted(points, key=lambda p: (p is not reference, -p.bits_per_weight, -p.size_bytes)):
-        paired = None if point is reference else {hash_: counted[point.id] for hash_, counted in pairs.items()}
-        means = averages(point, tasks, basis, paired)
+        base = None if point is reference else reference
+        summaries = {
+            task.name: _summarise_task(task, point, base, basis, by_task.get(task.hash, {}).get(point.id))
+            for task in tasks
+            if point.answers_to(task)
+        }
         compared = overall.get(point.id)
-        summary = _summarise_point(point, reference, tasks, basis, by_task, compared, means)
-        summary = replace(summary, joint_score=joint_score(point, tasks, bases, means.get(ALL)))
-        if reference is not None and compared is not None:
-            on_answers = [task.divergence.mean for task in summary.tasks.values() if task.divergence]
+        texts = tuple(map(summarise_text, point.texts))
+        evidence = None
+        if base is not None and compared is not None:
+            on_answers = [task.divergence.mean for task in summaries.values() if task.divergence]
             asked = log_scores if compared.verdict == "undecided" else None
-            summary = replace(summary, evidence=find_evidence(point, reference, on_answers, summary.texts, asked))
-        made.append(summary)
+            evidence = find_evidence(point, base, on_answers, texts, asked)
+        made.append(PointSummary(
+            **{entry.name: getattr(point, entry.name) for entry in fields(Point)},
+            is_reference=point is reference,
+            peak_rss_bytes=point.memory.get("peak_rss"),
+            speed={record.test: _summarise_speed(record) for record in point.speed},
+            tasks=summaries,
+            overall=compared,
+            averages=averages(point, tasks, basis, None if base is None else pairs),
+            joint_score=joint_score(point, tasks, bases),
+            lacking={task.name: lack for task in tasks if (lack := basis.lacks(point.id).get(task.hash))},
+            evidence=evidence,
+            texts=texts,
+            memory_methods=point.memory_methods,
+            placing=placing(point),
+        ))  # fmt: skip
     return made
 
 
-def _summarise_point(
-    point: PointRecord,
-    reference: PointRecord | None,
-    tasks: tuple[TaskRecord, ...],
-    basis: Basis,
-    by_task: Mapping[str, Mapping[int, Comparison]],
-    overall: Comparison | None,
-    means: dict[str, Average],
-) -> PointSummary:
-    summaries = {}
-    lacking = basis.lacks(point.id) if any(point.outcomes.values()) else {}
-    for task in tasks:
-        comparison = by_task.get(task.hash, {}).get(point.id)
-        lack = lacking.get(task.hash)
-        summary = _summarise_task(task, point.outcomes.get(task.hash, {}), comparison, lack, basis.common(task.hash))
-        if summary is not None and lack is None and reference is not None and point is not reference:
-            summary = replace(summary, divergence=task_divergence(point, reference, task))
-        if summary is not None:
-            summaries[task.name] = summary
-    return PointSummary(
-        **{entry.name: getattr(point, entry.name) for entry in fields(Point)},
-        is_reference=point is reference,
-        peak_rss_bytes=point.memory.get("peak_rss"),
-        speed={record.test: _summarise_speed(record) for record in point.speed},
-        tasks=summaries,
-        overall=overall,
-        averages=means,
-        lacking={task.name: lacking[task.hash] for task in tasks if task.hash in lacking},
-        texts=tuple(summarise_text(record) for record in point.texts),
-        memory_methods=point.measurement.memory_methods if point.measurement else {},
-        placing=placing(point),
-    )
-
-
 def _summarise_task(
-    task: TaskRecord,
-    outcomes: Mapping[str, Outcome],
-    comparison: Comparison | None,
-    lack: Lack | None,
-    common: frozenset[str] | None,
-) -> TaskSummary | None:
-    if not outcomes:
-        return None
-    values = scores(outcomes)
-    unscored = sum(value is None for value in values.values())
+    task: TaskRecord, point: PointRecord, reference: PointRecord | None, basis: Basis, comparison: Comparison | None
+) -> TaskSummary:
+    """What a point did on a task that it has answers to; reference: the one it is compared with."""
+    outcomes, common, lack = point.answers_to(task), basis.common(task.hash), basis.lacks(point.id).get(task.hash)
     metrics = metric_estimates(task, outcomes, common) if lack is None else {}
-    chances = list(task.chances.values())
-    if len(values) != len(chances):
-        chances = [task.chances[key] for key in values if key in task.chances]
+    values = scores(outcomes)
+    chances = [chance for key, chance in task.chances.items() if key in values]
     baseline = majority(task)
     return TaskSummary(
         name=task.name,
         metric=task.metric,
         estimate=metrics.get(task.metric),
-        unscored=unscored,
+        unscored=sum(value is None for value in values.values()),
         metrics=metrics,
         chance=sum(chances) / len(chances),
         truncated=truncated(outcomes),
@@ -278,6 +253,7 @@ def _summarise_task(
         title=task.title,
         unscored_reasons=dict(unscored_reasons(outcomes)),
         whole=whole_task(task, outcomes, common) if lack is None else WholeTask(),
+        divergence=task_divergence(point, reference, task) if lack is None and reference is not None else None,
         cut_off=cut_off(outcomes),
         lack=lack,
         majority=baseline.share if baseline else None,
@@ -286,9 +262,7 @@ def _summarise_task(
 
 
 def _summarise_speed(record: SpeedRecord) -> SpeedSummary:
-    rates = [record.tokens / seconds for seconds in record.seconds]
-    mean, deviation = mean_and_deviation(rates)
-    return SpeedSummary(mean, deviation, len(rates), _summarise_energy(record))
+    return SpeedSummary(*mean_and_deviation(record.rates), len(record.seconds), _summarise_energy(record))
 
 
 def _summarise_energy(record: SpeedRecord) -> Energy | None:

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from gguf_eval.analysis.comparison import cluster_kinds
 from gguf_eval.analysis.divergence import Figure
-from gguf_eval.analysis.intervals import FEW, Kinds, hall, mean_of, spread_of
+from gguf_eval.analysis.intervals import FEW, ClusterCounts, cluster_counts, hall, interval_unit, mean_of, spread_of
 from gguf_eval.analysis.statistics import t_quantile
-from gguf_eval.store.outcomes import scores
+from gguf_eval.store.outcomes import scored
 from gguf_eval.store.records import AnswerDivergences, PointRecord, TaskRecord
 
 QUANTILES = {"median": 0.5, "90%": 0.9, "99%": 0.99}
@@ -62,8 +59,9 @@ def task_divergence(point: PointRecord, reference: PointRecord, task: TaskRecord
         return None
     klds = {item: kld for item, (_, kld, _, _) in known.items()}
     values = np.array(list(klds.values()))
+    both = scored(point.answers_to(task)).keys() & scored(reference.answers_to(task)).keys()
     tokens = sum(count for count, _, _, _ in known.values())
-    mean, method = mean_with_interval(cluster_kinds(klds, task.clusters))
+    mean, method = mean_with_interval(cluster_counts(klds, task.clusters))
     return TaskDivergence(
         reference=reference.label,
         mean=mean,
@@ -73,7 +71,7 @@ def task_divergence(point: PointRecord, reference: PointRecord, task: TaskRecord
         same_top=sum(same for _, _, _, same in known.values()) / tokens,
         items=len(known),
         tokens=tokens,
-        left_out=len(_both_scored(point, reference, task) - known.keys()),
+        left_out=len(both - known.keys()),
         reasons=dict(Counter(filter(None, one.reasons))),
     )
 
@@ -86,23 +84,13 @@ def stored_divergences(point: PointRecord, reference: PointRecord, task_hash: st
     return None
 
 
-def _both_scored(point: PointRecord, reference: PointRecord, task: TaskRecord) -> set[str]:
-    first, second = (_scored(p.outcomes.get(task.hash, {})) for p in (point, reference))
-    return first & second
-
-
-def _scored(outcomes: Mapping[str, Any]) -> set[str]:
-    return {item for item, value in scores(outcomes).items() if value is not None}
-
-
-def mean_with_interval(kinds: Kinds) -> tuple[Figure, str | None]:
+def mean_with_interval(counts: ClusterCounts) -> tuple[Figure, str | None]:
     """The mean of an item, with its 95 % interval by cluster and the interval's name; fewer than `FEW` have none.
 
-    kinds: how many clusters there are of each (sum of the values, items); values are not negative.
+    counts: how many clusters there are of each (sum of the values, items); values are not negative.
     """
-    if sum(kinds.values()) < FEW:
-        return Figure(mean_of(kinds), None, None), None
-    found = spread_of([kinds])
+    if sum(counts.values()) < FEW:
+        return Figure(mean_of(counts), None, None), None
+    found = spread_of([counts])
     low, high = hall(found.value, found.variance, found.cubes, t_quantile(found.freedom))
-    unit = "cluster" if any(size > 1 for _, size in kinds) else "item"
-    return Figure(found.value, max(0.0, low), high), f"hall-by-{unit}"
+    return Figure(found.value, max(0.0, low), high), f"hall-by-{interval_unit([counts])}"

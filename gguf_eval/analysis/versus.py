@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gguf_eval.analysis.averages import pairs_on
-from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare
+from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare, pairs_on
 from gguf_eval.analysis.intervals import macro_difference
 from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.sanity import find_warnings, warning_lines
@@ -14,6 +13,7 @@ from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import choose_reference
 from gguf_eval.analysis.task_divergence import TaskDivergence, task_divergence
 from gguf_eval.errors import StudyError, UsageError, nearest
+from gguf_eval.store.outcomes import scored
 from gguf_eval.store.records import PointRecord, StudyRecord, TaskRecord
 
 
@@ -59,7 +59,7 @@ def versus(
     overall = compare(reference.name, totals, margin=margin)
     results = []
     for candidate in candidates:
-        macro = macro_difference([pairs[task.hash][candidate.id].kinds for task in study.tasks])
+        macro = macro_difference([pairs[task.hash][candidate.id].cluster_counts for task in study.tasks])
         if macro is None:
             raise StudyError(
                 f"{candidate.name} and {reference.name} have no scored item in common "
@@ -69,7 +69,7 @@ def versus(
         tasks = tuple(
             _task(task, candidate, reference, pairs[task.hash][candidate.id], by_task[task.hash].get(candidate.id))
             for task in study.tasks
-            if candidate.outcomes.get(task.hash) or reference.outcomes.get(task.hash)
+            if candidate.answers_to(task) or reference.answers_to(task)
         )
         suspicious = find_warnings((candidate, reference), study.tasks, {reference.id})
         warnings = tuple(warning_lines(suspicious))
@@ -82,7 +82,7 @@ def _task(
 ) -> TaskVersus:
     refused = None
     if comparison is None:
-        missing = [point.name for point in (candidate, reference) if not point.outcomes.get(task.hash)]
+        missing = [point.name for point in (candidate, reference) if not point.answers_to(task)]
         refused = f"{' and '.join(missing)} did not run it" if missing else "the two have no scored item in common"
     return TaskVersus(task.name, comparison, pairs.left_out, refused, task_divergence(candidate, reference, task))
 
@@ -90,9 +90,9 @@ def _task(
 def _answered(point: PointRecord, tasks: Sequence[TaskRecord]) -> str:
     counts = []
     for task in tasks:
-        scored = sum(outcome.value is not None for outcome in point.outcomes.get(task.hash, {}).values())
-        if scored:
-            counts.append(f"{scored} of {task.name}")
+        found = len(scored(point.answers_to(task)))
+        if found:
+            counts.append(f"{found} of {task.name}")
     return f"{point.name} has {', '.join(counts) or 'none'}"
 
 
@@ -104,7 +104,7 @@ def find_point(study: StudyRecord, name: str) -> PointRecord:
     wanted = name.casefold()
     exact = [point for point in study.points if point.name.casefold() == wanted]
     fitting = exact or [
-        point for point in study.points if wanted in map(str.casefold, (point.level, point.way, point.model))
+        point for point in study.points if wanted in map(str.casefold, (point.level, point.settings_label, point.model))
     ]
     if len(fitting) == 1:
         return fitting[0]
@@ -127,7 +127,7 @@ def versus_references(study: StudyRecord, only: Sequence[PointRecord] = (), *, m
             for point in members
             if reference is not None
             and point.id != reference.id
-            and any(point.outcomes.values())
+            and point.is_answered
             and (not only or point.id in {wanted.id for wanted in only})
         ]
         if reference is not None and candidates:

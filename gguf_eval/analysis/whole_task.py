@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from gguf_eval.analysis.comparison import cluster_kinds
-from gguf_eval.analysis.intervals import macro_average
+from gguf_eval.analysis.intervals import cluster_counts, macro_average
 from gguf_eval.analysis.statistics import Estimate
-from gguf_eval.store.outcomes import scores
+from gguf_eval.store.outcomes import scored, scores
 from gguf_eval.store.records import Outcome, TaskRecord
 from gguf_eval.tasks.aggregates import AGGREGATES, Answered
 from gguf_eval.tasks.prompts import ItemRecord
@@ -43,12 +42,8 @@ def whole_task(task: TaskRecord, outcomes: Mapping[str, Outcome], only: Collecti
 def _aggregates(task: TaskRecord, outcomes: Mapping[str, Outcome], only: Collection[str] | None) -> dict[str, float]:
     if not task.aggregates:
         return {}
-    values = scores(outcomes)
-    answered = [
-        _answered(outcomes[key], item)
-        for key, item in task.items.items()
-        if values.get(key) is not None and (only is None or key in only)
-    ]
+    values = scored(outcomes, only)
+    answered = [_answered(outcomes[key], item) for key, item in task.items.items() if key in values]
     return {name: AGGREGATES[name](answered) for name in task.aggregates} if answered else {}
 
 
@@ -76,4 +71,4 @@ def _by_subject(
 
 def _mean(task: TaskRecord, values: Mapping[str, float | None]) -> Estimate | None:
     scored = {key: value for key, value in values.items() if value is not None}
-    return macro_average([cluster_kinds(scored, task.clusters)], unscored=len(values) - len(scored))
+    return macro_average([cluster_counts(scored, task.clusters)], unscored=len(values) - len(scored))

@@ -21,55 +21,56 @@ def costs_document(points: Sequence[PointCost], environment: Mapping[str, Any]) 
     return {
         "schema": SCHEMA,
         "environment": dict(environment),
-        "points": [
-            {
-                "name": point.name,
-                "tests": {
-                    test.test: {
-                        "tokens_per_second": list(test.tokens_per_second),
-                        "mean": test.mean,
-                        "stdev": test.deviation,
-                        "first_token_seconds": test.first_token_seconds,
-                        "joules_per_token": test.joules_per_token,
-                    }
-                    for test in point.tests
-                },
-                "context": point.context,
-                "load_seconds": point.load_seconds,
-                "memory": {
-                    kind: {"bytes": size, "method": point.memory_methods.get(kind)}
-                    for kind, size in point.memory_bytes.items()
-                },
-                "measured_bytes": point.measured_bytes,
-                "predicted_bytes": point.predicted_bytes,
-                "prediction_error": point.prediction_error,
-                "buffers": list(point.buffers),
-                "device_memory": point.device_memory,
-                "placing": asdict(point.placing) if point.placing else None,
-                "machine_states": list(point.states),
-                "warnings": list(point.warnings),
+        "points": [_point(cost) for cost in points],
+    }
+
+
+def _point(cost: PointCost) -> dict[str, Any]:
+    point, details = cost.point, cost.point.details
+    return {
+        "name": point.name,
+        "tests": {
+            test.test: {
+                "tokens_per_second": list(test.tokens_per_second),
+                "mean": test.mean,
+                "stdev": test.deviation,
+                "first_token_seconds": test.first_token_seconds,
+                "joules_per_token": test.joules_per_token,
             }
-            for point in points
-        ],
+            for test in cost.tests
+        },
+        "context": details.get("predicted", {}).get("context"),
+        "load_seconds": details.get("load_seconds"),
+        "memory": {
+            kind: {"bytes": size, "method": point.memory_methods.get(kind)} for kind, size in point.memory.items()
+        },
+        "measured_bytes": cost.measured_bytes,
+        "predicted_bytes": cost.predicted_bytes,
+        "prediction_error": cost.prediction_error,
+        "buffers": details.get("buffers", []),
+        "device_memory": details.get("device_memory", {}),
+        "placing": asdict(cost.placing) if cost.placing else None,
+        "machine_states": details.get("states", []),
+        "warnings": list(cost.warnings),
     }
 
 
 def print_costs(points: Sequence[PointCost], console: Console) -> None:
     """A table of speeds, then what each point took, then warnings."""
-    energy = any(test.joules_per_token for point in points for test in point.tests)
+    energy = any(test.joules_per_token for cost in points for test in cost.tests)
     table = bare_table()
     table.add_column("point", no_wrap=True)
     for name in ("test", "tokens/s", "n", "first token", *(("J/token",) if energy else ())):
         table.add_column(name, justify="right", no_wrap=True)
-    for point in points:
-        for index, test in enumerate(point.tests):
-            table.add_row(*_row(point.name if not index else "", test, energy))
+    for cost in points:
+        for index, test in enumerate(cost.tests):
+            table.add_row(*_row(cost.point.name if not index else "", test, energy))
     console.print(table)
-    for point in points:
-        console.print(Text("\n" + "\n".join(_lines(point))), soft_wrap=True)
-    for point in points:
-        for warning in point.warnings:
-            console.print(Text(f"! {point.name}: {warning}", style="yellow"), soft_wrap=True)
+    for cost in points:
+        console.print(Text("\n" + "\n".join(_lines(cost))), soft_wrap=True)
+    for cost in points:
+        for warning in cost.warnings:
+            console.print(Text(f"! {cost.point.name}: {warning}", style="yellow"), soft_wrap=True)
 
 
 def _row(name: str, test: TestCost, energy: bool) -> list[str]:
@@ -82,30 +83,31 @@ def _row(name: str, test: TestCost, energy: bool) -> list[str]:
     return cells
 
 
-def _lines(point: PointCost) -> list[str]:
+def _lines(cost: PointCost) -> list[str]:
     """Memory, load time and layers of one point."""
-    memory = point.memory_bytes
+    memory, details = cost.point.memory, cost.point.details
     split = ""
     if "file_rss" in memory:
         split = f" ({words.size(memory['file_rss'])} file, {words.size(memory['anonymous_rss'])} anonymous)"
-    lines = [f"{point.name}: peak {words.size(memory.get('peak_rss'))}{split} at a context of {point.context}"]
-    if point.load_seconds is not None:
-        lines[0] += f", loaded in {point.load_seconds:.1f} s"
-    if point.prediction_error is not None:
+    context = details.get("predicted", {}).get("context")
+    lines = [f"{cost.point.name}: peak {words.size(memory.get('peak_rss'))}{split} at a context of {context}"]
+    if details.get("load_seconds") is not None:
+        lines[0] += f", loaded in {details['load_seconds']:.1f} s"
+    if cost.prediction_error is not None:
         lines.append(
-            f"  the model's part {words.size(point.measured_bytes)}, predicted {words.size(point.predicted_bytes)} "
-            f"({point.prediction_error * 100:+.1f} %)"
+            f"  the model's part {words.size(cost.measured_bytes)}, predicted {words.size(cost.predicted_bytes)} "
+            f"({cost.prediction_error * 100:+.1f} %)"
         )
     places: dict[str, list[str]] = {}
-    for buffer in point.buffers:
+    for buffer in details.get("buffers", ()):
         kind = {"model": "weights", "KV": "KV cache"}.get(buffer["holds"], buffer["holds"])
         places.setdefault(buffer["place"], []).append(f"{kind} {words.size(buffer['size_bytes'])}")
     lines += [f"  {place}: {', '.join(parts)}" for place, parts in places.items()]
-    lines += [_device_line(name, free) for name, free in point.device_memory.items()]
+    lines += [_device_line(name, free) for name, free in details.get("device_memory", {}).items()]
     lines += [
         f"  {kind}: {words.size(size)} at peak" for kind, size in memory.items() if kind.startswith("process on ")
     ]
-    placing = point.placing
+    placing = cost.placing
     if placing is not None and placing.layers + len(placing.reasons) > 1:
         lines.append(f"  {words.placing(placing)}")
     return lines

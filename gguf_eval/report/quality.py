@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from gguf_eval.analysis.advice import Advice, Advised, Limits
+from gguf_eval.analysis.advice import Advice, Candidate, Limits
 from gguf_eval.analysis.divergence import Divergence, Figure, TextSummary
 from gguf_eval.report import evidence_words, words
 from gguf_eval.report.escape import printable
@@ -109,7 +109,7 @@ def print_advice(advice: Advice, console: Console) -> None:
 def _print_points(advice: Advice, console: Console) -> None:
     """Every point; what is remarked of it stands in the table or, where there is no room, in lines below it."""
     headers = ["point", "memory", "tokens/s", "score", "loss", "95 % interval", "first in"]
-    rows = [_advised_row(point) for point in advice.points]
+    rows = [_candidate_row(point) for point in advice.points]
     remarks = [_remarks(point, advice) for point in advice.points]
     columns = columns_of(headers, rows)
     whole = [*columns, TableColumn("remarks", [Text(remark) for remark in remarks], "left")]
@@ -124,7 +124,7 @@ def _print_points(advice: Advice, console: Console) -> None:
         console.print(Text(f"{', '.join(names)}: {remark}."))
 
 
-def _advised_row(point: Advised) -> tuple[Text, ...]:
+def _candidate_row(point: Candidate) -> tuple[Text, ...]:
     cost = point.tradeoff
     return (
         Text(cost.name),
@@ -175,7 +175,7 @@ def _points(share: float) -> str:
     return f"{number} point{'s' * (number != '1')}"
 
 
-def _remarks(point: Advised, advice: Advice) -> str:
+def _remarks(point: Candidate, advice: Advice) -> str:
     missed = {"memory": "too much memory", "speed": "too slow", "loss": "loses too much"}
     parts = ["recommended"] if point == advice.choice else []
     parts += [missed[limit] for limit in point.missed]

@@ -65,25 +65,20 @@ def answers(outcomes: Mapping[str, Outcome]) -> dict[str, int | None]:
     return dict(zip(outcomes, _column(outcomes, "answer"), strict=True))
 
 
-def metric_values(
-    outcomes: Mapping[str, Outcome], only: Collection[str] | None = None
-) -> Counter[tuple[tuple[str, float], ...]]:
-    """How many scored items (of ``only``, where given) have each combination of metric values.
-
-    A combination is (name, value) pairs.
-    """
-    counted = Counter(text for _, text in _scored_metrics(outcomes, only))  # few different ones: decoded once each
-    return Counter({tuple(json_object(text).items()): count for text, count in counted.items()})
+def scored(outcomes: Mapping[str, Outcome], only: Collection[str] | None = None) -> dict[str, float]:
+    """The headline value of each item that has one (of ``only``, where given)."""
+    return {
+        key: value for key, value in scores(outcomes).items() if value is not None and (only is None or key in only)
+    }
 
 
 def item_metrics(outcomes: Mapping[str, Outcome], only: Collection[str] | None = None) -> dict[str, dict[str, float]]:
     """Every metric of each scored item (of ``only``, where given)."""
-    return {key: json_object(text) for key, text in _scored_metrics(outcomes, only)}
-
-
-def _scored_metrics(outcomes: Mapping[str, Outcome], only: Collection[str] | None) -> Iterator[tuple[str, str]]:
-    rows = zip(scores(outcomes).items(), _column(outcomes, "metrics"), strict=True)
-    return ((key, text) for (key, value), text in rows if value is not None and (only is None or key in only))
+    wanted = scored(outcomes, only)
+    rows = zip(outcomes, _column(outcomes, "metrics"), strict=True)
+    texts = {key: text for key, text in rows if key in wanted}
+    decoded = {text: json_object(text) for text in set(texts.values())}  # few, where items are right or wrong
+    return {key: decoded[text] for key, text in texts.items()}
 
 
 def truncated(outcomes: Mapping[str, Outcome]) -> int:

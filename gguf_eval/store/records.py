@@ -85,6 +85,11 @@ class SpeedRecord:
     anchor_seconds: float | None = None
     """The test once more after all others: the machine has changed where it differs."""
 
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Tokens a second, by repetition."""
+        return tuple(self.tokens / seconds for seconds in self.seconds)
+
 
 @dataclass(frozen=True)
 class MeasurementRecord:
@@ -171,13 +176,13 @@ class Point:
 
     @property
     def label(self) -> str:
-        """What tells points of one model apart: `way`, and the study where several have the model."""
-        return f"{self.way} @{self.study}" if self.names_study else self.way
+        """What tells points of one model apart: `settings_label`, and the study where several have the model."""
+        return f"{self.settings_label} @{self.study}" if self.names_study else self.settings_label
 
     @property
-    def way(self) -> str:
-        """How the model is run: `way_of`."""
-        return way_of(self.level, self.settings, self.origin)
+    def settings_label(self) -> str:
+        """How the model is run: `settings_label_of`."""
+        return settings_label_of(self.level, self.settings, self.origin)
 
 
 @dataclass(frozen=True)
@@ -198,20 +203,39 @@ class PointRecord(Point):
     divergences: Mapping[str, tuple[AnswerDivergences, ...]] = field(default_factory=dict)
     """On right answers, by task hash; one for each reference."""
 
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What else its measurement tells (`MeasurementRecord`); empty where it was not measured."""
+        return self.measurement.details if self.measurement else {}
 
-def way_of(level: str, settings: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
+    @property
+    def memory_methods(self) -> dict[str, str]:
+        """How each kind of memory was read off."""
+        return self.measurement.memory_methods if self.measurement else {}
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether it has an answer to any item."""
+        return any(self.outcomes.values())
+
+    def answers_to(self, task: TaskHead) -> Mapping[str, Outcome]:
+        """Its outcomes on a task by item hash; empty where it has none."""
+        return self.outcomes.get(task.hash, {})
+
+
+def settings_label_of(level: str, settings: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
     """How a model is run: its recipe or level, its variant, a KV cache that is not F16, how it is asked; as stored."""
     keys, values = settings.get("cache_type_k", "F16"), settings.get("cache_type_v", "F16")
     cache = EngineSettings(cache_type_k=keys, cache_type_v=values).cache_name
     return point_label(str(origin.get("recipe", level)), str(origin.get("variant", "")), cache, chat_name(settings))
 
 
-def reference_rank(bits_per_weight: float, way: str, level: str) -> tuple[float, bool]:
+def reference_rank(bits_per_weight: float, settings_label: str, level: str) -> tuple[float, bool]:
     """The others of a model are compared with its point of the highest rank, of those that have answers.
 
     That is the point of most bits, one with the KV cache in F16 and asked in the usual way where there is a choice.
     """
-    return bits_per_weight, way == level
+    return bits_per_weight, settings_label == level
 
 
 @dataclass(frozen=True)

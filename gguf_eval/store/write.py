@@ -17,7 +17,7 @@ from gguf_eval.errors import StudyError
 from gguf_eval.files.model_file import ModelFile
 from gguf_eval.runtime.answers import AnswerDivergence
 from gguf_eval.store.database import StudyLookup, check_folder, check_version, sqlite_errors
-from gguf_eval.store.records import Outcome, TextRecord, way_of
+from gguf_eval.store.records import Outcome, TextRecord, settings_label_of
 from gguf_eval.store.rows import canonical_json, columns, item_content
 from gguf_eval.store.schema import migrate
 from gguf_eval.store.text_content import pack_text
@@ -39,7 +39,7 @@ def _recipe_name(origin: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unmade_key(level: str, named: Mapping[str, Any], source_sha256: str) -> str:
-    return f"{_UNMADE}{way_of(level, {}, named)} of {source_sha256}"
+    return f"{_UNMADE}{settings_label_of(level, {}, named)} of {source_sha256}"
 
 
 def _save_header(connection: sqlite3.Connection, text: str) -> int:

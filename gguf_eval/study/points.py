@@ -20,7 +20,7 @@ from gguf_eval.files.provenance import PREFIX
 from gguf_eval.files.quantize import is_quantized, level_path, needs_making
 from gguf_eval.files.recipes import Recipe, find_recipe, named_apart
 from gguf_eval.runtime.settings import ChatSettings, EngineSettings, Offload
-from gguf_eval.store.records import way_of
+from gguf_eval.store.records import settings_label_of
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ class PlannedPoint:
 
     @property
     def label(self) -> str:
-        """What tells points of one model apart, as `way_of` says of the point when it is stored."""
-        return way_of(self.level, {**self.engine.answer_settings, **self.chat}, self.origin)
+        """What tells points of one model apart, as `settings_label_of` says of the point when it is stored."""
+        return settings_label_of(self.level, {**self.engine.answer_settings, **self.chat}, self.origin)
 
     @property
     def is_there(self) -> bool:

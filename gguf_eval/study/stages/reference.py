@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from gguf_eval.store.database import StudyLookup
-from gguf_eval.store.records import reference_rank, way_of
+from gguf_eval.store.records import reference_rank, settings_label_of
 from gguf_eval.study.stages.state import RunPoint
 
 
@@ -73,7 +73,7 @@ def find_reference(lookup: StudyLookup, model: str, points: Sequence[RunPoint]) 
     """The reference of a model: of its points of this run, and those the study has answers of."""
     ranked: dict[int, tuple[tuple[float, bool], Reference]] = {}
     for id_, sha256, settings, level, bits, origin in lookup.answered_points(model):
-        label = way_of(level, settings, origin)
+        label = settings_label_of(level, settings, origin)
         ranked[id_] = (reference_rank(bits, label, level), Reference("", label, id_, sha256, settings))
     for place, point in enumerate(points):
         sha256 = point.file.sha256 if point.file else ""
