@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from typing import IO, Any, TypeVar
 
 from gguf_eval.atomic import remove_unfinished
 from gguf_eval.errors import EngineError, GgufEvalError
+from gguf_eval.llama.child import how_it_ended, spawn, telling_line
 
 R = TypeVar("R")
 Report = Callable[[Any], None]
@@ -62,15 +61,7 @@ class Child:
 
     def __init__(self, function: Callable[..., None], *arguments: object, log: IO[bytes] | None = None) -> None:
         """The function and its arguments must be picklable. What the child prints goes to ``log``."""
-        command = [sys.executable, "-c", "from gguf_eval.llama.isolated import serve; serve()"]
-        # A group of its own, so that Ctrl-C reaches this process alone, which then ends the child.
-        group: dict[str, Any] = {"start_new_session": True}
-        if sys.platform == "win32":
-            group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-        # A debugger that prints a stack trace takes seconds and says nothing that the assertion does not.
-        environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, env=environment, **group)
+        self.process = spawn(["-c", "from gguf_eval.llama.isolated import serve; serve()"], log)
         assert self.process.stdin is not None and self.process.stdout is not None
         self.channel = Channel(self.process.stdout, self.process.stdin)
         with contextlib.suppress(Gone):  # whoever waits for an answer learns of it
@@ -120,8 +111,9 @@ def run_isolated(
             if on_progress is not None:
                 on_progress(content)
     except Gone:
-        reason = _exit_reason(child.process.wait())
-        raise EngineError(f"the process that runs llama.cpp ended ({reason}): {_last_line(log)}") from None
+        how = how_it_ended(child.process.wait())
+        told = telling_line(log) or "it says no reason"
+        raise EngineError(f"the process that runs llama.cpp ended ({how}): {told} (log: {log})") from None
     finally:
         child.close()
         remove_unfinished(folder, pid)
@@ -139,21 +131,3 @@ def _report_all(function: Callable[..., Any], arguments: tuple[object, ...], cha
 def _end_with_parent() -> None:
     os.read(0, 1)  # nothing more is sent: this returns when the parent was killed
     os._exit(3)
-
-
-def _exit_reason(code: int) -> str:
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            return signal.Signals(-code).name
-    return f"exit code {code}"
-
-
-def _last_line(log: Path) -> str:
-    with contextlib.suppress(OSError):
-        lines = [
-            line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
-        ]
-        failed = [line for line in lines if "GGML_ASSERT" in line or "error" in line.lower()]
-        if lines:
-            return f"{(failed or lines)[-1]} (log: {log})"
-    return f"no log was written (log: {log})"

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gguf_eval.errors import EngineError, GgufEvalError, UsageError
+from gguf_eval.llama.child import how_it_ended, spawn, telling_line
 from gguf_eval.machine import memory_limit_bytes
 from gguf_eval.sizes import limit_text
 from gguf_eval.study.job import Job, OnEvent, encode_job
 from gguf_eval.study.memory_watch import MemoryWatch
-
-_LOG_TAIL_BYTES = 1 << 18
-"""Enough to reach over the stack trace that follows a failed assertion."""
-_TELLING = ("Remote RPC server", "GGML_ASSERT", "what():", "error loading model", "Error:", "error:", "failed")
-"""Marks of a line that tells why, the most telling first."""
-
 
 Executor = Callable[[Job, Path, OnEvent, Callable[[int], None] | None, Callable[[str], None]], None]
 """Takes a job and gives back its events, as `run_in_worker` does; another may run it elsewhere."""
@@ -47,7 +39,7 @@ def run_in_worker(
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("ab") as log:
         size_before = log.tell()
-        worker = _start(log)
+        worker = spawn(["-m", "gguf_eval.study.worker"], log)
         try:
             with MemoryWatch(worker.pid, _memory_limit(job), worker.kill, on_memory) as watch:
                 finished = _converse(worker, job, on_event, on_warning)
@@ -113,21 +105,6 @@ def _too_much_memory(job: Job, used_bytes: int) -> str:
     )
 
 
-def _start(log: Any) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "gguf_eval.study.worker"]
-    # A debugger that prints a stack trace takes seconds and says nothing that the assertion does not.
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1"}
-    # A group of its own, so that Ctrl-C reaches the parent alone, which then ends the worker in order.
-    if sys.platform == "win32":
-        flags = subprocess.CREATE_NEW_PROCESS_GROUP
-        return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment, creationflags=flags
-        )
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True
-    )
-
-
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         event: dict[str, Any] = json.loads(line)
@@ -138,27 +115,9 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 def _reason(status: int, log_path: Path, start: int) -> str:
     """One line: how the worker ended, and the line of its log that tells most."""
-    if status < 0:
-        try:
-            name = signal.Signals(-status).name
-        except ValueError:
-            name = f"signal {-status}"
-        how = f"the worker was ended by {name}"
-        if name == "SIGKILL":
-            how += " (out of memory, perhaps)"
-    else:
-        how = f"the worker ended with exit code {status}"
-    line = _telling_line(log_path, start)
+    ended = how_it_ended(status)
+    how = f"the worker was ended by {ended}" if status < 0 else f"the worker ended with {ended}"
+    if ended == "SIGKILL":
+        how += " (out of memory, perhaps)"
+    line = telling_line(log_path, start)
     return f"{how}; its log: {log_path}" + (f" ({line})" if line else "")
-
-
-def _telling_line(log_path: Path, start: int) -> str:
-    with log_path.open("rb") as log:
-        end = log.seek(0, os.SEEK_END)
-        log.seek(max(start, end - _LOG_TAIL_BYTES))
-        lines = log.read().decode("utf-8", errors="replace").splitlines()
-    for mark in _TELLING:
-        telling = [line.strip() for line in lines if mark in line]
-        if telling:
-            return telling[-1][-200:]
-    return ""
