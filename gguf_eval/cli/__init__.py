@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import signal
 import sys
 from importlib import import_module
@@ -14,6 +16,10 @@ import typer.exceptions
 
 from gguf_eval.cli.options import app
 from gguf_eval.errors import GgufEvalError, UsageError
+
+INTERRUPTED = 130
+TRACEBACK = "GGUF_EVAL_TRACEBACK"
+"""Set in the environment, it shows where an error came from that nobody foresaw."""
 
 for _module in ("run", "reports", "quality", "model_files", "tasks", "machine", "lm_eval"):  # in the order of --help
     import_module(f"gguf_eval.cli.{_module}")
@@ -53,10 +59,37 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # Without its standalone mode typer returns the code of typer.Exit and raises everything else.
-        sys.exit(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False) or 0
+        sys.stdout.flush()  # what can't be written is an error now, not a line of the interpreter's at its end
+        sys.exit(code)
     except typer.exceptions.TyperException as error:
         _complain(f"{error.format_message()} ('gguf-eval --help' lists what there is)")
         sys.exit(UsageError.exit_code)
     except GgufEvalError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # whoever read has read enough
+        _give_up_stdout()
+        sys.exit(1)
+    except (OSError, MemoryError, RecursionError, UnicodeError) as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        _complain(f"{_said(error)} ({type(error).__name__}; with {TRACEBACK}=1 set, the place is shown)")
+        _give_up_stdout()
+        sys.exit(1)
+
+
+def _said(error: Exception) -> str:
+    """What an error of the system says in a line, the file before it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error).strip().split("\n")[0] or "out of memory"
+
+
+def _give_up_stdout() -> None:
+    """Let the interpreter's end write what is left of standard output to nowhere."""
+    with contextlib.suppress(OSError):  # of a stream that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
