@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +18,31 @@ _UNFINISHED = ".part"
 def written_whole(output: Path) -> Iterator[Path]:
     """Give a temporary name for the file ``output``, which it gets in the end, unless there was an exception.
 
-    The folder is made when it is missing. Raises `UsageError` when it can't be written to.
+    The folder is made when it is missing. What is there and no regular file (a device, a pipe) is written to and never
+    replaced. Raises `UsageError` when it can't be written to.
     """
+    if output.exists() and not output.is_file():
+        with _written_to(output) as unfinished:
+            yield unfinished
+        return
     unfinished = unfinished_path(output)
     try:
         yield unfinished
         finish(unfinished, output)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _written_to(output: Path) -> Iterator[Path]:
+    if output.is_dir():
+        raise UsageError(f"{output}: the name of a file is needed, this is a folder")
+    with tempfile.TemporaryDirectory() as folder:
+        unfinished = Path(folder) / output.name
+        unfinished.touch()
+        yield unfinished
+        with unfinished.open("rb") as source, output.open("wb") as target:
+            shutil.copyfileobj(source, target)
 
 
 def unfinished_path(output: Path) -> Path:

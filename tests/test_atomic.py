@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,17 @@ def test_what_a_dead_process_left_is_removed(tmp_path: Path) -> None:
     assert ours.exists()
     remove_unfinished(tmp_path, os.getpid())
     assert not ours.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX's named pipes")
+def test_what_is_no_regular_file_is_written_to_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.txt"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        with written_whole(pipe) as unfinished:
+            unfinished.write_text("whole")
+        assert read.result(10) == "whole"
+    assert pipe.is_fifo()
+    with pytest.raises(UsageError, match="this is a folder"), written_whole(tmp_path):
+        pass

@@ -107,3 +107,25 @@ def test_a_column_that_is_no_json_is_named_in_one_line(tmp_path: Path) -> None:
             connection.execute("UPDATE point SET settings = ?", (text,))
         with pytest.raises(StudyError, match="the study file holds what this gguf-eval can't read"):
             read_study(path)
+
+
+def test_a_finished_study_is_one_file_that_needs_no_other_to_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    write_study(path, levels=2, sizes=1, tasks=1, items=3)
+    with StudyWriter(path):
+        pass
+    assert path.read_bytes()[18:20] == b"\1\1"  # the file format's way to say that there is no write-ahead journal
+    assert len(read_study(path).points) == 2
+    assert {found.name for found in tmp_path.iterdir()} - {"s.sqlite.lock"} == {"s.sqlite"}
+
+
+def test_a_study_that_was_left_with_a_journal_is_read_where_none_can_be_made(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    write_study(path, levels=2, sizes=1, tasks=1, items=3)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
+    (tmp_path / "s.sqlite-shm").mkdir()  # as on a disk that is read only
+    assert len(read_study(path).points) == 2
+    (tmp_path / "s.sqlite-wal").write_bytes(bytes(100))  # somebody writes
+    with pytest.raises(StudyError):
+        read_study(path)

@@ -46,7 +46,15 @@ def check_version(connection: sqlite3.Connection, path: Path) -> None:
 
 def open_to_read(path: Path) -> sqlite3.Connection:
     """The file to read from; a study of an older schema is migrated in memory and stays as it is."""
-    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    address = f"{path.resolve().as_uri()}?mode=ro"
+    connection = sqlite3.connect(address, uri=True, isolation_level=None)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master")
+    except sqlite3.OperationalError:
+        # A journal's files can't be made here (a disk to be read only). Without a journal nobody writes.
+        if path.with_name(f"{path.name}-wal").exists():
+            raise
+        connection = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None)
     if not is_older_study(connection):
         return connection
     newer = sqlite3.connect(":memory:", isolation_level=None)

@@ -84,6 +84,8 @@ class StudyWriter(StudyLookup):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with contextlib.suppress(sqlite3.Error):  # somebody reads: the next run folds it in
+            self._connection.execute("PRAGMA journal_mode = DELETE")  # one file, that needs no second one to be read
         self._connection.close()
         self._lock.release()
 
