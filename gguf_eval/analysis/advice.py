@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
@@ -10,12 +10,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from gguf_eval.analysis import joint
 from gguf_eval.analysis.baselines import floored_tasks
 from gguf_eval.analysis.comparison import MARGIN
 from gguf_eval.analysis.costs import is_generation
-from gguf_eval.analysis.eligible import answered_points, item_notes, references_of
 from gguf_eval.analysis.evidence import Evidence, LogScores, passed_over, point_evidence
-from gguf_eval.analysis.joint import Array, common_items, joint_difference, joint_means, resampled_joint_means
 from gguf_eval.analysis.memory_at import why_not_predicted
 from gguf_eval.analysis.models import grouped
 from gguf_eval.analysis.pareto import Tradeoff, pareto
@@ -107,47 +106,42 @@ def advise(
     measured and scored, and where no task tells whether anything is lost.
     """
     predicted = predicted_bytes or {}
-    answered, shared, notes = answered_points(study)
+    answered, shared, notes = joint.answered_points(study)
     costs, more = _costs(answered, limits, context, predicted)
     notes += more
     if not costs:
         reasons = "; ".join(notes) or "it has no answers"
         raise StudyError(f"{study.path}: no point has scores and costs to choose by ({reasons}); run it with speed on")
-    references, unknown = references_of(study, answered)
+    references, unknown = joint.references_of(study, answered)
     warnings = find_warnings(answered, study.tasks, set(references.values()))
     telling = [task for task in shared if task.hash not in floored_tasks(answered, shared, margin)]
     _check_telling(study, telling, set(references.values()), warnings)
-    tasks = common_items(answered, telling)
+    tasks = joint.common_items(answered, telling)
     if not tasks:
         raise StudyError(f"{study.path}: its points have no scored item in common; run all on the same tasks")
     if floored := [task.name for task in shared if task not in telling]:
         notes.append(f"left out, as no point scores anything there: {', '.join(floored)}")
-    notes += [*item_notes(answered, telling, tasks), *unknown]
+    notes += [*joint.item_notes(answered, telling, tasks), *unknown]
     if any(cost.tokens_per_second is None for cost in costs):
         notes.append("speed does not count in the Pareto front: not every point has one")
     columns = {point.id: column for column, point in enumerate(answered)}
-    means = joint_means(tasks)
+    means = joint.joint_means(tasks)
     entries = [replace(cost, quality=float(means[columns[cost.point_id]])) for cost in costs]
     entries.sort(key=lambda e: (e.memory_bytes, -(e.tokens_per_second or 0.0), -e.quality, e.point_id))
     own = np.array([columns[entry.point_id] for entry in entries])
     base = np.array([columns[references[entry.point_id]] for entry in entries])
-    losses = [None if mine == theirs else joint_difference(tasks, theirs, mine)
+    losses = [None if mine == theirs else joint.joint_difference(tasks, theirs, mine)
               for mine, theirs in zip(own.tolist(), base.tolist(), strict=True)]  # fmt: skip
     pairs = [(answered[mine], answered[theirs]) for mine, theirs in zip(own, base, strict=True)]
-    points = _candidates(entries, losses, pairs, telling, limits, margin)
+    points = _candidates(entries, losses, pairs, predicted, telling, limits, margin)
     passed = _passed_over(points, pairs, margin)
     kept = np.array([not {"memory", "speed"} & set(p.missed) and p.tradeoff.point_id not in passed for p in points])
     [first] = choices(means[None, own], means[None, base], kept, limits.loss, margin)
-    drawn = resampled_joint_means(tasks, seed=seed)
+    drawn = joint.resampled_joint_means(tasks, seed=seed)
     firsts = choices(drawn[:, own], drawn[:, base], kept, limits.loss, margin)
     shares = (np.bincount(firsts + 1, minlength=len(entries) + 1) / len(firsts)).tolist()
     points = [
-        replace(
-            point,
-            memory_predicted=point.tradeoff.point_id in predicted,
-            first_share=share,
-            passed_over=point.tradeoff.point_id in passed,
-        )
+        replace(point, first_share=share, passed_over=point.tradeoff.point_id in passed)
         for point, share in zip(points, shares[1:], strict=True)
     ]
     return Advice(
@@ -202,6 +196,7 @@ def _candidates(
     entries: Sequence[Tradeoff],
     losses: Sequence[Estimate | None],
     pairs: Sequence[tuple[PointRecord, PointRecord]],
+    predicted: Collection[int],
     tasks: Sequence[TaskRecord],
     limits: Limits,
     margin: float,
@@ -217,7 +212,7 @@ def _candidates(
         evidence = point_evidence(point, reference, tasks, log_scores) if open_ else None
         points.append(Candidate(
             tradeoff=entry,
-            memory_predicted=False,
+            memory_predicted=entry.point_id in predicted,
             reference=reference.name,
             loss=loss,
             missed=tuple(_missed(entry, loss, limits)),
@@ -252,7 +247,7 @@ def _passed_over(
 
 
 def choices(
-    scores: Array, reference_scores: Array, kept: npt.NDArray[np.bool_], loss: float | None, margin: float
+    scores: joint.Array, reference_scores: joint.Array, kept: npt.NDArray[np.bool_], loss: float | None, margin: float
 ) -> npt.NDArray[np.intp]:
     """(samples,) the column chosen in each sample, or -1 where none keeps to the limits.
 

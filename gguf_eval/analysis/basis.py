@@ -1,4 +1,4 @@
-"""Which tasks and items means may stand beside each other over.
+"""Which tasks and items means may stand beside each other over, and these means: every task counts once.
 
 A point holds a task when it was asked every item of it that any point of its model was asked, and could score at least
 half as many as the one that could score most. Where it does not, it has no mean there. A model's scores are over the
@@ -9,13 +9,17 @@ those of other models that were asked the same items.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gguf_eval.analysis.models import by_model
-from gguf_eval.store.outcomes import scored
-from gguf_eval.store.records import PointRecord, TaskRecord
+from gguf_eval.analysis.comparison import Pairs
+from gguf_eval.analysis.intervals import ClusterCounts, cluster_counts, item_count, macro_average, macro_difference
+from gguf_eval.analysis.models import by_model, grouped
+from gguf_eval.analysis.statistics import Estimate
+from gguf_eval.store.outcomes import item_metrics, scored
+from gguf_eval.store.records import Outcome, PointRecord, TaskRecord
 
+ALL = "all"
 _LEAST_SHARE = 0.5
 """Of what the best has, below which a point does not reduce what the others are judged by."""
 
@@ -86,19 +90,15 @@ def find_bases(points: Sequence[PointRecord], tasks: Sequence[TaskRecord]) -> Ba
     """
     members = by_model(points)
     asked = {model: _asked_of(own, tasks) for model, own in members.items()}
-    common = _common_items(asked.values(), tasks)
+    common = _common_items(asked.values())
     bases = {}
     for model, own in members.items():
         lacking = {point.id: {hash_: one.lacking[point.id] for hash_, one in asked[model].items()
                               if point.id in one.lacking} for point in own}  # fmt: skip
         held = _shared_tasks(own, asked[model], lacking)
-        items = {task.hash: common[task.hash, asked[model][task.hash].items] for task in tasks
-                 if (task.hash, asked[model].get(task.hash, _NOTHING).items) in common}  # fmt: skip
+        items = {hash_: common[key] for hash_, one in asked[model].items() if (key := (hash_, one.items)) in common}
         bases[model] = Basis(tuple(task.hash for task in tasks if task.hash in held), items, lacking)
     return _joint(bases, asked)
-
-
-_NOTHING = _Asked(frozenset(), (), {})
 
 
 def _asked_of(points: Sequence[PointRecord], tasks: Sequence[TaskRecord]) -> dict[str, _Asked]:
@@ -127,18 +127,14 @@ def _union(lists: Iterable[list[str]]) -> frozenset[str]:
     return frozenset().union(*distinct)
 
 
-def _common_items(
-    asked: Iterable[Mapping[str, _Asked]], tasks: Sequence[TaskRecord]
-) -> dict[tuple[str, frozenset[str]], frozenset[str]]:
+def _common_items(asked: Iterable[Mapping[str, _Asked]]) -> dict[tuple[str, frozenset[str]], frozenset[str]]:
     """By task hash and items asked, those scored at every holder; only where some holder has one unscored."""
     found: dict[tuple[str, frozenset[str]], frozenset[str]] = {}
-    models = list(asked)
-    for task in tasks:
-        for model in models:
-            one = model.get(task.hash, _NOTHING)
+    for model in asked:
+        for hash_, one in model.items():
             for point in one.holders:
-                if unscored := point.answers_to(task).keys() - scored(point.answers_to(task)).keys():
-                    found[task.hash, one.items] = found.get((task.hash, one.items), one.items) - unscored
+                if unscored := point.outcomes[hash_].keys() - scored(point.outcomes[hash_]).keys():
+                    found[hash_, one.items] = found.get((hash_, one.items), one.items) - unscored
     return found
 
 
@@ -166,5 +162,64 @@ def _joint(bases: Mapping[str, Basis], asked: Mapping[str, Mapping[str, _Asked]]
     sharing = frozenset(model for model, part in parts.items() if len(part & richest) >= least)
     shared = richest.intersection(*(parts[model] for model in sharing))
     hashes = {name for name, _ in shared}
-    order = [basis.tasks for model, basis in bases.items() if model in sharing][:1]
-    return Bases(bases, tuple(hash_ for hash_ in order[0] if hash_ in hashes) if order else (), sharing)
+    order = next((basis.tasks for model, basis in bases.items() if model in sharing), ())
+    return Bases(bases, tuple(hash_ for hash_ in order if hash_ in hashes), sharing)
+
+
+@dataclass(frozen=True)
+class Average:
+    """One point over several tasks."""
+
+    tasks: tuple[str, ...]
+    """Names of the tasks, all of which the point holds."""
+    estimate: Estimate
+    """Mean of the tasks' headline scores."""
+    difference: Estimate | None
+    """Mean of the tasks' differences from the reference on common items; None for the reference itself."""
+
+
+def averages(
+    point: PointRecord, tasks: Sequence[TaskRecord], basis: Basis, pairs: Mapping[str, Mapping[int, Pairs]] | None
+) -> dict[str, Average]:
+    """The point's averages over all tasks of the basis (``all``), and over each group that has two of them or more.
+
+    There is none where the point does not hold one of the tasks. pairs: with the reference, by task hash and
+    point id; None for the reference itself.
+    """
+    based = [task for task in tasks if task.hash in basis.tasks]
+    groups = grouped((task.group, task) for task in based)
+    several = {name: members for name, members in groups.items() if name and len(members) > 1}
+    counts = {task.hash: _counts(point, task, basis) for task in based}
+    found = {}
+    for name, members in {ALL: based, **several}.items():
+        hashes = [task.hash for task in members]
+        estimate = macro_average([counts[hash_] for hash_ in hashes])
+        if estimate is not None and basis.lacks(point.id).keys().isdisjoint(hashes):
+            paired = [pairs[hash_][point.id].cluster_counts for hash_ in hashes] if pairs is not None else []
+            found[name] = Average(tuple(task.name for task in members), estimate, macro_difference(paired))
+    return found
+
+
+def joint_score(point: PointRecord, tasks: Sequence[TaskRecord], bases: Bases) -> Estimate | None:
+    """The mean over the tasks that all models share; None where the point does not hold them."""
+    joint = bases.joint_tasks(point)
+    return macro_average([_counts(point, task, bases.models[point.model]) for task in tasks if task.hash in joint])
+
+
+def _counts(point: PointRecord, task: TaskRecord, basis: Basis) -> ClusterCounts:
+    """Of the scored items that means are over."""
+    return cluster_counts(scored(point.answers_to(task), basis.common(task.hash)), task.clusters)
+
+
+def metric_estimates(
+    task: TaskRecord, outcomes: Mapping[str, Outcome], only: Collection[str] | None = None
+) -> dict[str, Estimate]:
+    """Mean of each metric of the task over the scored items (of ``only``), by cluster; none without such items."""
+    values = item_metrics(outcomes, only)
+    estimates = {}
+    for metric in task.metrics:
+        counts = cluster_counts({key: found.get(metric, 0.0) for key, found in values.items()}, task.clusters)
+        estimate = macro_average([counts], unscored=len(outcomes) - item_count(counts))
+        if estimate is not None:
+            estimates[metric] = estimate
+    return estimates

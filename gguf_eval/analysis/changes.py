@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from gguf_eval.analysis.comparison import MARGIN, Comparison
 from gguf_eval.analysis.costs import noise_of
-from gguf_eval.analysis.date_pairs import Circumstance, PointPair, Unpaired, circumstances, pair_points, pair_tasks
+from gguf_eval.analysis.environments import TITLES
 from gguf_eval.analysis.intervals import macro_difference
 from gguf_eval.analysis.item_changes import Counted, Counts, ItemsChange, Key, compare_all, items_change
+from gguf_eval.analysis.models import grouped
 from gguf_eval.analysis.ratios import Ratio, TextChange, Tolerances, memory_ratios, speed_ratios, text_changes
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.errors import StudyError
-from gguf_eval.store.records import PointRecord, Status, StudyRecord, TaskRecord
+from gguf_eval.store.records import PointRecord, Status, StudyHead, StudyRecord, TaskRecord, settings_label_of
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """A point or task that is in one of the studies only."""
+
+    name: str
+    where: str
+    """old or new."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Circumstance:
+    """Something of the machine, the build, the packages or the settings that is not the same any more."""
+
+    what: str
+    old: str
+    new: str
+    points: tuple[str, ...]
+    """The points it holds for; empty where it holds for all that are in both studies."""
+
+
+PointPair = tuple[PointRecord, PointRecord]
 
 
 @dataclass(frozen=True)
@@ -68,20 +93,11 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Source:
-    """One of the two studies."""
-
-    path: str
-    created_at: str
-    command: str
-
-
-@dataclass(frozen=True)
 class Changes:
     """What changed between two studies."""
 
-    old: Source
-    new: Source
+    old: StudyHead
+    new: StudyHead
     margin: float
     tolerances: Tolerances
     tests: int
@@ -124,8 +140,8 @@ def find_changes(
     compared = compare_all(counted, len(pairs), margin)
     points = tuple(_point_change(pair, i, tasks, counted, compared, allowed) for i, pair in enumerate(pairs))
     return Changes(
-        old=Source(old.path, old.created_at, old.command),
-        new=Source(new.path, new.created_at, new.command),
+        old=StudyHead(old.path, old.created_at, old.command),
+        new=StudyHead(new.path, new.created_at, new.command),
         margin=margin,
         tolerances=allowed,
         tests=len(compared),
@@ -190,20 +206,111 @@ def _missing(old: PointRecord, new: PointRecord, tasks: Sequence[TaskRecord]) ->
             yield from (Unpaired(name, where, what) for name in own if name not in others)
 
 
-def _findings(point: PointChange) -> list[Finding]:
-    found = []
+def _findings(point: PointChange) -> Iterator[Finding]:
     if point.new_status == "failed" and point.old_status != "failed":
-        found.append(Finding(point.name, "the point itself", "worse", error=point.new_error))
+        yield Finding(point.name, "the point itself", "worse", error=point.new_error)
     elif point.old_status == "failed" and point.new_status == "complete":
-        found.append(Finding(point.name, "the point itself", "better"))
+        yield Finding(point.name, "the point itself", "better")
     for change in (point.overall, *point.tasks) if len(point.tasks) > 1 else point.tasks:
         if change.verdict in ("better", "worse"):
-            found.append(Finding(point.name, change.name, change.verdict, comparison=change.comparison))
+            yield Finding(point.name, change.name, change.verdict, comparison=change.comparison)
         if change.scoring is not None and change.scoring.verdict in ("better", "worse"):
             what = f"{change.name}: items that can be scored"
-            found.append(Finding(point.name, what, change.scoring.verdict, comparison=change.scoring))
+            yield Finding(point.name, what, change.scoring.verdict, comparison=change.scoring)
     for ratio in point.ratios:
         if ratio.verdict in ("better", "worse"):
             noisy = bool(point.noise) and ratio.unit == "tokens/s"
-            found.append(Finding(point.name, ratio.what, ratio.verdict, ratio=ratio, noisy=noisy))
-    return found
+            yield Finding(point.name, ratio.what, ratio.verdict, ratio=ratio, noisy=noisy)
+
+
+def pair_points(old: StudyRecord, new: StudyRecord) -> tuple[list[PointPair], list[Unpaired]]:
+    """Points of the same model and label, then those of the same file and label whose model is called otherwise.
+
+    Where a study has several of one name, because the file was made anew, its newest counts.
+    """
+    newest = [{_by_name(p): p for p in sorted(study.points, key=lambda p: p.id)}.values() for study in (old, new)]
+    pairs: dict[int, PointPair] = {}
+    for identity in (_by_name, _by_content):
+        taken = {before.id for before, _ in pairs.values()}
+        known = {identity(point): point for point in newest[0] if point.id not in taken}
+        for point in newest[1]:
+            if point.id not in pairs and (before := known.pop(identity(point), None)) is not None:
+                pairs[point.id] = (before, point)
+    unpaired = []
+    taken = {before.id for before, _ in pairs.values()}
+    for where, other, study, current, paired in (
+        ("old", "new", old, newest[0], taken), ("new", "old", new, newest[1], pairs.keys()),
+    ):  # fmt: skip
+        ids = {point.id for point in current}
+        for point in study.points:
+            if point.id not in paired:
+                reason = f"not in the {other} study" if point.id in ids else "an earlier file of this name"
+                unpaired.append(Unpaired(point.name, where, reason))
+    return [pairs[point.id] for point in new.points if point.id in pairs], unpaired
+
+
+def _by_name(point: PointRecord) -> tuple[str, ...]:
+    return (point.model, point.settings_label)
+
+
+def _by_content(point: PointRecord) -> tuple[str, ...]:
+    # what names add to a level is no matter where the content is the same
+    return (point.sha256 or f"{point.model} unmade", settings_label_of(point.level, point.settings, {}))
+
+
+def pair_tasks(old: StudyRecord, new: StudyRecord) -> tuple[list[TaskRecord], list[Unpaired]]:
+    """Tasks of the same definition, with the items that either study planned; and the others."""
+    before = {task.hash: task for task in old.tasks}
+    after = {task.hash: task for task in new.tasks}
+    both = [replace(task, items={**before[key].items, **task.items}) for key, task in after.items() if key in before]
+    unpaired = []
+    for where, own, others in (("old", old, after), ("new", new, before)):
+        versions = {task.name: task.version for task in others.values()}
+        for task in own.tasks:
+            if task.hash in others:
+                continue
+            reason = f"not in the {'new' if where == 'old' else 'old'} study"
+            if task.name in versions:
+                reason = f"defined otherwise there (version {task.version} here, {versions[task.name]} there)"
+            unpaired.append(Unpaired(task.name, where, f"{reason}; {len(task.items)} items"))
+    return both, unpaired
+
+
+def circumstances(pairs: Sequence[PointPair], old: StudyRecord, new: StudyRecord) -> list[Circumstance]:
+    """Every known circumstance that differs, with the points it differs for; file hashes are left to the points."""
+    known = [(after.name, _known(before, old), _known(after, new)) for before, after in pairs]
+    found = grouped(
+        ((key, *_what_differs(was, now)), name)
+        for name, earlier, later in known
+        for key in dict.fromkeys([*earlier, *later])
+        if (was := earlier.get(key, "–")) != (now := later.get(key, "–"))
+    )
+    return [Circumstance(*key, () if len(names) == len(pairs) else tuple(names)) for key, names in found.items()]
+
+
+def _known(point: PointRecord, study: StudyRecord) -> dict[str, str]:
+    """What is stored of how a point was run, as text by name; of several runs, all that was the case."""
+    conditions = point.measurement.conditions if point.measurement else {}
+    found = grouped([
+        *((TITLES.get((key[0], key[-1]), " ".join(key[1:])), value)
+          for environment in point.environments or (study.environment,) for key, value in _flat(environment)),
+        *((f"setting {' '.join(key)}", value) for key, value in _flat(point.settings)),
+        *((f"speed test's {key[-1].replace('_', ' ')}", value)
+          for key, value in _flat(conditions) if key[0] not in ("machine", "library")),  # these are known otherwise
+    ])  # fmt: skip
+    return {name: " and ".join(dict.fromkeys(values)) for name, values in found.items()}
+
+
+def _flat(value: Any, key: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], str]]:
+    if isinstance(value, Mapping):
+        return [pair for name, part in value.items() for pair in _flat(part, (*key, str(name)))]
+    return [(key, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))]
+
+
+def _what_differs(old: str, new: str) -> tuple[str, str]:
+    """Of lists that bars separate, as llama.cpp's flags are, only what the other lacks."""
+    if "|" not in old + new:
+        return old, new
+    parts = [[part.strip() for part in text.split("|") if part.strip()] for text in (old, new)]
+    left = [[part for part in own if part not in other] for own, other in (parts, parts[::-1])]
+    return " | ".join(left[0]) or "–", " | ".join(left[1]) or "–"

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gguf_eval.analysis.intervals import ClusterCounts, cluster_counts, macro_difference
+from gguf_eval.analysis.intervals import ClusterCounts, cluster_counts, interval_unit, macro_difference
+from gguf_eval.analysis.models import Key
 from gguf_eval.analysis.sign_flips import sign_flip_test
-from gguf_eval.analysis.statistics import CONFIDENCE, Estimate, holm, mcnemar_exact, normal_quantile, paired_difference
+from gguf_eval.analysis.statistics import CONFIDENCE, Estimate, holm, mcnemar_exact, normal_quantile
 from gguf_eval.store.outcomes import scores
 from gguf_eval.store.records import PointRecord, TaskRecord
 
@@ -105,37 +106,25 @@ def add_pairs(parts: Iterable[Pairs]) -> Pairs:
     return Pairs(n, gained, lost, left_out, sum((Counter(part.cluster_counts) for part in found), Counter()))
 
 
-def compare(reference: str, pairs: Mapping[int, Pairs], *, margin: float = MARGIN) -> dict[int, Comparison]:
+def compare(reference: str, pairs: Mapping[Key, Pairs], *, margin: float = MARGIN) -> dict[Key, Comparison]:
     """Compare several points with one reference; points without a common item are left out.
 
     Better or worse needs a corrected p below 0.05; the same needs the whole interval inside the margin; all else is
     undecided.
     """
     usable = {point: counted for point, counted in pairs.items() if counted.n}
-    raw = [_p_value(counted) for counted in usable.values()]
     comparisons = {}
-    for (point, counted), p_value in zip(usable.items(), holm(raw), strict=True):
-        difference = _difference(counted)
+    for (point, counted), p_value in zip(usable.items(), holm(list(map(_p_value, usable.values()))), strict=True):
+        difference = macro_difference([counted.cluster_counts])
         assert difference is not None
+        by_cluster = interval_unit([counted.cluster_counts]) == "cluster"
         verdict = _verdict(difference, p_value, margin)
         comparisons[point] = Comparison(
             reference, difference, counted.gained, counted.lost, counted.left_out, p_value, verdict, margin,
             items_to_settle(difference, margin, len(usable)) if verdict == "undecided" else None,
-            _cluster_count(counted),
+            sum(counted.cluster_counts.values()) if by_cluster else None,
         )  # fmt: skip
     return comparisons
-
-
-def _cluster_count(counted: Pairs) -> int | None:
-    if counted.clusters is None or all(size == 1 for _, size in counted.clusters):
-        return None
-    return sum(counted.clusters.values())
-
-
-def _difference(counted: Pairs) -> Estimate | None:
-    if counted.clusters is None:
-        return paired_difference(counted.gained, counted.lost, counted.n)
-    return macro_difference([counted.clusters])
 
 
 def _p_value(counted: Pairs) -> float:

@@ -24,29 +24,6 @@ _NAMED = 4
 
 
 @dataclass(frozen=True)
-class TestCost:
-    """One speed test."""
-
-    test: str
-    tokens_per_second: tuple[float, ...]
-    """By repetition."""
-    first_token_seconds: float | None
-    """Median; for prompts."""
-    joules_per_token: dict[str, float]
-    """Mean by source; empty where nothing counts energy."""
-
-    @property
-    def mean(self) -> float:
-        """Mean rate."""
-        return statistics.fmean(self.tokens_per_second)
-
-    @property
-    def deviation(self) -> float | None:
-        """Sample deviation of the rates, None of a single one."""
-        return statistics.stdev(self.tokens_per_second) if len(self.tokens_per_second) > 1 else None
-
-
-@dataclass(frozen=True)
 class Placing:
     """Where the layers of a point were while its speed and memory were measured."""
 
@@ -69,7 +46,6 @@ class PointCost:
     """One point."""
 
     point: PointRecord
-    tests: tuple[TestCost, ...]
     placing: Placing | None
     warnings: tuple[str, ...]
 
@@ -93,7 +69,7 @@ class PointCost:
 
 def point_cost(point: PointRecord) -> PointCost:
     """Sum up a point's newest measurement."""
-    return PointCost(point, tuple(map(_test_cost, point.speed)), placing(point), tuple(noise_of(point)))
+    return PointCost(point, placing(point), tuple(noise_of(point)))
 
 
 def is_generation(test: str) -> bool:
@@ -134,15 +110,11 @@ def context_warnings(points: Sequence[PointRecord]) -> list[str]:
     return warnings
 
 
-def _test_cost(record: SpeedRecord) -> TestCost:
+def joules_per_token(record: SpeedRecord) -> dict[str, float]:
+    """Mean over the repetitions by source; empty where nothing counts energy."""
     tokens = max(1, record.tokens)
     joules = grouped((source, spent / tokens) for one in record.joules for source, spent in one.items())
-    return TestCost(
-        record.test,
-        record.rates,
-        statistics.median(record.first_token_seconds) if record.first_token_seconds else None,
-        {source: statistics.fmean(values) for source, values in joules.items()},
-    )
+    return {source: statistics.fmean(values) for source, values in joules.items()}
 
 
 def noise_of(point: PointRecord) -> list[str]:

@@ -165,14 +165,12 @@ def _divergence(record: TextRecord, sample: _Windows) -> Divergence:
         mean=sample.mean(kld, least=0.0),
         token_error=_standard_error(kld),
         estimator_error=math.sqrt(float(_column(record, "kld_variance").sum())) / len(kld),
-        quantiles=dict(zip(QUANTILES, sample.quantiles(kld, tuple(QUANTILES.values())), strict=True)),
+        quantiles=sample.quantiles(kld, QUANTILES),
         maximum=float(kld.max()),
         same_top=sample.share(same),
         change_mean=sample.mean(change),
         change_rms=sample.mean(change**2, math.sqrt, least=0.0),
-        change_quantiles=dict(
-            zip(CHANGE_QUANTILES, sample.quantiles(change, tuple(CHANGE_QUANTILES.values())), strict=True)
-        ),
+        change_quantiles=sample.quantiles(change, CHANGE_QUANTILES),
         change_largest=float(np.abs(change).max()),
         log_perplexity_ratio=sample.mean(ratio),
         perplexity_ratio=sample.mean(ratio, math.exp),
@@ -241,26 +239,26 @@ class _Windows:
         """The share of tokens that are 1, the others being 0."""
         found = macro_average([self._counts(values)])
         assert found is not None
-        one = self._windows < 2
-        return Figure(found.value, None if one else found.low, None if one else found.high)
+        return Figure(found.value, found.low, found.high) if self._windows > 1 else Figure(found.value, None, None)
 
-    def quantiles(self, values: Values, shares: tuple[float, ...]) -> list[Figure]:
+    def quantiles(self, values: Values, shares: Mapping[str, float]) -> dict[str, Figure]:
         """Quantiles over tokens, with Woodruff's (1952, J. Am. Stat. Assoc. 47:635) interval.
 
         It is what the values are at both ends of the interval of the share of tokens below. There is none with fewer
         than `_BEYOND` tokens beyond the quantile.
         """
         ordered = np.sort(values)
-        found = []
-        for share, value in zip(shares, np.quantile(ordered, shares).tolist(), strict=True):
+        found = {}
+        places = np.quantile(ordered, tuple(shares.values())).tolist()
+        for (name, share), value in zip(shares.items(), places, strict=True):
             below = spread_of([self._counts((values <= value).astype(np.float64))])
             bounds = wilson_bounds(share, effective_items(below), t_quantile(below.freedom))
             if self._windows < 2 or min(share, 1 - share) * len(values) < _BEYOND:
-                found.append(Figure(value, None, None))
+                found[name] = Figure(value, None, None)
                 continue
-            places = math.floor(bounds[0] * len(values)) - 1, math.ceil(bounds[1] * len(values))
-            low, high = (float(ordered[min(max(0, place), len(values) - 1)]) for place in places)
-            found.append(Figure(value, min(value, low), max(value, high)))
+            ends = math.floor(bounds[0] * len(values)) - 1, math.ceil(bounds[1] * len(values))
+            low, high = (float(ordered[min(max(0, place), len(values) - 1)]) for place in ends)
+            found[name] = Figure(value, min(value, low), max(value, high))
         return found
 
     def _counts(self, values: Values) -> Counter[ClusterSum]:

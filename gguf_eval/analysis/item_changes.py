@@ -93,9 +93,7 @@ def compare_all(counted: Mapping[tuple[int, str], Counted], points: int, margin:
     for (i, hash_), found in counted.items():
         if found.scoring.gained or found.scoring.lost:
             pairs["scoring", i, hash_] = found.scoring
-    keys = list(pairs)
-    compared = compare("old", {number: pairs[key] for number, key in enumerate(keys)}, margin=margin)
-    return {keys[number]: comparison for number, comparison in compared.items()}
+    return compare("old", pairs, margin=margin)
 
 
 def items_change(name: str, counts: Counts, place: int, hash_: str, compared: Mapping[Key, Comparison]) -> ItemsChange:

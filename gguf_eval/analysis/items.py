@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gguf_eval.analysis.summary import StudySummary
-from gguf_eval.store.outcomes import answers, scores
+from gguf_eval.store.outcomes import answers, scored, scores
 from gguf_eval.store.records import Outcome, PointRecord, StudyRecord, TaskRecord
 from gguf_eval.tasks.prompts import ItemRecord
 
@@ -38,13 +38,12 @@ def answers_by_task(study: StudyRecord, summary: StudySummary) -> list[TaskAnswe
 def _task(study: StudyRecord, task: TaskRecord, references: Mapping[str, int]) -> TaskAnswers:
     points = [point for point in study.points if point.outcomes.get(task.hash)]
     values = {point.id: scores(point.outcomes[task.hash]) for point in points}
+    known = {point.id: scored(point.outcomes[task.hash], task.items) for point in points}
     flips = dict.fromkeys(task.items, 0)
     for point in points:
-        reference = values.get(references.get(point.model, -1), {})
-        for key, value in values[point.id].items():
-            other = reference.get(key)
-            if value is not None and other is not None and value != other and key in flips:
-                flips[key] += 1
+        reference = known.get(references.get(point.model, -1), {})
+        for key, value in known[point.id].items():
+            flips[key] += value != reference.get(key, value)
     order = sorted(flips, key=lambda key: -flips[key])
     return TaskAnswers(
         task=task.name,

@@ -12,16 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gguf_eval.analysis.intervals import (
-    FEW,
-    ClusterCounts,
-    Spread,
-    cluster_counts,
-    hall,
-    interval_unit,
-    item_count,
-    spread_of,
-)
+from gguf_eval.analysis.intervals import FEW, Spread, cluster_counts, hall, interval_unit, item_count, spread_of
 from gguf_eval.analysis.statistics import Estimate, t_quantile
 from gguf_eval.store.outcomes import read_whole
 from gguf_eval.store.records import Outcome, PointRecord, TaskRecord
@@ -75,14 +66,10 @@ def log_score_difference(
     found = spread_of(parts)
     if found.clusters < FEW:
         return None
-    low, high = _interval(found, max(_largest(counts) for counts in parts) / len(parts))
+    largest = max(max(abs(total) for total, _ in counts) / item_count(counts) for counts in parts) / len(parts)
+    low, high = _interval(found, largest)
     items = sum(item_count(counts) for counts in parts)
     return Estimate(found.value, low, high, items, 0, f"hall-by-{interval_unit(parts)}")
-
-
-def _largest(counts: ClusterCounts) -> float:
-    """The most that a cluster adds to the mean of its task, in size."""
-    return max(abs(total) for total, _ in counts) / item_count(counts)
 
 
 def _interval(found: Spread, largest: float) -> tuple[float, float]:

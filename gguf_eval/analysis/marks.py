@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gguf_eval.analysis.averages import ALL
+from gguf_eval.analysis.basis import ALL
 from gguf_eval.analysis.costs import is_generation
 from gguf_eval.analysis.pareto import Tradeoff, pareto
 from gguf_eval.analysis.statistics import Estimate

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from gguf_eval.analysis.comparison import Verdict
 from gguf_eval.analysis.divergence import Figure, divergence_ratio, perplexity_ratio
 from gguf_eval.analysis.statistics import ratio_of_means
 from gguf_eval.store.records import PointRecord, SpeedRecord, TextRecord
 
-RatioVerdict = Literal["better", "worse", "same", "undecided"]
 TOLERANCE = 0.05
 """Of speed and memory: what runs of one build on one machine differ by."""
 PERPLEXITY_TOLERANCE = 0.01
@@ -51,7 +50,7 @@ class Ratio:
     """Repetitions, windows, or the one measurement."""
     method: str | None
     tolerance: float
-    verdict: RatioVerdict
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,11 @@ class TextChange:
     text: str
     refused: str | None
     """Why the two runs are not compared."""
-    perplexity: Ratio | None
-    divergence: Ratio | None
+    perplexity: Ratio | None = None
+    divergence: Ratio | None = None
     """Of the mean KL divergence from the reference, where it was the same file both times."""
-    tokens: int
-    identical: int
+    tokens: int = 0
+    identical: int = 0
     """Tokens whose log-likelihood is exactly the same."""
 
 
@@ -78,35 +77,27 @@ def speed_ratios(old: PointRecord, new: PointRecord, tolerance: float) -> tuple[
     found = []
     for record in new.speed:
         earlier = before.get((record.test, record.tokens))
-        if earlier is None:
-            continue
-        rates = [[r.tokens / seconds for seconds in _seconds(r)] for r in (earlier, record)]
-        value, low, high = ratio_of_means(rates[1], rates[0])
-        found.append(Ratio(
-            record.test, "tokens/s", statistics.fmean(rates[0]), statistics.fmean(rates[1]), value, low, high,
-            len(rates[0]), len(rates[1]), None if low is None else "welch-log", tolerance,
-            _verdict(value, low, high, tolerance, more_is_better=True),
-        ))  # fmt: skip
+        if earlier is not None:
+            was, now = _rates(earlier), _rates(record)
+            means, counts = (statistics.fmean(was), statistics.fmean(now)), (len(was), len(now))
+            figure = Figure(*ratio_of_means(now, was))
+            found.append(_ratio(record.test, "tokens/s", means, figure, counts, "welch-log", tolerance))
     return tuple(found)
 
 
-def _seconds(record: SpeedRecord) -> tuple[float, ...]:
-    return (*record.seconds, record.anchor_seconds) if record.anchor_seconds else record.seconds
+def _rates(record: SpeedRecord) -> tuple[float, ...]:
+    return (*record.rates, record.tokens / record.anchor_seconds) if record.anchor_seconds else record.rates
 
 
 def memory_ratios(old: PointRecord, new: PointRecord, tolerance: float) -> tuple[Ratio, ...]:
     """Peaks of memory that both measurements have. Each is one figure, so that the tolerance alone decides."""
-    found = []
-    for kind, size in new.memory.items():
-        before = old.memory.get(kind)
-        if not before or not size or not (kind == "peak_rss" or kind.startswith(("device ", "process on "))):
-            continue
-        value = size / before
-        found.append(Ratio(
-            kind, "bytes", before, size, value, None, None, 1, 1, None, tolerance,
-            _verdict(value, value, value, tolerance, more_is_better=False),
-        ))  # fmt: skip
-    return tuple(found)
+    return tuple(
+        _ratio(kind, "bytes", (before, size), Figure(size / before, None, None), (1, 1), None, tolerance)
+        for kind, size in new.memory.items()
+        if (before := old.memory.get(kind))
+        and size
+        and (kind == "peak_rss" or kind.startswith(("device ", "process on ")))
+    )
 
 
 def text_changes(old: PointRecord, new: PointRecord, tolerances: Tolerances) -> tuple[TextChange, ...]:
@@ -117,12 +108,9 @@ def text_changes(old: PointRecord, new: PointRecord, tolerances: Tolerances) -> 
     for record in new.texts:
         name = record.conditions["text"]
         earlier = before.get(record.conditions["text_sha256"]) or by_name.get(name)
-        if earlier is None:
-            continue
-        refused = _refusal(earlier, record)
-        found.append(
-            TextChange(name, refused, None, None, 0, 0) if refused else _text_change(earlier, record, tolerances)
-        )
+        if earlier is not None:
+            refused = _refusal(earlier, record)
+            found.append(TextChange(name, refused) if refused else _text_change(earlier, record, tolerances))
     return tuple(found)
 
 
@@ -138,35 +126,41 @@ def _refusal(old: TextRecord, new: TextRecord) -> str | None:
 
 
 def _text_change(old: TextRecord, new: TextRecord, tolerances: Tolerances) -> TextChange:
-    means = [math.exp(float(record.columns["nll"].mean(dtype=np.float64))) for record in (old, new)]
+    name, windows = new.conditions["text"], (old.windows, new.windows)
+    ppl = math.exp(_mean(old, "nll")), math.exp(_mean(new, "nll"))
+    figure = perplexity_ratio(new, old)
+    perplexity = _ratio(name, "PPL", ppl, figure, windows, "hall-by-window", tolerances.perplexity)
     divergence = None
     same_reference = old.conditions.get("reference_sha256") == new.conditions.get("reference_sha256")
     if "kld" in old.columns and "kld" in new.columns and same_reference:
-        figure = divergence_ratio(new, old)
-        klds = [float(record.columns["kld"].mean(dtype=np.float64)) for record in (old, new)]
-        if figure is not None:
-            divergence = _of_windows(new, "nats", klds, figure, tolerances.divergence)
-    return TextChange(
-        new.conditions["text"],
-        None,
-        _of_windows(new, "PPL", means, perplexity_ratio(new, old), tolerances.perplexity),
-        divergence,
-        new.columns["nll"].size,
-        int((new.columns["nll"] == old.columns["nll"]).sum()),
-    )
+        klds = _mean(old, "kld"), _mean(new, "kld")
+        if (of_klds := divergence_ratio(new, old)) is not None:
+            divergence = _ratio(name, "nats", klds, of_klds, windows, "hall-by-window", tolerances.divergence)
+    same = new.columns["nll"] == old.columns["nll"]
+    return TextChange(name, None, perplexity, divergence, same.size, int(same.sum()))
 
 
-def _of_windows(record: TextRecord, unit: str, values: list[float], figure: Figure, tolerance: float) -> Ratio:
-    return Ratio(
-        record.conditions["text"], unit, values[0], values[1], figure.value, figure.low, figure.high,
-        record.windows, record.windows, None if figure.low is None else "hall-by-window", tolerance,
-        _verdict(figure.value, figure.low, figure.high, tolerance, more_is_better=False),
-    )  # fmt: skip
+def _mean(record: TextRecord, column: str) -> float:
+    return float(record.columns[column].mean(dtype=np.float64))
 
 
-def _verdict(
-    value: float, low: float | None, high: float | None, tolerance: float, *, more_is_better: bool
-) -> RatioVerdict:
+def _ratio(
+    what: str,
+    unit: str,
+    values: tuple[float, float],
+    found: Figure,
+    counts: tuple[int, int],
+    method: str | None,
+    tolerance: float,
+) -> Ratio:
+    """values, counts: old and new. method: None of figures that have no interval and are compared as they are."""
+    low, high = (found.low, found.high) if method else (found.value, found.value)
+    verdict = _verdict(found.value, low, high, tolerance, more_is_better=unit == "tokens/s")
+    known = None if found.low is None else method
+    return Ratio(what, unit, *values, found.value, found.low, found.high, *counts, known, tolerance, verdict)
+
+
+def _verdict(value: float, low: float | None, high: float | None, tolerance: float, *, more_is_better: bool) -> Verdict:
     """Better or worse: the interval excludes 1 and the ratio exceeds the tolerance; the same: all of it is inside."""
     if low is None or high is None:
         return "undecided"

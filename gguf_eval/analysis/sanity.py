@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from gguf_eval.analysis.baselines import majority
 from gguf_eval.analysis.intervals import cluster_counts, macro_average
+from gguf_eval.analysis.models import grouped
 from gguf_eval.store.outcomes import answers, scored, unscored_reasons
 from gguf_eval.store.records import Outcome, PointRecord, TaskRecord
 
@@ -16,6 +17,10 @@ NOTHING_TO_LOSE: tuple[Suspicion, ...] = ("chance", "majority", "nothing")
 """A reference of which one of these is seen on a task has nothing to lose there."""
 _FEWEST = 20
 """Items below which neither chance level nor one answer to everything means anything."""
+
+
+Seen = tuple[Suspicion, str, str]
+"""With what was seen and what it means."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,7 @@ def find_warnings(
 
 def warning_lines(found: Sequence[ScoreWarning]) -> list[str]:
     """A line for each warning; what means the same of several tasks of a point is one line."""
-    alike: dict[tuple[int, str], list[ScoreWarning]] = {}
-    for warning in found:
-        alike.setdefault((warning.point_id, warning.meaning), []).append(warning)
+    alike = grouped(((warning.point_id, warning.meaning), warning) for warning in found)
     return [
         group[0].message
         if len(group) == 1
@@ -60,47 +63,44 @@ def warning_lines(found: Sequence[ScoreWarning]) -> list[str]:
     ]
 
 
-def _suspicions(
-    task: TaskRecord, outcomes: Mapping[str, Outcome], is_reference: bool
-) -> list[tuple[Suspicion, str, str]]:
-    found: list[tuple[Suspicion, str, str]] = []
+def _suspicions(task: TaskRecord, outcomes: Mapping[str, Outcome], is_reference: bool) -> Iterator[Seen]:
     broken = sum(n for reason, n in unscored_reasons(outcomes).items() if "not a finite number" in reason)
     if broken:
         text = f"{broken} of {len(outcomes)} items gave log-likelihoods that are no numbers"
-        found.append(("non-finite", text, "the model file or its settings are broken"))
+        yield "non-finite", text, "the model file or its settings are broken"
     picked = answers(outcomes)
     varied = len(set(picked.values())) > 2  # seen at once in nearly every case; the unscored have no answer
     if varied and not is_reference:
-        return found
+        return
     values = scored(outcomes, task.items)
     if len(values) < _FEWEST:
-        return found
+        return
     given = set() if varied else {picked[key] for key in values}
     if len(given) == 1 and None not in given and len({task.items[key].gold for key in values}) > 1:
         text = f"choice {_letter(given.pop())} is the answer to all {len(values)} items"
-        found.append(("one-answer", text, "the score says only how often that is right"))
-    return [*found, *_baseline(task, values)] if is_reference else found
+        yield "one-answer", text, "the score says only how often that is right"
+    if is_reference:
+        yield from _baseline(task, values)
 
 
-def _baseline(task: TaskRecord, values: Mapping[str, float]) -> list[tuple[Suspicion, str, str]]:
+def _baseline(task: TaskRecord, values: Mapping[str, float]) -> Iterator[Seen]:
     """What a reference's score can't be told from: nothing, guessing, or the most frequent answer to everything."""
     estimate = macro_average([cluster_counts(values, task.clusters)])
     if estimate is None:
-        return []
+        return
     score = f"scores {estimate.value * 100:.1f} %"
-    if not estimate.value:
-        return [("nothing", score, "the reference gets nothing right, so a level has nothing to lose")]
     chances = [task.chances[key] for key in values]
     chance = sum(chances) / len(chances) if all(chances) else 0.0
     constant = majority(task)
-    if constant is not None and constant.share > chance and estimate.low <= constant.share:
+    if not estimate.value:
+        yield "nothing", score, "the reference gets nothing right, so a level has nothing to lose"
+    elif constant is not None and constant.share > chance and estimate.low <= constant.share:
         seen = f"{score} where '{constant.label}' to everything gets {constant.share * 100:.1f} %"
         meaning = "the reference can't be told from one answer to everything, so a level has nothing to lose"
-        return [("majority", seen, meaning)]
-    if chance and estimate.low <= chance:
+        yield "majority", seen, meaning
+    elif chance and estimate.low <= chance:
         seen = f"{score} where guessing gets {chance * 100:.1f} %"
-        return [("chance", seen, "the reference can't be told from chance, so a level has nothing to lose")]
-    return []
+        yield "chance", seen, "the reference can't be told from chance, so a level has nothing to lose"
 
 
 def _letter(choice: int | None) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from gguf_eval.analysis.averages import Average, averages, joint_score, metric_estimates
 from gguf_eval.analysis.baselines import floored_tasks, majority
-from gguf_eval.analysis.basis import Bases, Basis, Lack, find_bases
+from gguf_eval.analysis.basis import Average, Bases, Basis, Lack, averages, find_bases, joint_score, metric_estimates
 from gguf_eval.analysis.comparison import MARGIN, Comparison, Pairs, add_pairs, compare, pairs_on
 from gguf_eval.analysis.costs import Placing, context_warnings, noise_warnings, placing
 from gguf_eval.analysis.divergence import TextSummary, summarise_text
@@ -23,6 +22,7 @@ from gguf_eval.store.records import (
     Point,
     PointRecord,
     SpeedRecord,
+    StudyHead,
     StudyRecord,
     StudySource,
     TaskRecord,
@@ -112,12 +112,9 @@ class PointSummary(Point):
 
 
 @dataclass(frozen=True)
-class StudySummary:
+class StudySummary(StudyHead):
     """What a report shows."""
 
-    path: str
-    created_at: str
-    command: str
     environment: dict[str, Any]
     task_names: tuple[str, ...]
     points: tuple[PointSummary, ...]

@@ -52,26 +52,23 @@ def task_divergence(point: PointRecord, reference: PointRecord, task: TaskRecord
     one = stored_divergences(point, reference, task.hash)
     if one is None:
         return None
-    rows = zip(one.items, one.tokens, one.kld, one.kld_variance, one.same_top, strict=True)
-    known = {item: (tokens, kld, variance, same) for item, tokens, kld, variance, same in rows
-             if kld is not None and item in task.items}  # fmt: skip
+    rows = zip(one.items, one.kld, one.tokens, one.kld_variance, one.same_top, strict=True)
+    known = [row for row in rows if row[1] is not None and row[0] in task.items]
     if not known:
         return None
-    klds = {item: kld for item, (_, kld, _, _) in known.items()}
-    values = np.array(list(klds.values()))
+    items, values, tokens, variances, same = zip(*known, strict=True)
     both = scored(point.answers_to(task)).keys() & scored(reference.answers_to(task)).keys()
-    tokens = sum(count for count, _, _, _ in known.values())
-    mean, method = mean_with_interval(cluster_counts(klds, task.clusters))
+    mean, method = mean_with_interval(cluster_counts(dict(zip(items, values, strict=True)), task.clusters))
     return TaskDivergence(
         reference=reference.label,
         mean=mean,
         method=method,
         quantiles={name: float(np.quantile(values, share)) for name, share in QUANTILES.items()},
-        estimator_error=math.sqrt(sum(variance for _, _, variance, _ in known.values())) / len(known),
-        same_top=sum(same for _, _, _, same in known.values()) / tokens,
+        estimator_error=math.sqrt(sum(variances)) / len(known),
+        same_top=sum(same) / sum(tokens),
         items=len(known),
-        tokens=tokens,
-        left_out=len(both - known.keys()),
+        tokens=sum(tokens),
+        left_out=len(both - set(items)),
         reasons=dict(Counter(filter(None, one.reasons))),
     )
 

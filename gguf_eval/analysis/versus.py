@@ -71,9 +71,8 @@ def versus(
             for task in study.tasks
             if candidate.answers_to(task) or reference.answers_to(task)
         )
-        suspicious = find_warnings((candidate, reference), study.tasks, {reference.id})
-        warnings = tuple(warning_lines(suspicious))
-        results.append(Versus(candidate.name, reference.name, tasks, overall[candidate.id], macro, warnings))
+        warnings = warning_lines(find_warnings((candidate, reference), study.tasks, {reference.id}))
+        results.append(Versus(candidate.name, reference.name, tasks, overall[candidate.id], macro, tuple(warnings)))
     return results
 
 
@@ -88,12 +87,8 @@ def _task(
 
 
 def _answered(point: PointRecord, tasks: Sequence[TaskRecord]) -> str:
-    counts = []
-    for task in tasks:
-        found = len(scored(point.answers_to(task)))
-        if found:
-            counts.append(f"{found} of {task.name}")
-    return f"{point.name} has {', '.join(counts) or 'none'}"
+    counts = {task.name: len(scored(point.answers_to(task))) for task in tasks}
+    return f"{point.name} has {', '.join(f'{n} of {name}' for name, n in counts.items() if n) or 'none'}"
 
 
 def find_point(study: StudyRecord, name: str) -> PointRecord:
@@ -119,19 +114,13 @@ def versus_references(study: StudyRecord, only: Sequence[PointRecord] = (), *, m
 
     Raises `StudyError` where there is nothing to compare.
     """
+    wanted = {point.id for point in only or study.points}
     found: list[Versus] = []
     for members in by_model(study.points).values():
         reference = choose_reference(members)
-        candidates = [
-            point
-            for point in members
-            if reference is not None
-            and point.id != reference.id
-            and point.is_answered
-            and (not only or point.id in {wanted.id for wanted in only})
-        ]
-        if reference is not None and candidates:
-            found.extend(versus(study, candidates, reference, margin=margin))
+        others = [p for p in members if p is not reference and p.is_answered and p.id in wanted]
+        if reference is not None and others:
+            found.extend(versus(study, others, reference, margin=margin))
     if not found:
         raise StudyError(f"{study.path}: two points with answers are needed to compare; run another level or model")
     return found

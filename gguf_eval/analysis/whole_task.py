@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gguf_eval.analysis.intervals import cluster_counts, macro_average
+from gguf_eval.analysis.models import grouped
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.store.outcomes import scored, scores
 from gguf_eval.store.records import Outcome, TaskRecord
@@ -29,14 +30,23 @@ def whole_task(task: TaskRecord, outcomes: Mapping[str, Outcome], only: Collecti
     """Compute every figure that the task names; over the items of ``only``, where given."""
     if not outcomes:
         return WholeTask()
-    of_subject = _by_subject(task, outcomes, only) if task.groups or task.has_subjects else {}
-    subjects = {name: found for name, values in of_subject.items() if (found := _mean(task, values))}
-    groups = {}
-    for group, members in task.groups.items():
-        found = _mean(task, {key: value for name in members for key, value in of_subject.get(name, {}).items()})
-        if found is not None:
-            groups[group] = found
-    return WholeTask(_aggregates(task, outcomes, only), subjects, groups)
+    of_subject: dict[str, list[tuple[str, float | None]]] = {}
+    if task.groups or task.has_subjects:
+        of_subject = grouped(
+            (item.subject, (key, value))
+            for key, value in scores(outcomes).items()
+            if (item := task.items.get(key)) and item.subject and (only is None or value is None or key in only)
+        )
+    subjects = {name: _mean(task, of_subject[name]) for name in sorted(of_subject)}
+    groups = {
+        group: _mean(task, [entry for name in members for entry in of_subject.get(name, ())])
+        for group, members in task.groups.items()
+    }
+    return WholeTask(_aggregates(task, outcomes, only), *map(_known, (subjects, groups)))
+
+
+def _known(figures: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 def _aggregates(task: TaskRecord, outcomes: Mapping[str, Outcome], only: Collection[str] | None) -> dict[str, float]:
@@ -58,17 +68,6 @@ def _answered(outcome: Outcome, item: ItemRecord) -> Answered:
     )
 
 
-def _by_subject(
-    task: TaskRecord, outcomes: Mapping[str, Outcome], only: Collection[str] | None
-) -> dict[str, dict[str, float | None]]:
-    found: dict[str, dict[str, float | None]] = {}
-    for key, value in scores(outcomes).items():
-        item = task.items.get(key)
-        if item is not None and item.subject and (only is None or value is None or key in only):
-            found.setdefault(item.subject, {})[key] = value
-    return dict(sorted(found.items()))
-
-
-def _mean(task: TaskRecord, values: Mapping[str, float | None]) -> Estimate | None:
-    scored = {key: value for key, value in values.items() if value is not None}
-    return macro_average([cluster_counts(scored, task.clusters)], unscored=len(values) - len(scored))
+def _mean(task: TaskRecord, values: Sequence[tuple[str, float | None]]) -> Estimate | None:
+    known = {key: value for key, value in values if value is not None}
+    return macro_average([cluster_counts(known, task.clusters)], unscored=len(values) - len(known))

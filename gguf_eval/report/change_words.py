@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from gguf_eval.analysis.changes import Changes, Finding, PointChange
-from gguf_eval.analysis.date_pairs import Unpaired
+from gguf_eval.analysis.changes import Changes, Finding, PointChange, Unpaired
 from gguf_eval.analysis.item_changes import Counts
 from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.ratios import Ratio

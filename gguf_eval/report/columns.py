@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from gguf_eval.analysis.averages import ALL
+from gguf_eval.analysis.basis import ALL
 from gguf_eval.analysis.costs import is_generation
 from gguf_eval.analysis.divergence import Figure, TextSummary
 from gguf_eval.analysis.marks import score

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean, median, stdev
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from gguf_eval.analysis.costs import PointCost, TestCost
+from gguf_eval.analysis.costs import PointCost, joules_per_token
 from gguf_eval.report import words
 from gguf_eval.report.tables import bare_table
+from gguf_eval.store.records import SpeedRecord
 
 SCHEMA = 1
 
@@ -31,13 +33,13 @@ def _point(cost: PointCost) -> dict[str, Any]:
         "name": point.name,
         "tests": {
             test.test: {
-                "tokens_per_second": list(test.tokens_per_second),
-                "mean": test.mean,
-                "stdev": test.deviation,
-                "first_token_seconds": test.first_token_seconds,
-                "joules_per_token": test.joules_per_token,
+                "tokens_per_second": list(test.rates),
+                "mean": fmean(test.rates),
+                "stdev": _deviation(test),
+                "first_token_seconds": _first_token(test),
+                "joules_per_token": joules_per_token(test),
             }
-            for test in cost.tests
+            for test in point.speed
         },
         "context": details.get("predicted", {}).get("context"),
         "load_seconds": details.get("load_seconds"),
@@ -57,13 +59,13 @@ def _point(cost: PointCost) -> dict[str, Any]:
 
 def print_costs(points: Sequence[PointCost], console: Console) -> None:
     """A table of speeds, then what each point took, then warnings."""
-    energy = any(test.joules_per_token for cost in points for test in cost.tests)
+    energy = any(joules_per_token(test) for cost in points for test in cost.point.speed)
     table = bare_table()
     table.add_column("point", no_wrap=True)
     for name in ("test", "tokens/s", "n", "first token", *(("J/token",) if energy else ())):
         table.add_column(name, justify="right", no_wrap=True)
     for cost in points:
-        for index, test in enumerate(cost.tests):
+        for index, test in enumerate(cost.point.speed):
             table.add_row(*_row(cost.point.name if not index else "", test, energy))
     console.print(table)
     for cost in points:
@@ -73,14 +75,25 @@ def print_costs(points: Sequence[PointCost], console: Console) -> None:
             console.print(Text(f"! {cost.point.name}: {warning}", style="yellow"), soft_wrap=True)
 
 
-def _row(name: str, test: TestCost, energy: bool) -> list[str]:
-    spread = f" ± {test.deviation:.1f}" if test.deviation is not None else ""
-    first = words.MISSING if test.first_token_seconds is None else f"{test.first_token_seconds:.2f} s"
-    cells = [name, test.test, f"{test.mean:.1f}{spread}", str(len(test.tokens_per_second)), first]
+def _row(name: str, test: SpeedRecord, energy: bool) -> list[str]:
+    deviation, first = _deviation(test), _first_token(test)
+    spread = f" ± {deviation:.1f}" if deviation is not None else ""
+    shown = words.MISSING if first is None else f"{first:.2f} s"
+    cells = [name, test.test, f"{fmean(test.rates):.1f}{spread}", str(len(test.rates)), shown]
     if energy:
-        spent = ", ".join(f"{value:.2f} ({source})" for source, value in test.joules_per_token.items())
+        spent = ", ".join(f"{value:.2f} ({source})" for source, value in joules_per_token(test).items())
         cells.append(spent or words.MISSING)
     return cells
+
+
+def _deviation(test: SpeedRecord) -> float | None:
+    """Sample deviation of the rates; None of a single one."""
+    return stdev(test.rates) if len(test.rates) > 1 else None
+
+
+def _first_token(test: SpeedRecord) -> float | None:
+    """Median seconds; for prompts."""
+    return median(test.first_token_seconds) if test.first_token_seconds else None
 
 
 def _lines(cost: PointCost) -> list[str]:

@@ -239,24 +239,27 @@ def reference_rank(bits_per_weight: float, settings_label: str, level: str) -> t
 
 
 @dataclass(frozen=True)
-class StudySource:
-    """One of several studies in a report."""
-
-    name: str
-    path: str
-    created_at: str
-    command: str
-    environment: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class StudyRecord:
-    """Everything in a study file."""
+class StudyHead:
+    """Which study it is."""
 
     path: str
     created_at: str
     command: str
     """The newest command that wrote to the study."""
+
+
+@dataclass(frozen=True)
+class StudySource(StudyHead):
+    """One of several studies in a report."""
+
+    environment: dict[str, Any]
+    name: str
+
+
+@dataclass(frozen=True)
+class StudyRecord(StudyHead):
+    """Everything in a study file."""
+
     environment: dict[str, Any]
     tasks: tuple[TaskRecord, ...]
     points: tuple[PointRecord, ...]

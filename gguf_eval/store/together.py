@@ -50,7 +50,7 @@ def merge_studies(studies: Sequence[StudyRecord]) -> StudyRecord:
         tasks,
         tuple(points),
         tuple(
-            StudySource(name, study.path, study.created_at, study.command, study.environment)
+            StudySource(study.path, study.created_at, study.command, study.environment, name)
             for name, study in zip(names, studies, strict=True)
         ),
         cautions,
