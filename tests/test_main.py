@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from in_process import gguf_eval_here
+from tiny_model import write_model
 
 COMMAND = [sys.executable, "-m", "gguf_eval"]
 
@@ -40,3 +41,31 @@ def test_a_name_that_no_system_takes_is_one_line(monkeypatch: pytest.MonkeyPatch
     if os.name == "posix":
         with pytest.raises(OSError, match="File name too long"):
             gguf_eval_here("inspect", "x" * 5000)
+
+
+STEERING = "\x1b[31m\x9b2J\x07x"
+
+
+def test_names_of_strangers_do_not_steer_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GGUF_EVAL_CACHE", str(tmp_path / "cache"))
+    named = write_model(tmp_path / "plain.gguf", layers=1)
+    content = named.read_bytes()
+    (tmp_path / "named.gguf").write_bytes(content.replace(b"llama", b"ll\x1b[m", 1))
+    (tmp_path / f"{STEERING}.gguf").write_bytes(content)
+    (tmp_path / f"{STEERING}.toml").write_text('level = "Q8_0"\nnotes = "\\u001b[31m"\n', encoding="utf-8")
+    task = f'name = "{"t"}"\nversion = 1\nkind = "choice"\nmetric = "acc"\n\\u001b = 1\n'
+    (tmp_path / f"{STEERING}-task.toml").write_text(task, encoding="utf-8")
+    for command in (
+        ("inspect", f"{STEERING}.gguf"),
+        ("inspect", "named.gguf"),
+        ("quantize", f"{STEERING}.gguf", "-q", f"{STEERING}.toml", "-o", "made", "--plan"),
+        ("recipes", "show", f"{STEERING}.toml"),
+        ("tasks", "check", f"{STEERING}-task.toml"),
+        ("convert", STEERING),
+        ("run", f"{STEERING}.gguf", "-t", "grammar", "-n", "2", "--plan"),
+    ):
+        done = gguf_eval_here(*command)
+        shown = done.stdout + done.stderr
+        assert shown, command
+        assert not any(character in shown for character in "\x1b\x9b\x07"), (command, shown)

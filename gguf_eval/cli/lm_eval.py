@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gguf_eval.cli.options import Study, app, model_source_path
+from gguf_eval.cli.options import Study, app, model_source_path, say
 
 
 @app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -48,6 +48,6 @@ def lm_eval(
         evaluate(request)
     except KeyboardInterrupt:
         kept = "run the same command to go on" if use_cache else "with --use_cache a run can go on where it was"
-        print(f"gguf-eval: interrupted; {kept}", file=sys.stderr)
+        say(f"gguf-eval: interrupted; {kept}", err=True)
         raise typer.Exit(130) from None
-    print(f"study: {request.study}", file=sys.stderr)
+    say(f"study: {request.study}", err=True)

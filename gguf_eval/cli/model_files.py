@@ -20,6 +20,7 @@ from gguf_eval.cli.options import (
     gpu_layer_count,
     model_source_path,
     print_json,
+    say,
     split_names,
     warn,
 )
@@ -61,13 +62,13 @@ def convert(
     plan = plan_conversion(source, outtype, headers_only=dry_run)
     if dry_run:
         warn(plan.warnings)
-        typer.echo(show.plan_json(plan) if json_output else show.format_plan(plan))
+        say(show.plan_json(plan) if json_output else show.format_plan(plan))
         return
     path = output_path(plan, output)
     with show.byte_progress(path.name) as progress:
         result = write(plan, path, strict=strict, progress=progress)
     warn(result.warnings)
-    typer.echo(show.conversion_json(result) if json_output else show.format_conversion(result))
+    say(show.conversion_json(result) if json_output else show.format_conversion(result))
 
 
 @app.command()
@@ -114,9 +115,9 @@ def quantize(
     if json_output:
         print_json({"source": str(file), "steps": steps_json(steps), "disk_free_bytes": disk_free(output)})
         return
-    print(steps_text(steps))
+    say(steps_text(steps))
     if plan:
-        print(disk_text(steps, disk_free(output)))
+        say(disk_text(steps, disk_free(output)))
 
 
 @app.command()
@@ -160,7 +161,7 @@ def imatrix(
     if json_output:
         print_json(imatrix_json(target, made))
     else:
-        print(imatrix_text(target, made))
+        say(imatrix_text(target, made))
 
 
 @app.command()
@@ -210,7 +211,7 @@ def inspect(
     if json_output:
         print_json(found)
     else:
-        print(inspection_text(found))
+        say(inspection_text(found))
 
 
 @recipes_app.callback(invoke_without_command=True)
@@ -226,7 +227,7 @@ def list_recipes() -> None:
     from gguf_eval.files.recipes import ladders, shipped_recipes
     from gguf_eval.report.model_files import recipes_text
 
-    print(recipes_text(shipped_recipes(), ladders()))
+    say(recipes_text(shipped_recipes(), ladders()))
 
 
 @recipes_app.command("show")
@@ -237,7 +238,7 @@ def show_recipe(
     from gguf_eval.files.recipes import find_recipe
     from gguf_eval.report.model_files import recipe_toml
 
-    print(recipe_toml(find_recipe(name)))
+    say(recipe_toml(find_recipe(name)))
 
 
 def _isolated(function: Callable[..., R], request: object, *, folder: Path, on_progress: Callable[[Any], None]) -> R:

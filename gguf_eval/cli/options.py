@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -131,7 +132,15 @@ def named_model_paths(references: Sequence[str], cache: Path | None) -> tuple[tu
 def warn(warnings: tuple[str, ...]) -> None:
     """Print warnings to standard error."""
     for warning in warnings:
-        typer.echo(f"gguf-eval: warning: {warning}", err=True)
+        say(f"gguf-eval: warning: {warning}", err=True)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines as they are: names and texts in them may come from files, and must not steer the terminal."""
+    from gguf_eval.report.escape import plain
+
+    shown = "".join(part if part in ("\n", "\t") else plain(part) for part in re.split(r"([\n\t])", text))
+    print(shown, file=sys.stderr if err else sys.stdout)
 
 
 def piped() -> bool:

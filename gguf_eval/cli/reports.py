@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gguf_eval.cli.options import Json, Margin, NoColor, app, piped, print_json, print_summary, split_names, stdout
+from gguf_eval.cli.options import Json, Margin, NoColor, app, piped, print_json, print_summary, say, split_names, stdout
 from gguf_eval.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def report(
         typer.echo(_text(name, record, summary, items), nl=False)
     else:
         _write(name, output, record, summary, items, chart)
-        typer.echo(f"gguf-eval: wrote {output}", err=True)
+        say(f"gguf-eval: wrote {output}", err=True)
 
 
 def _format(name: str, output: Path | None, json_output: bool) -> str:

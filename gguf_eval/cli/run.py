@@ -28,6 +28,7 @@ from gguf_eval.cli.options import (
     named_model_paths,
     print_json,
     print_summary,
+    say,
     split_names,
 )
 from gguf_eval.cli.unfold import unfolded
@@ -157,13 +158,13 @@ def _plan_and_run(request: RunRequest, *, plan: bool, yes: bool, json_output: bo
         print_json(forecast_document(found))
         return
     if plan:
-        print(forecast_text(found))
+        say(forecast_text(found))
         return
     check_disk(found)
     if line := forecast_line(found):
-        typer.echo(line, err=True)
+        say(line, err=True)
     if may_ask and found.heavy and not typer.confirm("Go on?", default=True, err=True):
-        typer.echo("gguf-eval: nothing was done; 'run --plan' says more", err=True)
+        say("gguf-eval: nothing was done; 'run --plan' says more", err=True)
         raise typer.Exit(1)
     if planned.pending:
         files, names = named_model_paths([str(model) for model in request.models], request.cache)
@@ -187,7 +188,7 @@ def _run(plan: Plan, json_output: bool) -> None:
         with console_observer(console) as observer:
             complete = run_study(plan, observer)
     except KeyboardInterrupt:
-        print("gguf-eval: interrupted; everything so far is saved: run the same command to go on", file=sys.stderr)
+        say("gguf-eval: interrupted; everything so far is saved: run the same command to go on", err=True)
         raise typer.Exit(130) from None
     print_summary(summarise(read_study(study)), json_output)
     console.print(Text(plain(f"study: {study}")), soft_wrap=True, style="dim")

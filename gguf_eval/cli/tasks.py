@@ -12,6 +12,7 @@ from gguf_eval.cli.options import (
     Fewshot,
     app,
     model_source_path,
+    say,
     split_names,
     stdout,
     warn,
@@ -81,9 +82,9 @@ def show(
             warnings: list[str] = []
             asked = preview(task, found, model_source_path(model, None), settings, warnings.append)
             warn(tuple(f"llama.cpp warns: {text}" for text in dict.fromkeys(warnings)))
-            typer.echo(items_text([asked_item_text(*pair) for pair in zip(found, asked, strict=True)]))
+            say(items_text([asked_item_text(*pair) for pair in zip(found, asked, strict=True)]))
         else:
-            typer.echo(items_text([item_text(item) for item in found]))
+            say(items_text([item_text(item) for item in found]))
 
 
 @tasks_app.command("check")
@@ -99,15 +100,15 @@ def check(
     for task in find_tasks([file]):
         found = check_task(task, fetch=_fetch(mirror))
         for problem in found.problems:
-            typer.echo(problem)
+            say(problem)
         if found.overshadowed:
             shorter, longer = found.overshadowed[0]
-            typer.echo(
+            say(
                 f"{task.name}: in {len(found.overshadowed)} items a choice begins another ({shorter!r}, {longer!r}), "
                 f"which can't win by {task.metric} then; a prompt.terminator, such as a full stop, lets it"
             )
         wrong = wrong or bool(found.problems)
-        typer.echo(f"{task.name}: {found.items} items, {len(found.problems)} wrong")
+        say(f"{task.name}: {found.items} items, {len(found.problems)} wrong")
     if wrong:
         raise typer.Exit(1)
 
