@@ -15,7 +15,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import quantize_fixtures
-from cli_process import write_task
+from builders import write_task
 from hypothesis import HealthCheck, settings
 from tiny_model import add_sentencepiece, write_model
 
@@ -62,10 +62,15 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that no other test sees."""
+    monkeypatch.setenv("GGUF_EVAL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_gguf: Path, own_cache: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to run in, with a tiny F32 model, a task of its own, and a cache."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GGUF_EVAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "100")
     shutil.copy(tiny_gguf, tmp_path / "tiny.gguf")
     write_task(tmp_path, items=40)

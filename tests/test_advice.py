@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
+import builders
 import numpy as np
 import pytest
+from builders import point, task
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from test_statistics import point, task
 
 from gguf_eval.analysis.advice import Advice, Limits, advise, choices
 from gguf_eval.analysis.joint import common_items, joint_difference, joint_means, resampled_joint_means
 from gguf_eval.analysis.memory_at import predict_memory
 from gguf_eval.errors import StudyError
 from gguf_eval.report.quality import print_advice
-from gguf_eval.store.records import PointRecord, SpeedRecord, StudyRecord
+from gguf_eval.store.records import PointRecord, SpeedRecord
 
 N = 200
 
@@ -34,8 +36,7 @@ def measured(
     return point(number, level, bits, {"t1": marks(right)}, model=model, speed=speed, peak_rss_bytes=memory)
 
 
-def record(*points: PointRecord) -> StudyRecord:
-    return StudyRecord("s.sqlite", "2026-01-01", "run", {}, (task("t1", N),), points)
+record = partial(builders.record, tasks=[task("t1", N)])
 
 
 FAMILY = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import write_rows
 from listening import Listening
 from quantize_fixtures import write_model
 
@@ -58,7 +58,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def request_(tmp_path: Path, model_path: Path) -> RunRequest:
-    (tmp_path / "few.jsonl").write_text("\n".join(json.dumps(row) for row in ROWS), encoding="utf-8")
+    write_rows(tmp_path / "few.jsonl", ROWS)
     (tmp_path / "few.toml").write_text(TASK, encoding="utf-8")
     return RunRequest(
         models=(model_path,), study=tmp_path / "s.sqlite", levels=("Q4_0", "F32"), tasks=(str(tmp_path / "few.toml"),),

@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+from builders import point, record, task
 from rich.console import Console
-from test_statistics import point, task
 
 from gguf_eval.analysis.baselines import Majority, majority
 from gguf_eval.analysis.summary import summarise
 from gguf_eval.report.export import to_document
 from gguf_eval.report.progress import PlainObserver
 from gguf_eval.report.words import items_note
-from gguf_eval.store.records import StudyRecord, TaskRecord
+from gguf_eval.store.records import TaskRecord
 from gguf_eval.study.events import Advanced, Planned, PointPlan, StageBegan, StageEnded, StagePlan, Tally
 
 
@@ -39,13 +39,13 @@ def test_the_majority_is_the_most_frequent_label() -> None:
 def test_a_score_not_above_the_majoritys_share_says_so() -> None:
     quiz = labelled([0] * 90 + [1] * 10)
     marks = "1" * 88 + "0" * 12
-    summary = summarise(StudyRecord("s", "", "", {}, (quiz,), (point(1, "F16", 16, {"t1": marks}),)))
+    summary = summarise(record(point(1, "F16", 16, {"t1": marks}), tasks=[quiz]))
     found = [warning for warning in summary.warnings if warning.suspicion == "majority"]
     assert len(found) == 1
     assert "scores 88.0 % where 'no' to everything gets 90.0 %" in found[0].message
     assert items_note(summary) == ["t1: acc, 100 items, chance 50, 90 with the most frequent answer to all"]
     assert to_document(summary)["points"][0]["tasks"]["t1"]["majority"] == 0.9
-    better = summarise(StudyRecord("s", "", "", {}, (quiz,), (point(1, "F16", 16, {"t1": "1" * 99 + "0"}),)))
+    better = summarise(record(point(1, "F16", 16, {"t1": "1" * 99 + "0"}), tasks=[quiz]))
     assert not [warning for warning in better.warnings if warning.suspicion == "majority"]
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import replace
+from functools import partial
 
+import builders
 import pytest
+from builders import answers, point, task
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
-from test_statistics import answers, point, task
 
 from gguf_eval.analysis.advice import Limits, advise
 from gguf_eval.analysis.basis import Lack, find_bases
@@ -33,8 +33,7 @@ from gguf_eval.store.records import PointRecord, StudyRecord
 EASY, HARD = "1" * 18 + "00", "1" * 4 + "0" * 16
 
 
-def record(*points: PointRecord, items: int = 20) -> StudyRecord:
-    return StudyRecord("s.sqlite", "2026-01-01", "run", {}, (task("t1", items), task("t2", items)), points)
+record = partial(builders.record, items=20)
 
 
 def measured(number: int, level: str, bits: float, marks: dict[str, str], model: str = "tiny") -> PointRecord:
@@ -58,9 +57,7 @@ def interrupted() -> StudyRecord:
 
 
 def printed(study: StudySummary, width: int = 120) -> str:
-    out = io.StringIO()
-    print_report(study, Console(file=out, width=width), complete=True)
-    return out.getvalue()
+    return builders.printed(lambda console: print_report(study, console, complete=True), width)
 
 
 def test_an_incomplete_point_has_no_mean_beside_the_others(interrupted: StudyRecord) -> None:

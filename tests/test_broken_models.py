@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import write_rows
 from in_process import gguf_eval_here
 from listening import Listening
 from tiny_model import add_byte_bpe, write_model
@@ -50,7 +50,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def request_(broken: Path, tmp_path: Path) -> RunRequest:
     rows = [{"q": str(i), "a": "!", "options": ["!", "?"], "right": 0} for i in range(3)]
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    write_rows(tmp_path / "rows.jsonl", rows)
     for kind, metric, rest in (("choice", "acc", CHOSEN), ("generation", "exact_match", WRITTEN)):
         (tmp_path / f"{kind}.toml").write_text(TASK.format(kind=kind, metric=metric) + rest, encoding="utf-8")
     (tmp_path / "story.txt").write_text("The cat sat in the house. " * 20, encoding="utf-8")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
+from builders import AS_TERMINAL, answers, point, printed, record, task
 from scipy import stats
 from synthetic_study import write_study
-from test_statistics import answers, point, task
 from typer.testing import CliRunner
 
 from gguf_eval.analysis.changes import Changes, find_changes
@@ -27,15 +26,13 @@ from gguf_eval.cli.options import app
 from gguf_eval.errors import StudyError
 from gguf_eval.report.changes import changes_document, print_changes
 from gguf_eval.store.read import read_study
-from gguf_eval.store.records import MeasurementRecord, PointRecord, SpeedRecord, StudyRecord, TextRecord
+from gguf_eval.store.records import MeasurementRecord, PointRecord, SpeedRecord, TextRecord
 
 GOLDEN = Path(__file__).parent / "golden"
 SIZE: dict[str, Any] = {"levels": 3, "sizes": 1, "tasks": 3, "items": 250, "texts": 1}
 
 
-def study(*points: PointRecord, items: int = 400, **changes: Any) -> StudyRecord:
-    tasks = (task("t1", items), task("t2", items))
-    return replace(StudyRecord("s.sqlite", "2026-01-01", "run", {}, tasks, points), **changes)
+study = partial(record, items=400)
 
 
 def timed(*seconds: float, **changes: Any) -> PointRecord:
@@ -49,9 +46,8 @@ def verdict(old: PointRecord, new: PointRecord, **options: float) -> str:
 
 
 def text_of(changes: Changes, width: int = 100) -> str:
-    out = io.StringIO()
-    print_changes(changes, Console(file=out, width=width, highlight=False))
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+    text = printed(lambda console: print_changes(changes, console), width)
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 
 # Answers
@@ -303,10 +299,9 @@ def test_terminal_text(changed: Changes, width: int) -> None:
 
 def test_every_line_of_the_tables_fits(changed: Changes) -> None:
     for width in (60, 80, 100, 200):
-        out = io.StringIO()
-        print_changes(changed, Console(file=out, width=width, force_terminal=True, color_system=None))
-        assert max(map(len, out.getvalue().splitlines())) <= width
-        assert "…" not in out.getvalue()
+        text = printed(lambda console: print_changes(changed, console), width, **AS_TERMINAL)
+        assert max(map(len, text.splitlines())) <= width
+        assert "…" not in text
 
 
 def test_every_figure_can_be_traced(changed: Changes) -> None:

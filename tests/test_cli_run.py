@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_process import COMMAND, FAST, gguf_eval, write_task
+from builders import write_task
+from cli_process import COMMAND, FAST, gguf_eval
 from in_process import gguf_eval_here
 
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
-from test_statistics import answers, point, study, task
+from builders import answers, point, printed, record, task
 
 from gguf_eval.analysis.advice import Limits, advise
 from gguf_eval.analysis.pareto import Tradeoff, pareto
 from gguf_eval.analysis.recommend import conclude
-from gguf_eval.analysis.summary import summarise
+from gguf_eval.analysis.summary import StudySummary, summarise
 from gguf_eval.analysis.versus import find_point, versus
 from gguf_eval.errors import StudyError, UsageError
 from gguf_eval.report.comparisons import print_comparisons
 from gguf_eval.report.conclusion import conclusion
-from gguf_eval.store.records import PointRecord, StudyRecord
+from gguf_eval.store.records import PointRecord
 
 
-def record(*points: PointRecord, items: int = 6) -> StudyRecord:
-    return StudyRecord("s.sqlite", "2026-01-01", "run", {}, (task("t1", items), task("t2", items)), points)
+def study(points: list[PointRecord], items: int = 6) -> StudySummary:
+    return summarise(record(*points, items=items))
 
 
 def test_points_of_different_sizes_are_compared_on_common_items() -> None:
@@ -93,15 +91,14 @@ def test_clusters_reach_the_comparison() -> None:
     first, second = point(1, "F16", 16, {"t1": "111111"}), point(2, "Q8_0", 8.5, {"t1": "000111"})
     clustered = task("t1", 6)
     items = {key: replace(item, cluster="p" if item.id in "012" else "") for key, item in clustered.items.items()}
-    found = StudyRecord("s", "", "", {}, (replace(clustered, items=items),), (first, second))
+    found = record(first, second, tasks=[replace(clustered, items=items)])
     comparison = summarise(found).points[1].tasks["t1"].comparison
     assert comparison is not None
     assert comparison.clusters == 4
     assert comparison.difference.method == "hall-by-cluster"
     assert comparison.p_value == 1  # one cluster changed, whichever way its coin falls
-    assert summarise(StudyRecord("s", "", "", {}, (clustered,), (first, second))).points[1].tasks["t1"].comparison != (
-        comparison
-    )
+    alone = summarise(record(first, second, tasks=[clustered])).points[1].tasks["t1"].comparison
+    assert alone != comparison
 
 
 def test_the_margin_reaches_the_verdict() -> None:
@@ -140,9 +137,7 @@ def test_comparisons_and_advice_carry_the_warnings_of_what_they_rest_on() -> Non
     assert len(compared.warnings) == 1
     assert "scores 25.0 % where guessing gets 25.0 %" in compared.warnings[0]
     assert advise(found, Limits(None, None, None)).warnings == compared.warnings
-    out = io.StringIO()
-    print_comparisons([compared], Console(file=out, width=200))
-    assert f"! {compared.warnings[0]}" in out.getvalue()
+    assert f"! {compared.warnings[0]}" in printed(lambda console: print_comparisons([compared], console), 200)
 
 
 def test_what_means_the_same_of_several_tasks_is_one_line() -> None:
@@ -167,9 +162,8 @@ def test_without_costs_the_conclusion_sets_file_against_file() -> None:
 def test_a_continuation_has_no_chance_level() -> None:
     base = task("t1", 32)
     items = {key: replace(item, choices=("word",), golds=(0,)) for key, item in base.items.items()}
-    found = StudyRecord(
-        "s", "", "", {}, (replace(base, items=items, kind="continuation"),), (point(1, "F16", 16, {"t1": "0001" * 8}),)
-    )
+    asked = replace(base, items=items, kind="continuation")
+    found = record(point(1, "F16", 16, {"t1": "0001" * 8}), tasks=[asked])
     assert not [warning for warning in summarise(found).warnings if warning.suspicion == "chance"]
 
 
@@ -177,7 +171,7 @@ def test_one_answer_to_everything_is_no_result() -> None:
     base = task("t1", 32)
     items = {key: replace(item, golds=(int(item.id) % 2,)) for key, item in base.items.items()}
     marks = "1" * 32  # every answer is choice 0
-    found = StudyRecord("s", "", "", {}, (replace(base, items=items),), (point(1, "F16", 16, {"t1": marks}),))
+    found = record(point(1, "F16", 16, {"t1": marks}), tasks=[replace(base, items=items)])
     [warning] = summarise(found).warnings
     assert warning.suspicion == "one-answer"
     assert "choice A is the answer to all 32 items" in warning.message

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import subprocess
@@ -11,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import builders
 import pytest
 from in_process import gguf_eval_here
-from rich.console import Console
 
 from gguf_eval.analysis.costs import (
     context_warnings,
@@ -35,12 +34,7 @@ from gguf_eval.study.doctor import Examination, Problem
 
 
 def point(label: str = "Q8_0", **changes: Any) -> PointRecord:
-    fields: dict[str, Any] = {
-        "id": 1, "name": f"m {label}", "model": "m", "level": label, "sha256": "0", "path": "m.gguf",
-        "architecture": "llama", "parameters": 1, "size_bytes": 1, "bits_per_weight": 8.5, "origin": {},
-        "settings": {}, "status": "complete", "error": None, "log_path": None, **changes,
-    }  # fmt: skip
-    return PointRecord(**fields)
+    return builders.point(1, label, 8.5, {}, model="m", **changes)
 
 
 def test_a_quiet_machine_gets_no_warning() -> None:
@@ -110,9 +104,8 @@ def test_the_costs_of_a_point_are_told_in_full() -> None:
     assert document["tests"]["pp512"]["tokens_per_second"] == [512.0, 400.0]
     assert document["tests"]["pp512"]["joules_per_token"] == {"RAPL package-0": pytest.approx(0.1)}
     assert document["memory"]["peak_rss"] == {"bytes": 320_000_000, "method": "VmHWM"}
-    out = io.StringIO()
-    print_costs([cost], Console(file=out, width=100))
-    assert [" ".join(line.split()) for line in out.getvalue().splitlines()] == [
+    text = builders.printed(lambda console: print_costs([cost], console))
+    assert [" ".join(line.split()) for line in text.splitlines()] == [
         "point test tokens/s n first token J/token",
         "m Q8_0 pp512 456.0 ± 79.2 2 1.15 s 0.10 (RAPL package-0)",
         "",
@@ -228,9 +221,8 @@ def test_what_doctor_found_is_told_in_lines_of_the_terminal(tmp_path: Path) -> N
     )
     printed = {}
     for terminal in (True, False):
-        out = io.StringIO()
-        print_doctor(found, Console(file=out, width=60, force_terminal=terminal, color_system=None))
-        printed[terminal] = out.getvalue().splitlines()
+        options = {**builders.AS_TERMINAL, "force_terminal": terminal}
+        printed[terminal] = builders.printed(lambda console: print_doctor(found, console), 60, **options).splitlines()
     assert printed[False][5:] == [
         "llama.cpp  1.0, in llama-cpp-python 0.4",
         "backends   CPU, CUDA",
@@ -250,10 +242,10 @@ def test_what_doctor_found_is_told_in_lines_of_the_terminal(tmp_path: Path) -> N
         "  machine that is like this one here",
         "    mend it",
     ]
-    quiet = io.StringIO()
-    print_doctor(replace(found, problems=(), build_error="no library"), Console(file=quiet, width=60))
-    assert "llama.cpp  does not load: no library" in quiet.getvalue()
-    assert quiet.getvalue().endswith("Nothing that would go wrong was found.\n")
+    unloaded = replace(found, problems=(), build_error="no library")
+    quiet = builders.printed(lambda console: print_doctor(unloaded, console), 60)
+    assert "llama.cpp  does not load: no library" in quiet
+    assert quiet.endswith("Nothing that would go wrong was found.\n")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from cli_process import gguf_eval, write_task
+from builders import write_task
+from cli_process import gguf_eval
 from in_process import gguf_eval_here
 from tiny_model import add_byte_bpe, write_model
 

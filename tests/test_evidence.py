@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import replace
+from functools import partial
 
+import builders
 import numpy as np
 import pytest
+from builders import point, task
 from rich.console import Console
-from test_statistics import point, task
 
 from gguf_eval.analysis.advice import Limits, advise
 from gguf_eval.analysis.divergence import Figure
@@ -57,7 +59,7 @@ def level(
 
 
 def record(*points: PointRecord, items: int = N) -> StudyRecord:
-    return StudyRecord("s.sqlite", "2026-01-01", "run", {}, (task("t1", items),), points)
+    return builders.record(*points, tasks=[task("t1", items)])
 
 
 def concluded(*points: PointRecord) -> Conclusion:
@@ -214,8 +216,7 @@ def test_no_advice_where_every_level_scores_nothing() -> None:
         advise(record(*points), Limits())
 
 
-def two_tasks(*points: PointRecord) -> StudyRecord:
-    return StudyRecord("s", "then", "run", {}, (task("t1", N), task("t2", N)), points)
+two_tasks = partial(builders.record, items=N)
 
 
 def test_a_task_in_which_nothing_is_scored_dilutes_no_difference() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import write_rows
 
 from gguf_eval.runtime.settings import EngineSettings
 from gguf_eval.study.job import decode_job, encode_job
@@ -45,7 +45,7 @@ def test_from_items_to_outcomes(tiny_f32: Path, tmp_path: Path) -> None:
         {"question": "2+2", "answer": "4"},
         {"question": "x" * 500, "answer": "5"},
     ]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_rows(tmp_path / "rows.jsonl", rows)
     task = load_task(tmp_path / "sums.toml")
     items = load_items(task, fetch=mirror(tmp_path))
     task_items = TaskItems(task, {item.hash: item for item in items})

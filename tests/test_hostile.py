@@ -14,9 +14,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from builders import printed
 from hostile import TEXTS
 from markdown_it import MarkdownIt
-from rich.console import Console
 from synthetic_study import SIZES, write_study
 
 from gguf_eval.analysis.summary import StudySummary, summarise
@@ -76,9 +76,10 @@ def unsafe(text: str) -> set[str]:
 
 @pytest.mark.parametrize("width", [80, 400])
 def test_terminal(study: StudySummary, width: int) -> None:
-    output = io.StringIO()
-    print_report(study, Console(file=output, width=width, force_terminal=True, color_system="truecolor"))
-    text = re.sub(r"\x1b\[[0-9;]*m", "", output.getvalue())  # rich's own colours
+    coloured = printed(
+        lambda console: print_report(study, console), width, force_terminal=True, color_system="truecolor"
+    )
+    text = re.sub(r"\x1b\[[0-9;]*m", "", coloured)  # rich's own colours
     assert not unsafe(text)
     assert "[bold red]x[/bold red]" in text or width == 80
 

@@ -19,13 +19,10 @@ from gguf_eval.files.imatrix import ImatrixRequest, make_imatrix, read_text, unu
 from gguf_eval.files.imatrix_file import Imatrix, Importance, read_imatrix, write_imatrix
 from gguf_eval.files.quantize import is_made, make, open_source, plan, quantize
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 TEXT = "The tide table hangs by the door; nobody reads it, since everybody hears the sea. " * 6
 CHUNK = 64
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GGUF_EVAL_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")

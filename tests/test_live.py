@@ -9,7 +9,8 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from cli_process import FAST, gguf_eval, write_task
+from builders import write_task
+from cli_process import FAST, gguf_eval
 from pseudo_terminal import run_in_terminal
 from rich.console import Console
 

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from builders import write_rows
 from tiny_model import BOS, CONTEXT_LENGTH
 
 from gguf_eval.errors import UsageError
@@ -154,7 +155,7 @@ def harness_files(tmp_path: Path) -> Path:
     (folder / f"results_{date}.json").write_text(json.dumps(document), encoding="utf-8")
     for name, lines in samples.items():
         path = folder / f"samples_{name}_{date}.jsonl"
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        write_rows(path, lines)
     return tmp_path
 
 

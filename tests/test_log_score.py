@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pytest
+from builders import point, task
 from hypothesis import given
 from hypothesis import strategies as st
-from test_statistics import point, task
 
 from gguf_eval.analysis.intervals import FEW
 from gguf_eval.analysis.log_score import LEAST, log_score_difference, log_scores

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from builders import printed
 from synthetic_study import write_study
 
 from gguf_eval.analysis.summary import summarise
@@ -86,9 +86,7 @@ def in_markdown(record: StudyRecord) -> Table:
 
 def in_terminal(record: StudyRecord) -> Table:
     """Cells of several lines have only their first one."""
-    out = io.StringIO()
-    print_report(summarise(record), Console(file=out, width=300, highlight=False), wide=True)
-    lines = out.getvalue().splitlines()
+    lines = printed(lambda console: print_report(summarise(record), console, wide=True), 300).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("  level"))
     names = re.split(" {2,}", lines[start].strip())
     levels = {point.label for point in record.points}
@@ -179,9 +177,8 @@ def test_a_page_has_several_tasks_in_a_table_of_their_own(tmp_path: Path) -> Non
 
 
 def test_points_without_a_size_are_sorted_last(record: StudyRecord) -> None:
-    out = io.StringIO()
-    print_report(summarise(record), Console(file=out, width=300), sort="file")
-    assert re.findall(r"(?m)^. (Q6_K|Q8_0|F16|IQ9) ", out.getvalue())[:4] == ["Q6_K", "Q8_0", "F16", "IQ9"]
+    text = printed(lambda console: print_report(summarise(record), console, sort="file"), 300)
+    assert re.findall(r"(?m)^. (Q6_K|Q8_0|F16|IQ9) ", text)[:4] == ["Q6_K", "Q8_0", "F16", "IQ9"]
 
 
 @pytest.mark.parametrize("render", RENDERERS)

@@ -19,10 +19,7 @@ from gguf_eval.files.recipes import find_ladder, find_recipe
 from gguf_eval.files.remote import inspect_headers
 from gguf_eval.llama.isolated import run_isolated
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GGUF_EVAL_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import subprocess
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from builders import AS_TERMINAL, printed
 from cli_process import COMMAND
 from rich.cells import cell_len
 from rich.console import Console
@@ -35,9 +35,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
 
 
 def in_terminal(show: Callable[[Console], None], width: int) -> str:
-    out = io.StringIO()
-    show(Console(file=out, width=width, force_terminal=True, color_system=None, highlight=False))
-    return out.getvalue()
+    return printed(show, width, **AS_TERMINAL)
 
 
 def shown(study: StudyRecord) -> dict[str, Callable[[Console], None]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import write_rows
 from in_process import gguf_eval_here
 from listening import Listening
 from quantize_fixtures import write_model
@@ -26,7 +26,7 @@ from gguf_eval.study.run import run_study
 @pytest.fixture
 def request_(tmp_path: Path) -> RunRequest:
     rows = [{"question": f"after {i}", "options": ["yes", "no"], "right": i % 2} for i in range(4)]
-    (tmp_path / "few.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    write_rows(tmp_path / "few.jsonl", rows)
     task = tmp_path / "few.toml"
     task.write_text(
         'name = "few"\nversion = 1\nkind = "choice"\n[dataset]\nfile = "few.jsonl"\n'

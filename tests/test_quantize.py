@@ -25,12 +25,9 @@ from gguf_eval.files.quantize import is_quantized, level_path, needs_making, pla
 from gguf_eval.files.quantize_call import call_quantize
 from gguf_eval.llama.library import library
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 NEEDS_IMATRIX = {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S"}
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GGUF_EVAL_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import builders
 import pytest
+from builders import AS_TERMINAL, answers, printed, record, task
 from rich.console import Console
 from synthetic_study import write_study
 
@@ -20,45 +22,34 @@ from gguf_eval.report.main_table import main_tables
 from gguf_eval.report.markdown import to_markdown
 from gguf_eval.report.terminal import print_report
 from gguf_eval.store.read import read_study
-from gguf_eval.store.records import Outcome, PointRecord, SpeedRecord, StudyRecord, TaskRecord
-from gguf_eval.tasks.prompts import ItemRecord
+from gguf_eval.store.records import PointRecord, SpeedRecord
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def outcome(number: int, right: bool | None) -> Outcome:
-    if right is None:
-        return Outcome(f"item{number}", None, None, {}, (), (1, 1), 0, "broken")
-    value = float(right)
-    return Outcome(f"item{number}", value, 0 if right else 1, {"acc": value}, (-1.0, -2.0), (1, 1))
-
-
 def point(number: int, level: str, bits: float, right: list[bool | None], **changes: Any) -> PointRecord:
-    made = PointRecord(
-        id=number, name=f"Llama [7B] {level}", model="Llama [7B]", level=level, sha256=f"{number:064d}",
-        path=f"/models/{level}.gguf", architecture="llama", parameters=7_000_000_000,
-        size_bytes=int(7e9 * bits / 8), bits_per_weight=bits,
-        origin={"source_level": "F16", "requantized": False}, settings={}, status="complete", error=None,
-        log_path=None,
+    marks = "".join("?" if was_right is None else str(int(was_right)) for was_right in right)
+    outcomes = {
+        key: answer if answer.value is None else replace(answer, answer=1 - int(answer.value), logprobs=(-1.0, -2.0))
+        for key, answer in answers("t", marks).items()
+    }
+    made = replace(
+        builders.point(number, level, bits, {}, model="Llama [7B]"), sha256=f"{number:064d}",
+        parameters=7_000_000_000, size_bytes=int(7e9 * bits / 8),
+        origin={"source_level": "F16", "requantized": False}, outcomes={"t": outcomes},
         speed=(
             SpeedRecord("pp512", 512, (512 / 100, 512 / 110, 512 / 90)),
             SpeedRecord("tg128", 128, (128 * bits / 100,) * 3),
         ),
         memory={"peak_rss": int(7e9 * bits / 8 + 500_000_000)},
-        outcomes={"t": {o.item_hash: o for o in (outcome(i, r) for i, r in enumerate(right))}},
     )  # fmt: skip
     return replace(made, **changes)
 
 
 @pytest.fixture
 def study() -> StudySummary:
-    items = {
-        f"item{i}": ItemRecord(hash=f"item{i}", id=str(i), contexts=("c",), choices=("a", "b"), golds=(0,))
-        for i in range(200)
-    }
-    task = TaskRecord(
-        hash="t", name="[bold]quiz", version=1, kind="choice", title="Quiz", group="understanding", metric="acc",
-        metrics=("acc",), items=items,
+    quiz = task(
+        "t", 200, hash="t", name="[bold]quiz", title="Quiz", group="understanding", metrics=("acc",),
     )  # fmt: skip
     reference = [i % 5 != 0 for i in range(200)]
     small_loss: list[bool | None] = [right and i % 40 != 1 for i, right in enumerate(reference)]
@@ -71,23 +62,21 @@ def study() -> StudySummary:
         point(4, "Q8_0", 8.5, [], status="failed", error="the worker was ended by SIGKILL", speed=(), memory={}),
     )
     environment = {"machine": {"processor": "A [fast] processor", "physical_cores": 8}}
-    return summarise(StudyRecord("s.sqlite", "2026-01-01", "gguf-eval run", environment, (task,), points))
+    return summarise(record(*points, tasks=[quiz], command="gguf-eval run", environment=environment))
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
 def test_terminal_text(study: StudySummary, width: int) -> None:
-    output = io.StringIO()
-    print_report(study, Console(file=output, width=width, highlight=False, force_terminal=False))
-    text = "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
+    shown = printed(lambda console: print_report(study, console), width, force_terminal=False)
+    text = "\n".join(line.rstrip() for line in shown.splitlines()) + "\n"
     assert text == (GOLDEN / f"report-{width}.txt").read_text(encoding="utf-8")
 
 
 def test_every_line_of_the_tables_fits(study: StudySummary) -> None:
     for width in (60, 80, 100, 200):
-        output = io.StringIO()
-        print_report(study, Console(file=output, width=width, force_terminal=True, color_system=None))
-        assert max(map(len, output.getvalue().splitlines())) <= width
-        assert "…" not in output.getvalue()
+        text = printed(lambda console: print_report(study, console), width, **AS_TERMINAL)
+        assert max(map(len, text.splitlines())) <= width
+        assert "…" not in text
 
 
 def test_json_has_every_figure(study: StudySummary) -> None:
@@ -114,10 +103,9 @@ def with_texts(tmp_path_factory: pytest.TempPathFactory) -> StudySummary:
 
 
 def header_of(study: StudySummary, width: int, **options: Any) -> str:
-    output = io.StringIO()
-    print_report(study, Console(file=output, width=width, highlight=False), **options)
-    assert "…" not in output.getvalue()
-    return next(line for line in output.getvalue().splitlines() if line.startswith("  level"))
+    text = printed(lambda console: print_report(study, console, **options), width)
+    assert "…" not in text
+    return next(line for line in text.splitlines() if line.startswith("  level"))
 
 
 def test_what_is_no_terminal_gets_every_column(with_texts: StudySummary) -> None:
@@ -135,9 +123,8 @@ def test_a_wrong_order_prints_nothing(with_texts: StudySummary) -> None:
 
 
 def test_each_model_has_its_sentences(with_texts: StudySummary) -> None:
-    output = io.StringIO()
-    print_report(with_texts, Console(file=output, width=100))
-    first, second = output.getvalue().rstrip().split("\n\n")[-2:]
+    text = printed(lambda console: print_report(with_texts, console))
+    first, second = text.rstrip().split("\n\n")[-2:]
     assert first.startswith("Llama-3.2-1B: run")
     assert second.startswith("Llama-3.2-3B: run")
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from builders import point, record
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
@@ -22,8 +23,7 @@ from gguf_eval.analysis.statistics import (
     wilson,
 )
 from gguf_eval.analysis.summary import PointSummary, StudySummary, choose_reference, summarise
-from gguf_eval.store.records import Outcome, PointRecord, SpeedRecord, Status, StudyRecord, TaskRecord
-from gguf_eval.tasks.prompts import ItemRecord
+from gguf_eval.store.records import PointRecord, SpeedRecord
 
 counts = st.integers(0, 400)
 
@@ -224,76 +224,9 @@ def test_verdicts_are_corrected_for_the_number_of_points() -> None:
 
 # Summaries of a study
 
-TASKS = {"t1": 4, "t2": 2}
-"""Number of choices of the hand-made tasks' items."""
-
-
-def task(name: str, items: int) -> TaskRecord:
-    choices = tuple("abcd"[: TASKS[name]])
-    records = {
-        f"{name}-{i}": ItemRecord(hash=f"{name}-{i}", id=str(i), contexts=("",), choices=choices, golds=(0,))
-        for i in range(items)
-    }
-    return TaskRecord(
-        hash=f"hash-{name}", name=name, version=1, kind="choice", title=name.upper(), group="group", metric="acc",
-        metrics=("acc", "acc_norm"), items=records,
-    )  # fmt: skip
-
-
-def answers(name: str, marks: str) -> dict[str, Outcome]:
-    """One outcome a character: 1 right, 0 wrong, ? unscored, ! right with a cut prompt."""
-    outcomes = {}
-    for i, mark in enumerate(marks):
-        value = {"1": 1.0, "!": 1.0, "0": 0.0, "?": None}[mark]
-        outcomes[f"{name}-{i}"] = Outcome(
-            item_hash=f"{name}-{i}",
-            value=value,
-            answer=None if value is None else 0,
-            metrics={} if value is None else {"acc": value, "acc_norm": 1.0},
-            logprobs=(),
-            token_counts=(),
-            truncated_tokens=7 if mark == "!" else 0,
-            unscored_reason="llama_decode failed" if value is None else None,
-        )
-    return outcomes
-
-
-def point(
-    number: int,
-    level: str,
-    bits: float,
-    marks: dict[str, str],
-    *,
-    model: str = "tiny",
-    status: Status = "complete",
-    speed: tuple[SpeedRecord, ...] = (),
-    peak_rss_bytes: int | None = None,
-) -> PointRecord:
-    return PointRecord(
-        id=number,
-        name=f"{model} {level}",
-        model=model,
-        level=level,
-        sha256="0" * 64 if marks else None,
-        path=f"{model}-{level}.gguf",
-        architecture="llama",
-        parameters=1000,
-        size_bytes=int(bits * 125),
-        bits_per_weight=bits,
-        origin={},
-        settings={},
-        status=status,
-        error="killed" if status == "failed" else None,
-        log_path=None,
-        speed=speed,
-        memory={} if peak_rss_bytes is None else {"peak_rss": peak_rss_bytes},
-        outcomes={f"hash-{name}": answers(name, text) for name, text in marks.items()},
-    )
-
 
 def study(points: list[PointRecord], items: int = 6) -> StudySummary:
-    record = StudyRecord("s.sqlite", "2026-01-01", "run", {}, (task("t1", items), task("t2", items)), tuple(points))
-    return summarise(record)
+    return summarise(record(*points, items=items))
 
 
 def by_level(summary: StudySummary) -> dict[str, PointSummary]:
@@ -344,7 +277,7 @@ def test_comparisons_are_over_common_items() -> None:
 
 def test_a_failed_point_has_no_figures() -> None:
     levels = by_level(
-        study([point(1, "F16", 16, {"t1": "11"}), point(2, "Q2_K", 2.6, {}, status="failed")]),
+        study([point(1, "F16", 16, {"t1": "11"}), point(2, "Q2_K", 2.6, {}, status="failed", error="killed")]),
     )
     failed = levels["Q2_K"]
     assert (failed.status, failed.error) == ("failed", "killed")
@@ -352,7 +285,9 @@ def test_a_failed_point_has_no_figures() -> None:
 
 
 def test_only_failed_points() -> None:
-    summary = study([point(1, "F16", 16, {}, status="failed"), point(2, "Q2_K", 2.6, {}, status="failed")])
+    summary = study(
+        [point(1, "F16", 16, {}, status="failed"), point(2, "Q2_K", 2.6, {}, status="failed", error="killed")]
+    )
     assert not any(entry.is_reference for entry in summary.points)
     assert conclude(summary) == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
+from builders import printed
 from synthetic_study import write_study
 from typer.testing import CliRunner
 
@@ -41,9 +40,7 @@ def changed(study: StudyRecord, change: Callable[[Any], Any]) -> StudyRecord:
 
 
 def text_of(study: StudyRecord, width: int = 100) -> str:
-    out = io.StringIO()
-    print_report(summarise(study), Console(file=out, width=width, highlight=False))
-    return out.getvalue()
+    return printed(lambda console: print_report(summarise(study), console), width)
 
 
 def test_a_single_study_is_left_as_it_is(july: StudyRecord) -> None:

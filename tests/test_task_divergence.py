@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
 from dataclasses import replace
 from random import Random
 
+import builders
 import numpy as np
 import pytest
+from builders import point, task
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rich.console import Console
-from test_statistics import point, task
 
 from gguf_eval.analysis.intervals import FEW
 from gguf_eval.analysis.statistics import normal_quantile
@@ -47,8 +46,7 @@ def record() -> StudyRecord:
     candidate = point(2, "Q4_0", 4.5, {"t1": "0" * 32})
     other = replace(divergences(reference, few, (9.0,) * 32), reference_sha256="another file")
     stored = {few.hash: (other, divergences(reference, few))}
-    points = (reference, replace(candidate, divergences=stored))
-    return StudyRecord("s.sqlite", "then", "gguf-eval run", {}, (few,), points)
+    return builders.record(reference, replace(candidate, divergences=stored), tasks=[few])
 
 
 def test_figures_are_those_of_the_items_from_the_models_own_reference(record: StudyRecord) -> None:
@@ -79,10 +77,10 @@ def test_where_they_are_shown(record: StudyRecord) -> None:
     (row,) = whole_rows(summary.points)
     assert [whole_cell(p, row).text for p in summary.points] == ["–", "0.300"]
     assert whole_cell(summary.points[1], row).small.startswith("0.")
-    outs = io.StringIO(), io.StringIO()
-    print_report(summary, Console(file=outs[0], width=100))
-    print_comparisons(versus_references(record), Console(file=outs[1], width=100))
-    printed = [out.getvalue() for out in outs]
+    printed = [
+        builders.printed(lambda console: print_report(summary, console)),
+        builders.printed(lambda console: print_comparisons(versus_references(record), console)),
+    ]
     assert "t1: KLD of right answers" in printed[0]
     assert "t1, Q4_0: 2 items have none; 1: broken." in printed[0]
     assert "KLD of right answers" in printed[1]
@@ -148,9 +146,6 @@ def test_order_means_nothing_and_scale_scales(rows: list[tuple[float, int]], ran
 def test_a_report_says_why_few_divergences_have_no_interval(record: StudyRecord) -> None:
     reference, candidate = record.points
     few = {record.tasks[0].hash: (divergences(reference, record.tasks[0], (0.1, 0.2, None)),)}
-    out = io.StringIO()
-    print_report(
-        summarise(replace(record, points=(reference, replace(candidate, divergences=few)))),
-        Console(file=out, width=120),
-    )
-    assert "t1: no interval of so few divergences; 30 items or clusters are needed." in out.getvalue()
+    summary = summarise(replace(record, points=(reference, replace(candidate, divergences=few))))
+    text = builders.printed(lambda console: print_report(summary, console), 120)
+    assert "t1: no interval of so few divergences; 30 items or clusters are needed." in text

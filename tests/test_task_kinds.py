@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import builders
 import pyarrow
 import pyarrow.parquet
 import pytest
+from builders import write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_eval.errors import TaskError, UsageError
-from gguf_eval.store.records import TaskRecord
 from gguf_eval.study.plan import requested_tasks
 from gguf_eval.study.points import RunRequest
 from gguf_eval.tasks.aggregates import Answered, macro_f1, perplexity
 from gguf_eval.tasks.datasets import load_items, mirror
 from gguf_eval.tasks.metrics import CHOICE_METRICS, ChoiceScores, chance, overshadowed, values
-from gguf_eval.tasks.prompts import Item, ItemRecord
+from gguf_eval.tasks.prompts import Item
 from gguf_eval.tasks.spec import load_task, with_shots
 
 GENERATION = """
@@ -51,7 +51,7 @@ SUMS = [{"question": f"{n}+{n}", "answer": str(2 * n)} for n in range(12)]
 
 def items_of(folder: Path, text: str, rows: Sequence[dict[str, Any]] = SUMS, **options: Any) -> list[Item]:
     (folder / "task.toml").write_text(text, encoding="utf-8")
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_rows(folder / "rows.jsonl", rows)
     return load_items(load_task(folder / "task.toml"), fetch=mirror(folder), **options)
 
 
@@ -271,12 +271,10 @@ def test_a_choice_that_another_begins_is_found(choices: list[str]) -> None:
 def test_chance_of_a_task_with_all_gold() -> None:
     """TimeDial: two of four, or one of three."""
     items = {
-        str(n): ItemRecord(hash=str(n), id=str(n), contexts=("c",), choices=("a",) * (3 + len(g) // 2), golds=g)
-        for n, g in enumerate([(0, 1), (0,)])
+        key: replace(item, choices=("a",) * (3 + len(golds) // 2), golds=golds)
+        for (key, item), golds in zip(builders.items("i", 2).items(), [(0, 1), (0,)], strict=True)
     }
-    task = TaskRecord(
-        hash="h", name="timedial", version=2, kind="choice", metric="all_gold", metrics=("all_gold",), items=items
-    )
+    task = builders.task("timedial", metric="all_gold", metrics=("all_gold",), items=items)
     assert list(task.chances.values()) == pytest.approx([1 / 6, 1 / 3])
     assert list(replace(task, metric="acc").chances.values()) == pytest.approx([1 / 2, 1 / 3])
 

@@ -2,47 +2,40 @@
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import replace
 from typing import Any
 
+import builders
 import pytest
-from rich.console import Console
 
 from gguf_eval.analysis.summary import summarise
 from gguf_eval.analysis.whole_task import whole_task
 from gguf_eval.report.export import to_document
 from gguf_eval.report.terminal import print_report
 from gguf_eval.report.whole_task import whole_cell, whole_rows
-from gguf_eval.store.records import Outcome, PointRecord, StudyRecord, TaskRecord
-from gguf_eval.tasks.prompts import ItemRecord
+from gguf_eval.store.records import Outcome, TaskRecord
 
 
 def task(**changes: Any) -> TaskRecord:
-    subjects = ("algebra", "algebra", "law", "law", "law")
-    items = {
-        f"i{n}": ItemRecord(
-            hash=f"i{n}", id=str(n), contexts=("c",), choices=("a", "b"), golds=(n % 2,), subject=subject
-        )
-        for n, subject in enumerate(subjects)
+    """Two items of algebra and three of law, of which the second, the fourth and so on have the second choice right."""
+    asked = {
+        key: replace(item, golds=(n % 2,), subject="algebra" if n < 2 else "law")
+        for n, (key, item) in enumerate(builders.items("i", 5).items())
     }
     groups = {"STEM": ("algebra",), "humanities": ("law", "absent"), "nobody": ("absent",)}
-    exam = TaskRecord(
-        hash="t", name="exam", version=1, kind="choice", title="Exam", metric="acc", metrics=("acc",), items=items,
-        groups=groups, aggregates=("macro_f1",),
-    )  # fmt: skip
-    return replace(exam, **changes)
+    exam = builders.task("t", 0, hash="t", name="exam", title="Exam", group="", metrics=("acc",), items=asked)
+    return replace(exam, **{"groups": groups, "aggregates": ("macro_f1",), **changes})
 
 
 def outcome(number: int, pick: int | None) -> Outcome:
+    key = f"i-{number}"
     if pick is None:
-        return Outcome(f"i{number}", None, None, {}, (), (1, 1), 0, "broken")
-    value = float(pick == number % 2)
-    return Outcome(f"i{number}", value, pick, {"acc": value}, (-1.0 - pick, -2.0 + pick), (1, 1))
+        return builders.outcome(key, None)
+    return builders.outcome(key, float(pick == number % 2), pick, logprobs=(-1.0 - pick, -2.0 + pick))
 
 
-OUTCOMES = {f"i{n}": outcome(n, pick) for n, pick in enumerate((0, 0, 0, 1, None))}
+OUTCOMES = {f"i-{n}": outcome(n, pick) for n, pick in enumerate((0, 0, 0, 1, None))}
 
 
 def test_subjects_and_their_groups() -> None:
@@ -65,21 +58,16 @@ def test_nothing_of_a_point_without_answers() -> None:
     found = whole_task(task(), {})
     assert not found.aggregates
     assert not found.groups
-    nothing_scored = whole_task(task(), {"i0": outcome(0, None)})
+    nothing_scored = whole_task(task(), {"i-0": outcome(0, None)})
     assert not nothing_scored.aggregates
     assert not nothing_scored.subjects
 
 
 def test_they_are_reported() -> None:
-    point = PointRecord(
-        id=1, name="m F16", model="m", level="F16", sha256="0" * 64, path="m.gguf", architecture="llama",
-        parameters=10, size_bytes=20, bits_per_weight=16.0, origin={}, settings={}, status="complete", error=None,
-        log_path=None, speed=(), memory={}, outcomes={"t": OUTCOMES},
-    )  # fmt: skip
-    study = summarise(StudyRecord("s.sqlite", "2026-01-01", "gguf-eval run", {}, (task(),), (point,)))
-    stream = io.StringIO()
-    print_report(study, Console(file=stream, width=80, no_color=True))
-    lines = {line.split()[0] + line.split()[1]: line.split()[2:] for line in stream.getvalue().splitlines()
+    point = replace(builders.point(1, "F16", 16.0, {}), outcomes={"t": OUTCOMES})
+    study = summarise(builders.record(point, tasks=[task()]))
+    text = builders.printed(lambda console: print_report(study, console), 80)
+    lines = {line.split()[0] + line.split()[1]: line.split()[2:] for line in text.splitlines()
              if line.startswith("exam: ")}  # fmt: skip
     assert lines["exam:macro_f1"] == ["73.3"]
     assert lines["exam:humanities"] == ["100.0"]
