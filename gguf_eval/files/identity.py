@@ -29,7 +29,7 @@ _NAMELESS = re.compile(
     r"|unknown|untitled|[0-9a-f]{32,64}"
 )
 """What converters put down where they found no name: the folder the checkpoint lay in, a commit, ``LLaMA v2``."""
-_OWNER = re.compile(r"[\w.-]*?[A-Za-z][\w.-]*?[_/](?=[^_/]+$)")
+_OWNER = re.compile(r"(?=[\d_.-]*[A-Za-z])[\w.-]+[_/](?=[^_/]+$)")
 """In names of folders and files that stand for owner/name."""
 
 

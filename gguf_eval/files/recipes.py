@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from gguf_eval.errors import UsageError, nearest
 from gguf_eval.files.ggml_types import type_names
 from gguf_eval.files.levels import canonical_level, levels, spelled
 from gguf_eval.files.shipped import LADDERS_FILE, LEVELS_FILE, read_toml, recipes_folder
+from gguf_eval.llama.bounded import OverLimitError, bounded_call
 
 _READ_ONLY_TYPES = ("F64", "I8", "I16", "I32", "I64", "Q8_1", "Q8_K")
 """Storage types of ggml that no weight can be quantized to."""
@@ -70,9 +71,17 @@ class Recipe:
         return self.is_plain and self.level == level
 
     def unmatched_patterns(self, tensor_names: Iterable[str]) -> tuple[str, ...]:
-        """Return the patterns of ``tensor_types`` that no tensor name matches."""
-        names = list(tensor_names)
-        return tuple(p for p, _ in self.tensor_types if not any(re.search(p, name) for name in names))
+        """Return the patterns of ``tensor_types`` that no tensor name matches; `UsageError` where that takes too long."""
+        if not self.tensor_types:
+            return ()
+        try:
+            return bounded_call(_unmatched, tuple(pattern for pattern, _ in self.tensor_types), tuple(tensor_names))
+        except OverLimitError as error:
+            raise UsageError(f"recipe {self.name}: its patterns can't be matched: {error}; simplify them") from None
+
+
+def _unmatched(patterns: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(pattern for pattern in patterns if not any(re.search(pattern, name) for name in names))
 
 
 def storage_types() -> tuple[str, ...]:

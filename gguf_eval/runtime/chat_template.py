@@ -1,6 +1,6 @@
 """The Jinja environment of chat templates, as transformers' apply_chat_template sets it up.
 
-Templates come with model files, from anyone: they run in Jinja's immutable sandbox.
+Templates come with model files, from anyone: they run in Jinja's immutable sandbox, in a process that can be ended.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from gguf_eval.errors import EngineError
+from gguf_eval.llama.bounded import OverLimitError, bounded_call
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -32,22 +35,31 @@ def render_template(
     """The conversation as text; raises Jinja's ``TemplateError`` where the template refuses it or is wrong.
 
     tokens: ``bos_token`` and ``eos_token`` as the vocabulary spells them. Templates get no tools and no documents;
-    those that ask for the date get ``day``, today unless given.
+    those that ask for the date get ``day``, today unless given. Raises `EngineError` where it takes too long or too
+    much memory.
     """
     from jinja2.exceptions import TemplateError
 
+    asked = {"messages": [dict(message) for message in messages], "add_generation_prompt": add_generation_prompt}
     try:
-        return _compile(source, day or date.today()).render(
-            messages=[dict(message) for message in messages],
-            tools=None,
-            documents=None,
-            add_generation_prompt=add_generation_prompt,
-            **tokens,
-        )
-    except TemplateError:
-        raise
+        text, refusal = bounded_call(_rendered, source, day or date.today(), {**asked, **tokens})
+    except OverLimitError as error:
+        raise EngineError(f"the model file's chat template was stopped: {error}; run with --chat off") from None
+    if refusal is not None:
+        raise TemplateError(refusal)
+    return text
+
+
+def _rendered(source: str, day: date, variables: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The text, or why there is none."""
+    from jinja2.exceptions import TemplateError
+
+    try:
+        return _compile(source, day).render(tools=None, documents=None, **variables), None
+    except TemplateError as error:
+        return "", str(error)
     except Exception as error:  # a template runs what its author wrote
-        raise TemplateError(f"{type(error).__name__}: {error}") from error
+        return "", f"{type(error).__name__}: {error}"
 
 
 @lru_cache(maxsize=16)

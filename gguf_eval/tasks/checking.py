@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gguf_eval.errors import TaskError
-from gguf_eval.tasks.datasets import Fetch, load_items, task_rows
+from gguf_eval.llama.bounded import bounded_map
+from gguf_eval.tasks.datasets import Fetch, load_items, sound, task_rows
 from gguf_eval.tasks.metrics import overshadowed
 from gguf_eval.tasks.prompts import Item, Row, item_renderer
 from gguf_eval.tasks.spec import Task
@@ -31,14 +32,14 @@ def check_task(task: Task, *, fetch: Fetch) -> Checked:
         items = load_items(task, fetch=fetch)
         return Checked(len(items), (), _overshadowed(task, items))
     rows = task_rows(task, fetch=fetch)
-    render = item_renderer(replace(task, fewshot=None))
+    found = bounded_map(_rendering, (task,), rows)
     lines = _lines(task.dataset.file)
     problems: list[str] = []
-    sound: list[Item] = []
+    items = []
     seen: dict[str, Row] = {}
-    for row in rows:
+    for row, rendered in zip(rows, found, strict=True):
         try:
-            item = render(row, ())
+            item = sound(task, row, rendered)
         except TaskError as error:
             problems.append(_placed(str(error), task, row, lines))
             continue
@@ -46,10 +47,16 @@ def check_task(task: Task, *, fetch: Fetch) -> Checked:
             first = seen[item.id].number
             problems.append(_placed(f"prompt.id gives '{item.id}', as for row {first} before", task, row, lines))
         seen[item.id] = row
-        sound.append(item)
+        items.append(item)
     if not problems:
         load_items(task, fetch=fetch)
-    return Checked(len(rows), tuple(problems), _overshadowed(task, sound))
+    return Checked(len(rows), tuple(problems), _overshadowed(task, items))
+
+
+def _rendering(task: Task) -> Callable[[Row], Item]:
+    """Renders a row without examples."""
+    render = item_renderer(replace(task, fewshot=None))
+    return lambda row: render(row, ())
 
 
 def _overshadowed(task: Task, items: Sequence[Item]) -> tuple[tuple[str, str], ...]:

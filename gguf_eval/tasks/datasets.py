@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gguf_eval.errors import TaskError
-from gguf_eval.tasks.fewshot import ExampleChooser, Pool
-from gguf_eval.tasks.prompts import Item, Row, item_renderer, plain_rows
+from gguf_eval.llama.bounded import OverLimitError, bounded_map
+from gguf_eval.tasks.fewshot import ExampleChooser
+from gguf_eval.tasks.prompts import Item, Row, item_renderer, plain_rows, row_place
 from gguf_eval.tasks.spec import Task
 from gguf_eval.tasks.templates import Templates
 
+R = TypeVar("R")
 Fetch = Callable[[str, str, str], Sequence[Path]]
 """(repo, config, split) -> the split's Parquet files on this machine."""
 
@@ -32,19 +33,39 @@ def load_items(
         limit = None
     else:
         rows = task_rows(task, fetch=fetch)
-    chooser = ExampleChooser(task, _example_pool(task, fetch))
-    render = item_renderer(task)
-    subject = Templates(task.path).text(task.prompt.subject)
-    items = []
-    for number in chosen_rows(len(rows), limit, seed):
-        row = rows[number]
-        items.append(render(row, chooser.examples(row, subject(row.columns))))
+    chosen = [rows[number] for number in chosen_rows(len(rows), limit, seed)]
+    pools = {config: example_pool(task, config, fetch) for config in {row.config for row in chosen}}
+    rendered = bounded_map(_asking, (task, pools), chosen)
+    items = [sound(task, row, item) for row, item in zip(chosen, rendered, strict=True)]
     seen: dict[str, str] = {}
     for item in items:
         if item.id in seen:
             raise TaskError(f"{task.path}: two items have the id '{item.id}'; ids must be unique")
         seen[item.id] = item.hash
     return [item for item in items if item.id in ids] if ids else items
+
+
+def _asking(task: Task, pools: Mapping[str, Sequence[Row]]) -> Callable[[Row], Item]:
+    """Renders a row with its examples, which come from its config's pool."""
+    chooser, render = ExampleChooser(task, pools), item_renderer(task)
+    templates = Templates(task.path)
+    subject = templates.text(task.prompt.subject)
+
+    def ask(row: Row) -> Item:
+        with templates.rendering(row_place(task, row), row.columns):
+            of = subject(row.columns)
+        return render(row, chooser.examples(row, of))
+
+    return ask
+
+
+def sound(task: Task, row: Row, found: R | Exception) -> R:
+    """What a row gave; raises `TaskError` where it gave none."""
+    if isinstance(found, OverLimitError):
+        raise TaskError(f"{row_place(task, row)}: the template was stopped: {found}; simplify it")
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def _generated(task: Task, limit: int | None, seed: int) -> list[dict[str, Any]]:
@@ -71,33 +92,35 @@ def task_rows(task: Task, *, fetch: Fetch) -> list[Row]:
         raise TaskError(f"{task.path}: the dataset has no rows; check repo, config and split")
     if not dataset.where:
         return rows
-    templates = Templates(task.path)
-    keep = templates.expression(dataset.where)
-    kept = []
-    for row in rows:
-        with templates.rendering(f"{task.path}: row {row.number}: dataset.where", row.columns):
-            if keep(row.columns):
-                kept.append(row)
+    flags = bounded_map(_keeping, (task,), rows)
+    kept = [row for row, keep in zip(rows, flags, strict=True) if sound(task, row, keep)]
     if not kept:
         raise TaskError(f"{task.path}: dataset.where leaves none of {len(rows)} rows; check it against the columns")
     return kept
 
 
-def _example_pool(task: Task, fetch: Fetch) -> Pool:
-    """Where few-shot examples come from, each config's rows read once."""
-    fewshot, dataset = task.fewshot, task.dataset
+def _keeping(task: Task) -> Callable[[Row], bool]:
+    """Whether a row is asked, by ``dataset.where``."""
+    templates = Templates(task.path)
+    keep = templates.expression(task.dataset.where)
 
-    @functools.cache
-    def pool(config: str) -> Sequence[Row]:
-        if fewshot is None:
-            return []
-        if fewshot.split:
-            return plain_rows(hub_rows(dataset.repo, config, fewshot.split, fetch), config)
-        if fewshot.file is not None:
-            return plain_rows(read_file(fewshot.file, task.path, "fewshot.file"), config)
-        return plain_rows(fewshot.examples, config)
+    def decide(row: Row) -> bool:
+        with templates.rendering(f"{task.path}: row {row.number}: dataset.where", row.columns):
+            return bool(keep(row.columns))
 
-    return pool
+    return decide
+
+
+def example_pool(task: Task, config: str, fetch: Fetch) -> Sequence[Row]:
+    """Where few-shot examples of a config come from."""
+    fewshot = task.fewshot
+    if fewshot is None or not fewshot.count:
+        return []
+    if fewshot.split:
+        return plain_rows(hub_rows(task.dataset.repo, config, fewshot.split, fetch), config)
+    if fewshot.file is not None:
+        return plain_rows(read_file(fewshot.file, task.path, "fewshot.file"), config)
+    return plain_rows(fewshot.examples, config)
 
 
 def hub_rows(repo: str, config: str, split: str, fetch: Fetch) -> list[dict[str, Any]]:

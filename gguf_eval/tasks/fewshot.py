@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from gguf_eval.errors import TaskError
 from gguf_eval.tasks.prompts import Example, Row, example_renderer
 from gguf_eval.tasks.spec import Fewshot, Task
 
-Pool = Callable[[str], Sequence[Row]]
-"""The rows that examples of a config are taken from."""
-
 
 class ExampleChooser:
     """Gives each row its examples; the same rows give the same examples, whichever of them are asked."""
 
-    def __init__(self, task: Task, pool: Pool) -> None:
+    def __init__(self, task: Task, pools: Mapping[str, Sequence[Row]]) -> None:
+        """``pools``: the rows that examples of a config are taken from."""
         self._task = task
         self._fewshot = task.fewshot or Fewshot(0)
-        self._pool = pool
+        self._pools = pools
         self._same_split = self._fewshot.split != "" and self._fewshot.split == task.dataset.split
         self._render = example_renderer(task) if self._fewshot.count else None
         self._shown: dict[tuple[str, int], tuple[Example, str]] = {}
@@ -31,7 +29,7 @@ class ExampleChooser:
         count = self._fewshot.count
         if count == 0:
             return ()
-        pool = self._pool(row.config)
+        pool = self._pools[row.config]
         if self._fewshot.same_subject:
             pool = [candidate for candidate in pool if self._example(candidate)[1] == subject]
         places = range(len(pool)) if self._fewshot.sampler == "first" else self._drawn(row, subject, len(pool))

@@ -137,7 +137,7 @@ def item_renderer(task: Task) -> ItemRenderer:
     several = len(task.dataset.configs) > 1
 
     def render(row: Row, examples: tuple[Example, ...] = ()) -> Item:
-        where = f"{task.path}: " + (f"{row.config} row {row.number}" if several else f"row {row.number}")
+        where = row_place(task, row)
         number = f"{row.config}/{row.number}" if several else str(row.number)
         columns = row.columns
         _check_columns(where, task, columns)
@@ -157,6 +157,11 @@ def item_renderer(task: Task) -> ItemRenderer:
         )  # fmt: skip
 
     return render
+
+
+def row_place(task: Task, row: Row) -> str:
+    """How messages name a row."""
+    return f"{task.path}: " + (f"{row.config} " if len(task.dataset.configs) > 1 else "") + f"row {row.number}"
 
 
 def example_renderer(task: Task) -> Callable[[Row], tuple[Example, str]]:

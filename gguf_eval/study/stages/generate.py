@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gguf_eval.errors import TaskError
+from gguf_eval.llama.bounded import OverLimitError, bounded_call
 from gguf_eval.store.database import StudyLookup
 from gguf_eval.store.records import Outcome
 from gguf_eval.study.events import StagePlan
@@ -70,9 +71,11 @@ def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
     if row["finish_reason"] == "stop" and not has_begun(row["text"], task.judge.options):
         return Outcome(item.hash, None, None, {}, (), tokens, 0, CUT_BEFORE_IT_BEGAN, **written)
     try:
-        judgement = judge_answer(task.judge.name, row["text"], item.references, task.judge.options)
+        judgement = bounded_call(judge_answer, task.judge.name, row["text"], item.references, task.judge.options)
+    except OverLimitError as error:
+        judgement = unscored(f"the judge '{task.judge.name}' was stopped: {error}")
     except Exception as error:
-        judgement = unscored(f"the judge '{task.judge.name}' failed: {type(error).__name__}: {error}")
+        judgement = unscored(f"the judge '{task.judge.name}' failed: {error}")
     if judgement.value is None:
         reason = judgement.unscored_reason or "no answer could be extracted"
         return Outcome(item.hash, None, None, {}, (), tokens, 0, reason, **written)
