@@ -15,13 +15,12 @@ from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.sanity import warning_lines
 from gguf_eval.analysis.summary import StudySummary
 from gguf_eval.report import words
-from gguf_eval.report.by_task import by_task_cell, group_rows
+from gguf_eval.report.by_task import score_rows, whole_rows
 from gguf_eval.report.charts import MISSING_EXTRA, Chart, charts
 from gguf_eval.report.columns import LEVEL, TASKS
 from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import json_for_script, printable
 from gguf_eval.report.main_table import MainTable, main_tables, table_notes
-from gguf_eval.report.whole_task import whole_cell, whole_rows
 from gguf_eval.store.records import StudyRecord
 from gguf_eval.tasks.prompts import ItemRecord
 
@@ -102,7 +101,6 @@ def _cell(value: Any) -> str:
 def _model(table: MainTable, study: StudySummary) -> dict[str, Any]:
     """Single tasks, where there are several, stand in the table below the main one."""
     points = table.points
-    shown = [point for point in points if point.tasks]
     filled = [filled for filled in table.columns if filled.column is not LEVEL and filled.column.kind != TASKS]
     return {
         "name": points[0].model,
@@ -111,16 +109,7 @@ def _model(table: MainTable, study: StudySummary) -> dict[str, Any]:
         "front": table.front,
         "rows": list(zip(table.rows, zip(*(found.cells for found in filled), strict=True), strict=True)),
         "labels": [point.label for point in points],
-        "by_task": [
-            *(
-                (name, is_group, [by_task_cell(study, point, key, is_group) for point in points])
-                for name, key, is_group in group_rows(study, shown, with_tasks=True)
-            ),
-            *(
-                (f"{row[0]}: {row[2]}", False, [whole_cell(point, row) for point in points])
-                for row in whole_rows(points)
-            ),
-        ],
+        "by_task": score_rows(study, points, with_tasks=True) + whole_rows(points),
     }
 
 

@@ -22,7 +22,6 @@ from gguf_eval.report.main_table import MainTable, main_tables, table_notes
 from gguf_eval.report.scatter import Dot, best_height, scatter
 from gguf_eval.report.tables import whole_table, width_of
 from gguf_eval.report.terminal_table import chosen, fitting, printed
-from gguf_eval.report.whole_task import whole_task_tables
 
 _MODEL_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red")
 _MARKS = (("◆", "◇"), ("●", "○"), ("■", "□"), ("▲", "△"), ("★", "☆"), ("▼", "▽"))
@@ -108,8 +107,7 @@ def _print_model(
         return [], []
     left_out = [filled.column.header for filled in table.columns if filled not in shown and filled.column.kind != TASKS]
     with_tasks = len(study.task_names) > 1 and not any(filled.column.kind == TASKS for filled in shown)
-    tables = by_task_tables(study, points, console.width, with_tasks=with_tasks)
-    return tables + whole_task_tables(points, console.width), left_out
+    return by_task_tables(study, points, console.width, with_tasks=with_tasks), left_out
 
 
 def _harness_lines(points: Sequence[PointSummary]) -> list[Text]:
