@@ -12,7 +12,7 @@ from rich.text import Text
 from gguf_eval.analysis.models import grouped
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
-from gguf_eval.report.columns import Cell
+from gguf_eval.report.columns import Cell, estimate_cell
 from gguf_eval.report.tables import VERDICT_STYLES, bare_table
 
 _NAME_WIDTH, _CELL_WIDTH, _CELL_WIDTH_WITH_INTERVAL = 24, 9, 13
@@ -105,17 +105,15 @@ def _whole_cells(point: PointSummary) -> dict[tuple[str, str, str], Cell]:
 
 def _group_cell(point: PointSummary, group: str, only: str | None) -> Cell:
     """A point's average over the tasks of a group, which is the score of a single one."""
-    if (average := point.averages.get(group)) is None:
-        return _task_cell(point, only)
-    return Cell(words.percent(average.estimate.value), words.interval(average.estimate), average.estimate.value)
+    average = point.averages.get(group)
+    return (estimate_cell(average.estimate) or Cell()) if average else _task_cell(point, only)
 
 
 def _task_cell(point: PointSummary, name: str | None) -> Cell:
     task = point.tasks.get(name or "")
-    if task is None or task.estimate is None:
+    if task is None:
         return Cell()
-    verdict = task.comparison.verdict if task.comparison else ""
-    return Cell(words.percent(task.estimate.value), words.interval(task.estimate), task.estimate.value, verdict)
+    return estimate_cell(task.estimate, task.comparison.verdict if task.comparison else "") or Cell()
 
 
 def _fitting(points: Sequence[PointSummary], room: int, cell_width: int) -> int:
