@@ -132,12 +132,9 @@ def _placing(point: PointSummary) -> Mapping[str, Any]:
 
 def _speed(test: str) -> Column:
     def find(point: PointSummary) -> Cell | None:
-        found = point.speed.get(test)
-        return (
-            Cell(words.rate(found.tokens_per_second), words.deviation(found), found.tokens_per_second)
-            if found
-            else None
-        )
+        if (found := point.speed.get(test)) is None:
+            return None
+        return Cell(words.rate(found.tokens_per_second), words.deviation(found), found.tokens_per_second)
 
     def figures(point: PointSummary) -> dict[str, Any]:
         found = point.speed.get(test)
@@ -209,9 +206,10 @@ def _score_row(point: PointSummary) -> Mapping[str, Any]:
 
 def text_columns(points: Sequence[PointSummary]) -> list[Column]:
     """Perplexity and divergence on each text; named by the text where there are several."""
-    texts = {text.text: text for point in reversed(points) for text in reversed(point.texts)}
-    names = dict.fromkeys(text.text for point in points for text in point.texts)
-    return [column for name in names for column in _over_text(texts[name], f" {name}" if len(texts) > 1 else "")]
+    texts: dict[str, TextSummary] = {}
+    for text in (text for point in points for text in point.texts):
+        texts.setdefault(text.text, text)
+    return [column for name, like in texts.items() for column in _over_text(like, f" {name}" if len(texts) > 1 else "")]
 
 
 def _over_text(like: TextSummary, suffix: str) -> list[Column]:
