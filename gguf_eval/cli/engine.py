@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from gguf_eval.cli.options import ASKING, MACHINE, GpuLayers, Rpc, gpu_layer_count, memory_bytes, split_names
+from gguf_eval.cli.options import (
+    GpuLayers,
+    Rpc,
+    asking_option,
+    gpu_layer_count,
+    machine_option,
+    memory_bytes,
+    split_names,
+)
 from gguf_eval.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from gguf_eval.runtime.settings import ChatSettings, Offload
-
-
-def _machine(*names: str, help: str) -> object:
-    return typer.Option(*names, help=help, rich_help_panel=MACHINE)
 
 
 @dataclass(frozen=True)
@@ -23,23 +25,28 @@ class EngineOptions:
     """Where layers are computed and how the cache is stored, as the command line says it."""
 
     gpu_layers: GpuLayers = "auto"
-    device: Annotated[str, _machine("--device", "-dev", help="Devices for the layers, as 'doctor' names them.")] = ""
+    device: Annotated[
+        str, machine_option("--device", "-dev", help="Devices for the layers, as 'doctor' names them.")
+    ] = ""
     split_mode: Annotated[
-        str, _machine("--split-mode", "-sm", help="Over several devices: layer, row, tensor, none.")
+        str, machine_option("--split-mode", "-sm", help="Over several devices: layer, row, tensor, none.")
     ] = "layer"
-    tensor_split: Annotated[str, _machine("--tensor-split", "-ts", help="Each device's share, for instance 3,1.")] = ""
+    tensor_split: Annotated[
+        str, machine_option("--tensor-split", "-ts", help="Each device's share, for instance 3,1.")
+    ] = ""
     rpc: Rpc = ""
-    no_mmap: Annotated[bool, _machine("--no-mmap", help="Read the weights instead of mapping the file.")] = False
+    no_mmap: Annotated[bool, machine_option("--no-mmap", help="Read the weights instead of mapping the file.")] = False
     cache_type_k: Annotated[
-        str, _machine("--cache-type-k", "-ctk", help="Types of the KV cache's keys, for instance F16,Q8_0.")
+        str, machine_option("--cache-type-k", "-ctk", help="Types of the KV cache's keys, for instance F16,Q8_0.")
     ] = "F16"
     cache_type_v: Annotated[
-        str, _machine("--cache-type-v", "-ctv", help="Types of its values; pairs up with the keys.")
+        str, machine_option("--cache-type-v", "-ctv", help="Types of its values; pairs up with the keys.")
     ] = "F16"
-    flash_attn: Annotated[str, _machine("--flash-attn", "-fa", help="on, off, or auto (llama.cpp decides).")] = "auto"
+    flash_attn: Annotated[str, machine_option("--flash-attn", "-fa", help="on, off, or auto (llama.cpp decides).")] = (
+        "auto"
+    )
     max_memory: Annotated[
-        str,
-        _machine("--max-memory", help="Memory a worker may take: 6GB or 6G, as reports count; 6GiB (default: all)."),
+        str, machine_option(help="Memory a worker may take: 6GB or 6G, as reports count; 6GiB (default: all).")
     ] = ""
 
     @property
@@ -102,19 +109,11 @@ class ChatOptions:
     """How questions are put, as the command line says it."""
 
     chat: Annotated[
-        str,
-        typer.Option(
-            "--chat",
-            help="By the model's chat template: auto (where it writes its answer), on, off.",
-            rich_help_panel=ASKING,
-        ),
+        str, asking_option(help="By the model's chat template: auto (where it writes its answer), on, off.")
     ] = "auto"
-    system: Annotated[
-        str, typer.Option("--system", help="The system message of a conversation.", rich_help_panel=ASKING)
-    ] = ""
+    system: Annotated[str, asking_option(help="The system message of a conversation.")] = ""
     fewshot_as_turns: Annotated[
-        bool,
-        typer.Option("--fewshot-as-turns", help="Examples as earlier turns of a conversation.", rich_help_panel=ASKING),
+        bool, asking_option("--fewshot-as-turns", help="Examples as earlier turns of a conversation.")
     ] = False
 
     @property

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from gguf_eval.cli.engine import EngineOptions
 from gguf_eval.cli.options import (
@@ -16,6 +15,7 @@ from gguf_eval.cli.options import (
     MinCtx,
     Rpc,
     app,
+    command_line,
     named_model_paths,
     print_json,
     split_names,
@@ -28,19 +28,19 @@ from gguf_eval.errors import UsageError
 @app.command()
 @unfolded
 def bench(
-    models: Annotated[list[str], typer.Argument(help=NAMED_MODELS_HELP, show_default=False)],
+    models: Annotated[list[str], Argument(help=NAMED_MODELS_HELP)],
     *,
-    prompt: Annotated[str, typer.Option("--n-prompt", "-p", help="Tokens of prompts, for instance 512,2048.")] = "512",
-    generated: Annotated[str, typer.Option("--n-gen", "-n", help="Tokens to generate.")] = "128",
-    depth: Annotated[str, typer.Option("--n-depth", "-d", help="Tokens in the cache before each test.")] = "0",
-    repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1, help="Timed runs of each test.")] = 5,
-    ctx: Annotated[int | None, typer.Option("--ctx", "-c", min=16, help="Context in tokens (default: 4096).")] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Tokens of one decode.")] = 2048,
-    ubatch_size: Annotated[int, typer.Option("--ubatch-size", "-ub", min=1, help="Tokens computed at once.")] = 512,
-    threads: Annotated[int | None, typer.Option("--threads", "-t", min=1, help="Threads.")] = None,
+    prompt: Annotated[str, Option("--n-prompt", "-p", help="Tokens of prompts, for instance 512,2048.")] = "512",
+    generated: Annotated[str, Option("--n-gen", "-n", help="Tokens to generate.")] = "128",
+    depth: Annotated[str, Option("--n-depth", "-d", help="Tokens in the cache before each test.")] = "0",
+    repetitions: Annotated[int, Option("--repetitions", "-r", min=1, help="Timed runs of each test.")] = 5,
+    ctx: Annotated[int | None, Option("--ctx", "-c", min=16, help="Context in tokens (default: 4096).")] = None,
+    batch_size: Annotated[int, Option("--batch-size", "-b", min=1, help="Tokens of one decode.")] = 2048,
+    ubatch_size: Annotated[int, Option("--ubatch-size", "-ub", min=1, help="Tokens computed at once.")] = 512,
+    threads: Annotated[int | None, Option("--threads", "-t", min=1, help="Threads.")] = None,
     engine: EngineOptions,
     min_ctx: MinCtx = None,
-    study: Annotated[Path | None, typer.Option("--study", help="A study file to keep the repetitions in.")] = None,
+    study: Annotated[Path | None, Option(help="A study file to keep the repetitions in.")] = None,
     json_output: Json = False,
 ) -> None:
     """Measure speed and memory, as llama-bench does, each point in a process of its own."""
@@ -71,7 +71,7 @@ def bench(
         flash_attention=engine.flash_attention,
         max_memory_bytes=engine.max_memory_bytes,
         min_ctx=min_ctx,
-        command=shlex.join(["gguf-eval", *sys.argv[1:]]),
+        command=command_line(),
         measure_again=True,
     )
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from typer import Argument, Option
 
 from gguf_eval.cli.options import (
     GpuLayers,
@@ -34,19 +35,17 @@ app.add_typer(recipes_app, name="recipes")
 @app.command()
 def convert(
     source: Annotated[
-        str, typer.Argument(help="A checkpoint folder, or a hub repository: owner/name or owner/name@revision.")
+        str, Argument(help="A checkpoint folder, or a hub repository: owner/name or owner/name@revision.")
     ],
     *,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The model file to write, or a folder for it.")
+        Path | None, Option("-o", "--output", help="The model file to write, or a folder for it.")
     ] = None,
-    outtype: Annotated[str, typer.Option(help="auto (the weights' own 16-bit type), f32, f16, bf16 or q8_0.")] = "auto",
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse NaN or infinite weights instead of warning.")
-    ] = False,
+    outtype: Annotated[str, Option(help="auto (the weights' own 16-bit type), f32, f16, bf16 or q8_0.")] = "auto",
+    strict: Annotated[bool, Option("--strict", help="Refuse NaN or infinite weights instead of warning.")] = False,
     dry_run: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--plan",
             "--dry-run",
             help="Say what would be written, and write nothing (a hub model's weights stay there).",
@@ -73,21 +72,19 @@ def convert(
 
 @app.command()
 def quantize(
-    source: Annotated[str, typer.Argument(help="A model in F32, F16 or BF16: what 'run' takes.")],
+    source: Annotated[str, Argument(help="A model in F32, F16 or BF16: what 'run' takes.")],
     levels: Levels = "",
-    recipe: Annotated[
-        list[str] | None, typer.Option("--recipe", help="A recipe's name or TOML file; may be repeated.")
-    ] = None,
-    ladder: Annotated[str, typer.Option("--ladder", help="A list of recipes: quick, standard, full or paper.")] = "",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files made.")] = Path(),
-    imatrix: Annotated[Path | None, typer.Option("--imatrix", help="An importance matrix to quantize with.")] = None,
+    recipe: Annotated[list[str] | None, Option(help="A recipe's name or TOML file; may be repeated.")] = None,
+    ladder: Annotated[str, Option(help="A list of recipes: quick, standard, full or paper.")] = "",
+    output: Annotated[Path, Option("--output", "-o", help="Folder for the files made.")] = Path(),
+    imatrix: Annotated[Path | None, Option(help="An importance matrix to quantize with.")] = None,
     allow_requantize: Annotated[
-        bool, typer.Option("--allow-requantize", help="Take a source that is quantized already.")
+        bool, Option("--allow-requantize", help="Take a source that is quantized already.")
     ] = False,
     plan: Annotated[
-        bool, typer.Option("--plan", "--dry-run", help="Say what would be made, with exact sizes, and make nothing.")
+        bool, Option("--plan", "--dry-run", help="Say what would be made, with exact sizes, and make nothing.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace files of another origin.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace files of another origin.")] = False,
     threads: Threads = None,
     json_output: Json = False,
 ) -> None:
@@ -122,17 +119,14 @@ def quantize(
 
 @app.command()
 def imatrix(
-    model: Annotated[
-        str, typer.Argument(help="A model of the highest precision there is: what 'run' takes.", show_default=False)
-    ],
+    model: Annotated[str, Argument(help="A model of the highest precision there is: what 'run' takes.")],
     text: Annotated[
-        str,
-        typer.Option("--text", help="A text file, or owner/name:config/split:column on the hub (default: shipped)."),
+        str, Option(help="A text file, or owner/name:config/split:column on the hub (default: shipped).")
     ] = "",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File (default: MODEL.imatrix.gguf).")] = None,
-    chunks: Annotated[int | None, typer.Option("--chunks", min=1, help="Chunks to use (default: all).")] = None,
-    ctx: Annotated[int, typer.Option("--ctx", "-c", min=32, help="Tokens of a chunk.")] = 512,
-    with_output: Annotated[bool, typer.Option("--process-output", help="Collect for the output matrix too.")] = False,
+    output: Annotated[Path | None, Option("--output", "-o", help="File (default: MODEL.imatrix.gguf).")] = None,
+    chunks: Annotated[int | None, Option(min=1, help="Chunks to use (default: all).")] = None,
+    ctx: Annotated[int, Option("--ctx", "-c", min=32, help="Tokens of a chunk.")] = 512,
+    with_output: Annotated[bool, Option("--process-output", help="Collect for the output matrix too.")] = False,
     threads: Threads = None,
     gpu_layers: GpuLayers = "all",
     json_output: Json = False,
@@ -166,20 +160,15 @@ def imatrix(
 
 @app.command()
 def inspect(
-    file: Annotated[
-        str,
-        typer.Argument(
-            help="A GGUF, here or on the hub: owner/name:LEVEL or owner/name/file.gguf.", show_default=False
-        ),
-    ],
+    file: Annotated[str, Argument(help="A GGUF, here or on the hub: owner/name:LEVEL or owner/name/file.gguf.")],
     ctx: Annotated[
-        int | None, typer.Option("--ctx", "-c", min=1, help="Context for the memory predicted (default: the model's).")
+        int | None, Option("--ctx", "-c", min=1, help="Context for the memory predicted (default: the model's).")
     ] = None,
     cache_type: Annotated[
-        str, typer.Option("--cache-type", "--cache-type-k", "-ctk", help="Storage type of the KV cache.")
+        str, Option("--cache-type", "--cache-type-k", "-ctk", help="Storage type of the KV cache.")
     ] = "F16",
     cache_type_v: Annotated[
-        str | None, typer.Option("--cache-type-v", "-ctv", help="The same of its values, where it differs.")
+        str | None, Option("--cache-type-v", "-ctv", help="The same of its values, where it differs.")
     ] = None,
     json_output: Json = False,
 ) -> None:
@@ -232,7 +221,7 @@ def list_recipes() -> None:
 
 @recipes_app.command("show")
 def show_recipe(
-    name: Annotated[str, typer.Argument(help="A recipe's name, or the path of a recipe file.", show_default=False)],
+    name: Annotated[str, Argument(help="A recipe's name, or the path of a recipe file.")],
 ) -> None:
     """Print a recipe as a file: what to begin one of your own with."""
     from gguf_eval.files.recipes import find_recipe

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from gguf_eval.errors import UsageError
 from gguf_eval.sizes import parse_size
@@ -27,62 +30,51 @@ app = typer.Typer(
 )
 """The program; every module of this room adds its commands."""
 
-MACHINE, ASKING, OVER_TEXT = "How models run", "How items are asked", "Over a text"
-"""Headings of options in --help."""
+machine_option = partial(Option, rich_help_panel="How models run")
+asking_option = partial(Option, rich_help_panel="How items are asked")
+text_option = partial(Option, rich_help_panel="Over a text")
+"""Options under headings of their own in --help."""
 
 MODELS_HELP = "GGUF files, checkpoint folders, or on the hub owner/name, owner/name:LEVEL or owner/name/file.gguf."
 NAMED_MODELS_HELP = (
     f"{MODELS_HELP} Levels of one model are compared with each other: what the files hold says which are. "
     "NAME=FILE says it by hand: files of one NAME are one model."
 )
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the report.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON document instead of the report.")]
 Levels = Annotated[
     str,
-    typer.Option(
-        "--levels", "-q", help="Levels and recipes (names or files) to make, for instance Q2_K,Q4_K_L,mine.toml."
-    ),
+    Option("--levels", "-q", help="Levels and recipes (names or files) to make, for instance Q2_K,Q4_K_L,mine.toml."),
 ]
-Tasks = Annotated[str, typer.Option("--tasks", "-t", help="Tasks, suites or task files, separated by commas.")]
-Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Items of each task: a random subset.")]
-Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="Threads (default: physical cores).", rich_help_panel=MACHINE)
-]
-Study = Annotated[Path | None, typer.Option("--study", help="The study file (default: MODEL.study.sqlite).")]
+Tasks = Annotated[str, Option("--tasks", "-t", help="Tasks, suites or task files, separated by commas.")]
+Limit = Annotated[int | None, Option("--limit", "-n", min=1, help="Items of each task: a random subset.")]
+Threads = Annotated[int | None, machine_option("--threads", min=1, help="Threads (default: physical cores).")]
+Study = Annotated[Path | None, Option("--study", help="The study file (default: MODEL.study.sqlite).")]
 GpuLayers = Annotated[
-    str,
-    typer.Option(
-        "--gpu-layers",
-        "-ngl",
-        help="Layers on devices: auto (as many as fit), all, or a number.",
-        rich_help_panel=MACHINE,
-    ),
+    str, machine_option("--gpu-layers", "-ngl", help="Layers on devices: auto (as many as fit), all, or a number.")
 ]
-Rpc = Annotated[
-    str,
-    typer.Option(
-        "--rpc", help="llama.cpp RPC servers, HOST:PORT, whose devices take layers too.", rich_help_panel=MACHINE
-    ),
-]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before a run that is heavy.")]
+Rpc = Annotated[str, machine_option("--rpc", help="llama.cpp RPC servers, HOST:PORT, whose devices take layers too.")]
+Yes = Annotated[bool, Option("--yes", "-y", help="Don't ask before a run that is heavy.")]
 Fewshot = Annotated[
-    int | None,
-    typer.Option(
-        "--fewshot", min=0, help="Another number of examples, for tasks that have examples.", rich_help_panel=ASKING
-    ),
+    int | None, asking_option("--fewshot", min=0, help="Another number of examples, for tasks that have examples.")
 ]
 MinCtx = Annotated[
     int | None,
-    typer.Option(
+    machine_option(
         "--min-ctx",
         "--fit-ctx",
         "-fitc",
         min=16,
         help="Let speed and memory be measured with a context down to this where more layers, or the model, fit then.",
-        rich_help_panel=MACHINE,
     ),
 ]
-Margin = Annotated[float, typer.Option("--margin", min=0.0, help="Points within which two scores are the same.")]
-NoColor = Annotated[bool, typer.Option("--no-color", help="No colour (NO_COLOR does the same).")]
+Mirror = Annotated[Path | None, Option("--mirror", help="A local copy of the hub's Parquet files, instead of the hub.")]
+Margin = Annotated[float, Option("--margin", min=0.0, help="Points within which two scores are the same.")]
+NoColor = Annotated[bool, Option("--no-color", help="No colour (NO_COLOR does the same).")]
+
+
+def command_line() -> str:
+    """The command that is run, as a shell takes it."""
+    return shlex.join(["gguf-eval", *sys.argv[1:]])
 
 
 def split_names(names: str) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from gguf_eval.cli.engine import EngineOptions
 from gguf_eval.cli.options import (
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
     from gguf_eval.runtime.settings import EngineSettings
     from gguf_eval.study.stages.text import TextModel
 
-StudyFile = Annotated[Path, typer.Argument(help="A study file.", show_default=False)]
+StudyFile = Annotated[Path, Argument(help="A study file.")]
 
 
 @app.command()
 @unfolded
 def perplexity(
-    models: Annotated[list[str], typer.Argument(help=MODELS_HELP, show_default=False)],
+    models: Annotated[list[str], Argument(help=MODELS_HELP)],
     *,
-    text: Annotated[str, typer.Option("--text", "-f", help="A text file, or wikitext2.")] = "wikitext2",
-    ctx: Annotated[int, typer.Option("--ctx", "-c", min=8, help="Tokens of a window.")] = 512,
-    chunks: Annotated[int | None, typer.Option("--chunks", min=1, help="Windows at most.")] = None,
-    stride: Annotated[int | None, typer.Option("--stride", min=1, help="Overlap windows; score this many.")] = None,
-    reference: Annotated[str, typer.Option("--reference", help="A model to compute the divergence from.")] = "",
-    exact: Annotated[bool, typer.Option("--exact", help="Run the reference beside each model.")] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=8, help="Tokens of one decode.")] = 512,
+    text: Annotated[str, Option("--text", "-f", help="A text file, or wikitext2.")] = "wikitext2",
+    ctx: Annotated[int, Option("--ctx", "-c", min=8, help="Tokens of a window.")] = 512,
+    chunks: Annotated[int | None, Option(min=1, help="Windows at most.")] = None,
+    stride: Annotated[int | None, Option(min=1, help="Overlap windows; score this many.")] = None,
+    reference: Annotated[str, Option(help="A model to compute the divergence from.")] = "",
+    exact: Annotated[bool, Option("--exact", help="Run the reference beside each model.")] = False,
+    batch_size: Annotated[int, Option("--batch-size", "-b", min=8, help="Tokens of one decode.")] = 512,
     threads: Threads = None,
     engine: EngineOptions,
-    cache_dir: Annotated[Path | None, typer.Option("--cache-dir", help="Where stored references are kept.")] = None,
-    mirror: Annotated[Path | None, typer.Option("--mirror", help="A local copy of the hub's Parquet files.")] = None,
+    cache_dir: Annotated[Path | None, Option(help="Where stored references are kept.")] = None,
+    mirror: Annotated[Path | None, Option(help="A local copy of the hub's Parquet files.")] = None,
     json_output: Json = False,
 ) -> None:
     """Perplexity as llama-perplexity counts it, and with --reference the KL divergence from another model."""
@@ -106,7 +106,7 @@ def compare(
     study: StudyFile,
     points: Annotated[
         list[str] | None,
-        typer.Argument(help="Points to compare with the first of them; all with the reference.", show_default=False),
+        Argument(help="Points to compare with the first of them; all with the reference.", show_default=False),
     ] = None,
     margin: Margin = 1.0,
     json_output: Json = False,
@@ -131,18 +131,10 @@ def compare(
 @app.command()
 def recommend(
     study: StudyFile,
-    max_memory: Annotated[
-        str, typer.Option("--max-memory", help="Memory at most: 6GB, as reports count, or 6GiB.")
-    ] = "",
-    min_tps: Annotated[
-        float | None, typer.Option("--min-tps", min=0.0, help="Tokens a second of generation at least.")
-    ] = None,
-    max_loss: Annotated[
-        float | None, typer.Option("--max-loss", min=0.0, help="Points lost from the model's reference at most.")
-    ] = None,
-    ctx: Annotated[
-        int | None, typer.Option("--ctx", "-c", min=1, help="Predict the memory for so many tokens.")
-    ] = None,
+    max_memory: Annotated[str, Option(help="Memory at most: 6GB, as reports count, or 6GiB.")] = "",
+    min_tps: Annotated[float | None, Option(min=0.0, help="Tokens a second of generation at least.")] = None,
+    max_loss: Annotated[float | None, Option(min=0.0, help="Points lost from the model's reference at most.")] = None,
+    ctx: Annotated[int | None, Option("--ctx", "-c", min=1, help="Predict the memory for so many tokens.")] = None,
     margin: Margin = 1.0,
     json_output: Json = False,
 ) -> None:

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from gguf_eval.cli.engine import ChatOptions, EngineOptions
 from gguf_eval.cli.options import (
-    MACHINE,
     NAMED_MODELS_HELP,
-    OVER_TEXT,
     Fewshot,
     Json,
     Levels,
     Limit,
     MinCtx,
+    Mirror,
     Study,
     Tasks,
     Threads,
     Yes,
     app,
+    command_line,
+    machine_option,
     named_model_paths,
     print_json,
     print_summary,
     say,
     split_names,
+    text_option,
 )
 from gguf_eval.cli.unfold import unfolded
 
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 @app.command()
 @unfolded
 def run(
-    models: Annotated[list[str], typer.Argument(help=NAMED_MODELS_HELP, show_default=False)],
+    models: Annotated[list[str], Argument(help=NAMED_MODELS_HELP)],
     *,
     levels: Levels = "",
     tasks: Tasks = "offline",
@@ -49,50 +51,32 @@ def run(
     study: Study = None,
     ctx: Annotated[
         int | None,
-        typer.Option(
-            "--ctx",
-            "-c",
-            min=16,
-            help="Context in tokens: items are cut to it, speed and memory measured with it.",
-            rich_help_panel=MACHINE,
+        machine_option(
+            "--ctx", "-c", min=16, help="Context in tokens: items are cut to it, speed and memory measured with it."
         ),
     ] = None,
     threads: Threads = None,
     engine: EngineOptions,
     min_ctx: MinCtx = None,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", "-b", min=32, help="Tokens of one decode.", rich_help_panel=MACHINE)
-    ] = 512,
-    items: Annotated[str, typer.Option("--items", help="Only these items, by id, separated by commas.")] = "",
+    batch_size: Annotated[int, machine_option("--batch-size", "-b", min=32, help="Tokens of one decode.")] = 512,
+    items: Annotated[str, Option(help="Only these items, by id, separated by commas.")] = "",
     fewshot: Fewshot = None,
     chat: ChatOptions,
     text: Annotated[
-        str,
-        typer.Option(
-            "--text",
-            help="A text file, wikitext2 or none: perplexity, and divergence from the reference.",
-            rich_help_panel=OVER_TEXT,
-        ),
+        str, text_option(help="A text file, wikitext2 or none: perplexity, and divergence from the reference.")
     ] = "",
-    text_ctx: Annotated[
-        int, typer.Option("--text-ctx", min=8, help="Tokens of a window of the text.", rich_help_panel=OVER_TEXT)
-    ] = 512,
-    chunks: Annotated[
-        int | None, typer.Option("--chunks", min=1, help="Windows of the text at most.", rich_help_panel=OVER_TEXT)
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Chooses the items of --limit.")] = 0,
-    speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory.")] = True,
-    repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1, help="Timed runs of each speed test.")] = 3,
+    text_ctx: Annotated[int, text_option(min=8, help="Tokens of a window of the text.")] = 512,
+    chunks: Annotated[int | None, text_option(min=1, help="Windows of the text at most.")] = None,
+    seed: Annotated[int, Option(help="Chooses the items of --limit.")] = 0,
+    speed: Annotated[bool, Option("--speed/--no-speed", help="Measure speed and memory.")] = True,
+    repetitions: Annotated[int, Option("--repetitions", "-r", min=1, help="Timed runs of each speed test.")] = 3,
     allow_requantize: Annotated[
-        bool, typer.Option("--allow-requantize", help="Make levels from a file that is quantized already.")
+        bool, Option("--allow-requantize", help="Make levels from a file that is quantized already.")
     ] = False,
-    cache_dir: Annotated[Path | None, typer.Option("--cache-dir", help="Where made files are kept.")] = None,
-    mirror: Annotated[
-        Path | None, typer.Option("--mirror", help="A local copy of the hub's Parquet files, instead of the hub.")
-    ] = None,
+    cache_dir: Annotated[Path | None, Option(help="Where made files are kept.")] = None,
+    mirror: Mirror = None,
     plan: Annotated[
-        bool,
-        typer.Option("--plan", "--dry-run", help="Say what would be done, with disk and time needed, and do nothing."),
+        bool, Option("--plan", "--dry-run", help="Say what would be done, with disk and time needed, and do nothing.")
     ] = False,
     yes: Yes = False,
     json_output: Json = False,
@@ -126,14 +110,14 @@ def run(
         chunks=chunks,
         cache=cache_dir,
         mirror=mirror,
-        command=shlex.join(["gguf-eval", *sys.argv[1:]]),
+        command=command_line(),
     )
     _plan_and_run(request, plan=plan, yes=yes, json_output=json_output)
 
 
 @app.command()
 def demo(
-    study: Annotated[Path, typer.Option("--study", help="The study file.")] = Path("demo.study.sqlite"),
+    study: Annotated[Path, Option(help="The study file.")] = Path("demo.study.sqlite"),
     threads: Threads = None,
     yes: Yes = False,
     json_output: Json = False,
@@ -141,7 +125,7 @@ def demo(
     """Compare four levels of a small model that comes with the 'demo' extra: no network, a few minutes."""
     from gguf_eval.study.demo import demo_request
 
-    request = demo_request(study, threads, shlex.join(["gguf-eval", *sys.argv[1:]]))
+    request = demo_request(study, threads, command_line())
     _plan_and_run(request, plan=False, yes=yes, json_output=json_output)
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from gguf_eval.cli.engine import ChatOptions
 from gguf_eval.cli.options import (
     Fewshot,
+    Mirror,
     app,
     model_source_path,
     say,
@@ -25,10 +27,6 @@ if TYPE_CHECKING:
 
 tasks_app = typer.Typer(help="List the tasks and suites that ship, show items, check a task file.")
 app.add_typer(tasks_app, name="tasks")
-
-Mirror = Annotated[
-    Path | None, typer.Option("--mirror", help="A local copy of the hub's Parquet files, instead of the hub.")
-]
 
 
 @tasks_app.callback(invoke_without_command=True)
@@ -52,13 +50,13 @@ def list_tasks() -> None:
 @tasks_app.command("show")
 @unfolded
 def show(
-    name: Annotated[str, typer.Argument(help="A task's name, or the path of a task file.", show_default=False)],
+    name: Annotated[str, Argument(help="A task's name, or the path of a task file.")],
     *,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many items.")] = 1,
-    seed: Annotated[int, typer.Option("--seed", help="Chooses the items.")] = 0,
-    items: Annotated[str, typer.Option("--items", help="Or these items, by id, separated by commas.")] = "",
+    limit: Annotated[int, Option("--limit", "-n", min=1, help="How many items.")] = 1,
+    seed: Annotated[int, Option(help="Chooses the items.")] = 0,
+    items: Annotated[str, Option(help="Or these items, by id, separated by commas.")] = "",
     model: Annotated[
-        str, typer.Option("--model", help="As this model gets them, with its control tokens: GGUF, folder or hub name.")
+        str, Option(help="As this model gets them, with its control tokens: GGUF, folder or hub name.")
     ] = "",
     chat: ChatOptions,
     fewshot: Fewshot = None,
@@ -89,7 +87,7 @@ def show(
 
 @tasks_app.command("check")
 def check(
-    file: Annotated[str, typer.Argument(help="The path of a task file, or a task's name.", show_default=False)],
+    file: Annotated[str, Argument(help="The path of a task file, or a task's name.")],
     mirror: Mirror = None,
 ) -> None:
     """Check a task file and every item of its data; exit code 1 where something is wrong."""
