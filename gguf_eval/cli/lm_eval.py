@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from gguf_eval.cli.options import Study, app, command_line, model_source_path, say
+from gguf_eval.cli import options
+from gguf_eval.cli.printing import command_line, say
 
 
-@app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@options.app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lm_eval(
     context: typer.Context,
     model: Annotated[str, Option(help="A GGUF file, or what else 'run' takes.", show_default=False)],
@@ -24,7 +25,7 @@ def lm_eval(
     output_path: Annotated[
         Path | None, Option("--output_path", help="Where the harness's own result files go.")
     ] = None,
-    study: Study = None,
+    study: options.Study = None,
 ) -> None:
     """Run lm-evaluation-harness's tasks (--tasks ...) on a model; all further options are the harness's own.
 
@@ -33,7 +34,7 @@ def lm_eval(
     from gguf_eval.files.model_file import model_name
     from gguf_eval.lm_eval.evaluate import HarnessRequest, evaluate
 
-    path = model_source_path(model, None)
+    path = options.model_source_path(model, None)
     request = HarnessRequest(
         model=path,
         study=study or Path(f"{model_name(path)}.study.sqlite"),

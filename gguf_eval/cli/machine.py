@@ -8,27 +8,17 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from gguf_eval.cli import options
 from gguf_eval.cli.engine import EngineOptions
-from gguf_eval.cli.options import (
-    NAMED_MODELS_HELP,
-    Json,
-    MinCtx,
-    Rpc,
-    app,
-    command_line,
-    named_model_paths,
-    print_json,
-    split_names,
-    stdout,
-)
+from gguf_eval.cli.printing import command_line, print_json, stdout
 from gguf_eval.cli.unfold import unfolded
 from gguf_eval.errors import UsageError
 
 
-@app.command()
+@options.app.command()
 @unfolded
 def bench(
-    models: Annotated[list[str], Argument(help=NAMED_MODELS_HELP)],
+    models: Annotated[list[str], Argument(help=options.NAMED_MODELS_HELP)],
     *,
     prompt: Annotated[str, Option("--n-prompt", "-p", help="Tokens of prompts, for instance 512,2048.")] = "512",
     generated: Annotated[str, Option("--n-gen", "-n", help="Tokens to generate.")] = "128",
@@ -39,9 +29,9 @@ def bench(
     ubatch_size: Annotated[int, Option("--ubatch-size", "-ub", min=1, help="Tokens computed at once.")] = 512,
     threads: Annotated[int | None, Option("--threads", "-t", min=1, help="Threads.")] = None,
     engine: EngineOptions,
-    min_ctx: MinCtx = None,
+    min_ctx: options.MinCtx = None,
     study: Annotated[Path | None, Option(help="A study file to keep the repetitions in.")] = None,
-    json_output: Json = False,
+    json_output: options.Json = False,
 ) -> None:
     """Measure speed and memory, as llama-bench does, each point in a process of its own."""
     from rich.console import Console
@@ -52,7 +42,7 @@ def bench(
     from gguf_eval.study.bench import bench as run_bench
     from gguf_eval.study.points import RunRequest
 
-    files, names = named_model_paths(models, None)
+    files, names = options.named_model_paths(models, None)
     request = RunRequest(
         models=files,
         names=names,
@@ -89,14 +79,14 @@ def bench(
 
 
 def _counts(option: str, text: str) -> tuple[int, ...]:
-    names = split_names(text)
+    names = options.split_names(text)
     if not all(name.isdigit() for name in names):
         raise UsageError(f"{option} needs numbers of tokens separated by commas; found '{text}'")
     return tuple(int(name) for name in names)
 
 
-@app.command()
-def doctor(rpc: Rpc = "", json_output: Json = False) -> None:
+@options.app.command()
+def doctor(rpc: options.Rpc = "", json_output: options.Json = False) -> None:
     """Show what gguf-eval finds on this machine, what would go wrong, and the command that mends it."""
     from dataclasses import asdict
 
@@ -104,7 +94,7 @@ def doctor(rpc: Rpc = "", json_output: Json = False) -> None:
     from gguf_eval.runtime.settings import Offload
     from gguf_eval.study.doctor import examine
 
-    found = examine(Offload(rpc=tuple(split_names(rpc))))
+    found = examine(Offload(rpc=tuple(options.split_names(rpc))))
     if json_output:
         print_json({**asdict(found), "cache": str(found.cache)})
     else:

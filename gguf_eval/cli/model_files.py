@@ -12,27 +12,16 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer import Argument, Option
 
-from gguf_eval.cli.options import (
-    GpuLayers,
-    Json,
-    Levels,
-    Threads,
-    app,
-    gpu_layer_count,
-    model_source_path,
-    print_json,
-    say,
-    split_names,
-    warn,
-)
+from gguf_eval.cli import options
+from gguf_eval.cli.printing import print_json, say, warn
 from gguf_eval.errors import UsageError, nearest
 
 R = TypeVar("R")
 recipes_app = typer.Typer(help="List the quantization recipes and ladders that ship, show one.")
-app.add_typer(recipes_app, name="recipes")
+options.app.add_typer(recipes_app, name="recipes")
 
 
-@app.command()
+@options.app.command()
 def convert(
     source: Annotated[
         str, Argument(help="A checkpoint folder, or a hub repository: owner/name or owner/name@revision.")
@@ -51,7 +40,7 @@ def convert(
             help="Say what would be written, and write nothing (a hub model's weights stay there).",
         ),
     ] = False,
-    json_output: Json = False,
+    json_output: options.Json = False,
 ) -> None:
     """Make a model file (GGUF) from a Llama, Mistral or Mixtral checkpoint."""
     from gguf_eval.files.convert.plan import plan_conversion
@@ -70,10 +59,10 @@ def convert(
     say(show.conversion_json(result) if json_output else show.format_conversion(result))
 
 
-@app.command()
+@options.app.command()
 def quantize(
     source: Annotated[str, Argument(help="A model in F32, F16 or BF16: what 'run' takes.")],
-    levels: Levels = "",
+    levels: options.Levels = "",
     recipe: Annotated[list[str] | None, Option(help="A recipe's name or TOML file; may be repeated.")] = None,
     ladder: Annotated[str, Option(help="A list of recipes: quick, standard, full or paper.")] = "",
     output: Annotated[Path, Option("--output", "-o", help="Folder for the files made.")] = Path(),
@@ -85,19 +74,19 @@ def quantize(
         bool, Option("--plan", "--dry-run", help="Say what would be made, with exact sizes, and make nothing.")
     ] = False,
     force: Annotated[bool, Option("--force", help="Replace files of another origin.")] = False,
-    threads: Threads = None,
-    json_output: Json = False,
+    threads: options.Threads = None,
+    json_output: options.Json = False,
 ) -> None:
     """Make quantization levels of a model. Files that were made from the same things before are kept."""
     from gguf_eval.files.batch import LevelsRequest, make_all, plan_all
     from gguf_eval.files.recipes import find_ladder, find_recipe
     from gguf_eval.report.model_files import StepLines, disk_free, disk_text, steps_json, steps_text
 
-    chosen = [find_recipe(name) for name in (*split_names(levels), *(recipe or []))]
+    chosen = [find_recipe(name) for name in (*options.split_names(levels), *(recipe or []))]
     recipes = dict.fromkeys((*chosen, *(find_ladder(ladder) if ladder else ())))
     if not recipes:
         raise UsageError("levels are needed; name them with -q Q4_K_M,Q8_0, --recipe FILE or --ladder standard")
-    file = model_source_path(source, None)
+    file = options.model_source_path(source, None)
     request = LevelsRequest(
         source=file,
         folder=output,
@@ -117,7 +106,7 @@ def quantize(
         say(disk_text(steps, disk_free(output)))
 
 
-@app.command()
+@options.app.command()
 def imatrix(
     model: Annotated[str, Argument(help="A model of the highest precision there is: what 'run' takes.")],
     text: Annotated[
@@ -127,9 +116,9 @@ def imatrix(
     chunks: Annotated[int | None, Option(min=1, help="Chunks to use (default: all).")] = None,
     ctx: Annotated[int, Option("--ctx", "-c", min=32, help="Tokens of a chunk.")] = 512,
     with_output: Annotated[bool, Option("--process-output", help="Collect for the output matrix too.")] = False,
-    threads: Threads = None,
-    gpu_layers: GpuLayers = "all",
-    json_output: Json = False,
+    threads: options.Threads = None,
+    gpu_layers: options.GpuLayers = "all",
+    json_output: options.Json = False,
 ) -> None:
     """Make an importance matrix: which weights matter on a text. An interrupted run goes on where it was."""
     from gguf_eval.files.imatrix import ImatrixRequest, make_imatrix
@@ -137,9 +126,9 @@ def imatrix(
     from gguf_eval.report.model_files import ChunkLine, imatrix_json, imatrix_text
 
     dataset, content = _calibration(text)
-    path = model_source_path(model, None)
+    path = options.model_source_path(model, None)
     target = output or Path(f"{model_name(path)}.imatrix.gguf")
-    layers = gpu_layer_count(gpu_layers)
+    layers = options.gpu_layer_count(gpu_layers)
     request = ImatrixRequest(
         model=path,
         text=content,
@@ -158,7 +147,7 @@ def imatrix(
         say(imatrix_text(target, made))
 
 
-@app.command()
+@options.app.command()
 def inspect(
     file: Annotated[str, Argument(help="A GGUF, here or on the hub: owner/name:LEVEL or owner/name/file.gguf.")],
     ctx: Annotated[
@@ -170,7 +159,7 @@ def inspect(
     cache_type_v: Annotated[
         str | None, Option("--cache-type-v", "-ctv", help="The same of its values, where it differs.")
     ] = None,
-    json_output: Json = False,
+    json_output: options.Json = False,
 ) -> None:
     """Show what a model file says of itself, and the memory it will need. No weights are read."""
     from dataclasses import replace

@@ -1,26 +1,18 @@
-"""What the commands share: options spelled alike everywhere, and how answers are printed."""
+"""What the commands share: options, spelled alike everywhere, and what is made of their texts."""
 
 from __future__ import annotations
 
-import os
-import re
-import shlex
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer import Option
 
+from gguf_eval.cli.printing import warn
 from gguf_eval.errors import UsageError
 from gguf_eval.sizes import parse_size
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from gguf_eval.analysis.summary import StudySummary
 
 app = typer.Typer(
     name="gguf-eval",
@@ -30,10 +22,10 @@ app = typer.Typer(
 )
 """The program; every module of this room adds its commands."""
 
-machine_option = partial(Option, rich_help_panel="How models run")
-asking_option = partial(Option, rich_help_panel="How items are asked")
-text_option = partial(Option, rich_help_panel="Over a text")
-"""Options under headings of their own in --help."""
+machine = partial(Option, rich_help_panel="How models run")
+asking = partial(Option, rich_help_panel="How items are asked")
+over_text = partial(Option, rich_help_panel="Over a text")
+"""Make an option under a heading of its own in --help."""
 
 MODELS_HELP = "GGUF files, checkpoint folders, or on the hub owner/name, owner/name:LEVEL or owner/name/file.gguf."
 NAMED_MODELS_HELP = (
@@ -47,19 +39,19 @@ Levels = Annotated[
 ]
 Tasks = Annotated[str, Option("--tasks", "-t", help="Tasks, suites or task files, separated by commas.")]
 Limit = Annotated[int | None, Option("--limit", "-n", min=1, help="Items of each task: a random subset.")]
-Threads = Annotated[int | None, machine_option("--threads", min=1, help="Threads (default: physical cores).")]
+Threads = Annotated[int | None, machine("--threads", min=1, help="Threads (default: physical cores).")]
 Study = Annotated[Path | None, Option("--study", help="The study file (default: MODEL.study.sqlite).")]
 GpuLayers = Annotated[
-    str, machine_option("--gpu-layers", "-ngl", help="Layers on devices: auto (as many as fit), all, or a number.")
+    str, machine("--gpu-layers", "-ngl", help="Layers on devices: auto (as many as fit), all, or a number.")
 ]
-Rpc = Annotated[str, machine_option("--rpc", help="llama.cpp RPC servers, HOST:PORT, whose devices take layers too.")]
+Rpc = Annotated[str, machine("--rpc", help="llama.cpp RPC servers, HOST:PORT, whose devices take layers too.")]
 Yes = Annotated[bool, Option("--yes", "-y", help="Don't ask before a run that is heavy.")]
 Fewshot = Annotated[
-    int | None, asking_option("--fewshot", min=0, help="Another number of examples, for tasks that have examples.")
+    int | None, asking("--fewshot", min=0, help="Another number of examples, for tasks that have examples.")
 ]
 MinCtx = Annotated[
     int | None,
-    machine_option(
+    machine(
         "--min-ctx",
         "--fit-ctx",
         "-fitc",
@@ -70,11 +62,6 @@ MinCtx = Annotated[
 Mirror = Annotated[Path | None, Option("--mirror", help="A local copy of the hub's Parquet files, instead of the hub.")]
 Margin = Annotated[float, Option("--margin", min=0.0, help="Points within which two scores are the same.")]
 NoColor = Annotated[bool, Option("--no-color", help="No colour (NO_COLOR does the same).")]
-
-
-def command_line() -> str:
-    """The command that is run, as a shell takes it."""
-    return shlex.join(["gguf-eval", *sys.argv[1:]])
 
 
 def split_names(names: str) -> list[str]:
@@ -119,49 +106,3 @@ def named_model_paths(references: Sequence[str], cache: Path | None) -> tuple[tu
     named = [split_name(reference) for reference in references]
     paths = tuple(model_source_path(reference, cache) for _, reference in named)
     return paths, {path: name for path, (name, _) in zip(paths, named, strict=True) if name}
-
-
-def warn(warnings: tuple[str, ...]) -> None:
-    """Print warnings to standard error."""
-    for warning in warnings:
-        say(f"gguf-eval: warning: {warning}", err=True)
-
-
-def say(text: str, *, err: bool = False) -> None:
-    """Print lines as they are: names and texts in them may come from files, and must not steer the terminal."""
-    from gguf_eval.report.escape import plain
-
-    shown = "".join(part if part in ("\n", "\t") else plain(part) for part in re.split(r"([\n\t])", text))
-    print(shown, file=sys.stderr if err else sys.stdout)
-
-
-def piped() -> bool:
-    """Whether answers go where lines may be as long as they need to be."""
-    return not sys.stdout.isatty() and "COLUMNS" not in os.environ
-
-
-def stdout(*, no_color: bool = False) -> Console:
-    """The console for answers: plain and wide when piped."""
-    from rich.console import Console
-
-    width = 160 if piped() else None
-    return Console(width=width, highlight=False, no_color=no_color or None)
-
-
-def print_json(document: object) -> None:
-    """Print one JSON document; characters that a terminal would obey are escaped."""
-    from gguf_eval.report.escape import json_text
-
-    sys.stdout.write(json_text(document) + "\n")
-
-
-def print_summary(summary: StudySummary, json_output: bool) -> None:
-    """Print the report of a study, or its JSON document."""
-    if json_output:
-        from gguf_eval.report.export import to_document
-
-        print_json(to_document(summary))
-        return
-    from gguf_eval.report.terminal import print_report
-
-    print_report(summary, stdout(), complete=piped())

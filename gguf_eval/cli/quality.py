@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from gguf_eval.cli import options
 from gguf_eval.cli.engine import EngineOptions
-from gguf_eval.cli.options import (
-    MODELS_HELP,
-    Json,
-    Margin,
-    Threads,
-    app,
-    memory_bytes,
-    model_source_path,
-    print_json,
-    stdout,
-)
+from gguf_eval.cli.printing import print_json, stdout
 from gguf_eval.cli.unfold import unfolded
 from gguf_eval.errors import UsageError
 
@@ -30,10 +21,10 @@ if TYPE_CHECKING:
 StudyFile = Annotated[Path, Argument(help="A study file.")]
 
 
-@app.command()
+@options.app.command()
 @unfolded
 def perplexity(
-    models: Annotated[list[str], Argument(help=MODELS_HELP)],
+    models: Annotated[list[str], Argument(help=options.MODELS_HELP)],
     *,
     text: Annotated[str, Option("--text", "-f", help="A text file, or wikitext2.")] = "wikitext2",
     ctx: Annotated[int, Option("--ctx", "-c", min=8, help="Tokens of a window.")] = 512,
@@ -42,11 +33,11 @@ def perplexity(
     reference: Annotated[str, Option(help="A model to compute the divergence from.")] = "",
     exact: Annotated[bool, Option("--exact", help="Run the reference beside each model.")] = False,
     batch_size: Annotated[int, Option("--batch-size", "-b", min=8, help="Tokens of one decode.")] = 512,
-    threads: Threads = None,
+    threads: options.Threads = None,
     engine: EngineOptions,
     cache_dir: Annotated[Path | None, Option(help="Where stored references are kept.")] = None,
     mirror: Annotated[Path | None, Option(help="A local copy of the hub's Parquet files.")] = None,
-    json_output: Json = False,
+    json_output: options.Json = False,
 ) -> None:
     """Perplexity as llama-perplexity counts it, and with --reference the KL divergence from another model."""
     from rich.console import Console
@@ -96,20 +87,20 @@ def _text_model(reference: str, cache: Path | None, engine: EngineSettings) -> T
     from gguf_eval.files.kinds import check_continues_text
     from gguf_eval.study.stages.text import TextModel
 
-    path = model_source_path(reference, cache)
+    path = options.model_source_path(reference, cache)
     check_continues_text(path)
     return TextModel(path.stem, path, model_sha256(path, cache=cache_dir(cache)), engine)
 
 
-@app.command()
+@options.app.command()
 def compare(
     study: StudyFile,
     points: Annotated[
         list[str] | None,
         Argument(help="Points to compare with the first of them; all with the reference.", show_default=False),
     ] = None,
-    margin: Margin = 1.0,
-    json_output: Json = False,
+    margin: options.Margin = 1.0,
+    json_output: options.Json = False,
 ) -> None:
     """Compare points of a study, of any size, on the items both answered: differences, flips and verdicts."""
     from gguf_eval.analysis.versus import find_point, versus, versus_references
@@ -128,15 +119,15 @@ def compare(
         print_comparisons(found, stdout())
 
 
-@app.command()
+@options.app.command()
 def recommend(
     study: StudyFile,
     max_memory: Annotated[str, Option(help="Memory at most: 6GB, as reports count, or 6GiB.")] = "",
     min_tps: Annotated[float | None, Option(min=0.0, help="Tokens a second of generation at least.")] = None,
     max_loss: Annotated[float | None, Option(min=0.0, help="Points lost from the model's reference at most.")] = None,
     ctx: Annotated[int | None, Option("--ctx", "-c", min=1, help="Predict the memory for so many tokens.")] = None,
-    margin: Margin = 1.0,
-    json_output: Json = False,
+    margin: options.Margin = 1.0,
+    json_output: options.Json = False,
 ) -> None:
     """Say which point of a study to run under limits, over all sizes and levels, why, and how sure that is."""
     from gguf_eval.analysis.advice import Limits, advise
@@ -145,7 +136,7 @@ def recommend(
     from gguf_eval.store.read import read_study
     from gguf_eval.study.doctor import build_features
 
-    limits = Limits(memory_bytes(max_memory), min_tps, None if max_loss is None else max_loss / 100)
+    limits = Limits(options.memory_bytes(max_memory), min_tps, None if max_loss is None else max_loss / 100)
     record = read_study(study)
     predicted = {}
     if ctx is not None:

@@ -9,19 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from gguf_eval.cli.options import (
-    Json,
-    Margin,
-    NoColor,
-    app,
-    command_line,
-    piped,
-    print_json,
-    print_summary,
-    say,
-    split_names,
-    stdout,
-)
+from gguf_eval.cli import options
+from gguf_eval.cli.printing import command_line, piped, print_json, print_summary, say, stdout
 from gguf_eval.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -31,7 +20,7 @@ if TYPE_CHECKING:
 FORMATS = ("text", "html", "svg", "png", "markdown", "json", "csv", "jsonl", "parquet")
 
 
-@app.command()
+@options.app.command()
 def report(
     studies: Annotated[list[Path], Argument(help="Study files.")],
     format_: Annotated[str, Option("--format", "-f", help=", ".join(FORMATS) + ".")] = "",
@@ -43,8 +32,8 @@ def report(
     wide: Annotated[bool, Option("--wide", help="Every column, however long the lines get.")] = False,
     columns: Annotated[str, Option(help="These columns, in this order: level,memory,tg128,score,against ...")] = "",
     sort: Annotated[str | None, Option(help="bpw, file, memory, speed or score.")] = None,
-    no_color: NoColor = False,
-    json_output: Json = False,
+    no_color: options.NoColor = False,
+    json_output: options.Json = False,
 ) -> None:
     """Print the report of a study, or write it as a web page, a chart, a model card's text or data.
 
@@ -64,7 +53,7 @@ def report(
     summary = summarise(record)
     if name == "text" and output is None:
         console = stdout(no_color=no_color)
-        print_report(summary, console, wide=wide, columns=split_names(columns), sort=sort, complete=piped())
+        print_report(summary, console, wide=wide, columns=options.split_names(columns), sort=sort, complete=piped())
     elif name == "json" and output is None:
         print_summary(summary, True)
     elif name in ("svg", "png", "parquet", "html") and output is None:
@@ -139,20 +128,20 @@ def _text(name: str, record: StudyRecord, summary: StudySummary, items: bool) ->
     return out.getvalue()
 
 
-@app.command()
+@options.app.command()
 def changes(
     old: Annotated[Path, Argument(help="The earlier study.")],
     new: Annotated[Path, Argument(help="The later one.")],
     fail_if_worse: Annotated[
         bool, Option("--fail-if-worse", help="Exit with 1 where anything is worse beyond noise.")
     ] = False,
-    margin: Margin = 1.0,
+    margin: options.Margin = 1.0,
     speed_tolerance: Annotated[
         float, Option(min=0.0, help="Per cent that speed may change and count as the same.")
     ] = 5.0,
     memory_tolerance: Annotated[float, Option(min=0.0, help="The same for peak memory.")] = 5.0,
-    no_color: NoColor = False,
-    json_output: Json = False,
+    no_color: options.NoColor = False,
+    json_output: options.Json = False,
 ) -> None:
     """Say what changed beyond noise between two dates: another llama.cpp build, another machine, a file made anew.
 

@@ -10,29 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from gguf_eval.cli import options
 from gguf_eval.cli.engine import ChatOptions, EngineOptions
-from gguf_eval.cli.options import (
-    NAMED_MODELS_HELP,
-    Fewshot,
-    Json,
-    Levels,
-    Limit,
-    MinCtx,
-    Mirror,
-    Study,
-    Tasks,
-    Threads,
-    Yes,
-    app,
-    command_line,
-    machine_option,
-    named_model_paths,
-    print_json,
-    print_summary,
-    say,
-    split_names,
-    text_option,
-)
+from gguf_eval.cli.printing import command_line, print_json, print_summary, say
 from gguf_eval.cli.unfold import unfolded
 
 if TYPE_CHECKING:
@@ -40,33 +20,33 @@ if TYPE_CHECKING:
     from gguf_eval.study.points import RunRequest
 
 
-@app.command()
+@options.app.command()
 @unfolded
 def run(
-    models: Annotated[list[str], Argument(help=NAMED_MODELS_HELP)],
+    models: Annotated[list[str], Argument(help=options.NAMED_MODELS_HELP)],
     *,
-    levels: Levels = "",
-    tasks: Tasks = "offline",
-    limit: Limit = None,
-    study: Study = None,
+    levels: options.Levels = "",
+    tasks: options.Tasks = "offline",
+    limit: options.Limit = None,
+    study: options.Study = None,
     ctx: Annotated[
         int | None,
-        machine_option(
+        options.machine(
             "--ctx", "-c", min=16, help="Context in tokens: items are cut to it, speed and memory measured with it."
         ),
     ] = None,
-    threads: Threads = None,
+    threads: options.Threads = None,
     engine: EngineOptions,
-    min_ctx: MinCtx = None,
-    batch_size: Annotated[int, machine_option("--batch-size", "-b", min=32, help="Tokens of one decode.")] = 512,
+    min_ctx: options.MinCtx = None,
+    batch_size: Annotated[int, options.machine("--batch-size", "-b", min=32, help="Tokens of one decode.")] = 512,
     items: Annotated[str, Option(help="Only these items, by id, separated by commas.")] = "",
-    fewshot: Fewshot = None,
+    fewshot: options.Fewshot = None,
     chat: ChatOptions,
     text: Annotated[
-        str, text_option(help="A text file, wikitext2 or none: perplexity, and divergence from the reference.")
+        str, options.over_text(help="A text file, wikitext2 or none: perplexity, and divergence from the reference.")
     ] = "",
-    text_ctx: Annotated[int, text_option(min=8, help="Tokens of a window of the text.")] = 512,
-    chunks: Annotated[int | None, text_option(min=1, help="Windows of the text at most.")] = None,
+    text_ctx: Annotated[int, options.over_text(min=8, help="Tokens of a window of the text.")] = 512,
+    chunks: Annotated[int | None, options.over_text(min=1, help="Windows of the text at most.")] = None,
     seed: Annotated[int, Option(help="Chooses the items of --limit.")] = 0,
     speed: Annotated[bool, Option("--speed/--no-speed", help="Measure speed and memory.")] = True,
     repetitions: Annotated[int, Option("--repetitions", "-r", min=1, help="Timed runs of each speed test.")] = 3,
@@ -74,12 +54,12 @@ def run(
         bool, Option("--allow-requantize", help="Make levels from a file that is quantized already.")
     ] = False,
     cache_dir: Annotated[Path | None, Option(help="Where made files are kept.")] = None,
-    mirror: Mirror = None,
+    mirror: options.Mirror = None,
     plan: Annotated[
         bool, Option("--plan", "--dry-run", help="Say what would be done, with disk and time needed, and do nothing.")
     ] = False,
-    yes: Yes = False,
-    json_output: Json = False,
+    yes: options.Yes = False,
+    json_output: options.Json = False,
 ) -> None:
     """Evaluate models at quantization levels, and report. Run it again to resume."""
     from gguf_eval.study.points import RunRequest
@@ -87,10 +67,10 @@ def run(
     request = RunRequest(
         models=tuple(models),
         study=study or Path(),
-        levels=tuple(split_names(levels)),
-        tasks=tuple(split_names(tasks)),
+        levels=tuple(options.split_names(levels)),
+        tasks=tuple(options.split_names(tasks)),
         limit=limit,
-        items=tuple(split_names(items)),
+        items=tuple(options.split_names(items)),
         fewshot=fewshot,
         seed=seed,
         allow_requantize=allow_requantize,
@@ -115,12 +95,12 @@ def run(
     _plan_and_run(request, plan=plan, yes=yes, json_output=json_output)
 
 
-@app.command()
+@options.app.command()
 def demo(
     study: Annotated[Path, Option(help="The study file.")] = Path("demo.study.sqlite"),
-    threads: Threads = None,
-    yes: Yes = False,
-    json_output: Json = False,
+    threads: options.Threads = None,
+    yes: options.Yes = False,
+    json_output: options.Json = False,
 ) -> None:
     """Compare four levels of a small model that comes with the 'demo' extra: no network, a few minutes."""
     from gguf_eval.study.demo import demo_request
@@ -151,7 +131,7 @@ def _plan_and_run(request: RunRequest, *, plan: bool, yes: bool, json_output: bo
         say("gguf-eval: nothing was done; 'run --plan' says more", err=True)
         raise typer.Exit(1)
     if planned.pending:
-        files, names = named_model_paths([str(model) for model in request.models], request.cache)
+        files, names = options.named_model_paths([str(model) for model in request.models], request.cache)
         request = replace(request, models=files, names=names, study=found.study)
         planned = make_plan(request, fetch=True, known=found.rates)
     _run(planned, json_output)

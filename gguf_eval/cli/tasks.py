@@ -8,17 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from gguf_eval.cli import options
 from gguf_eval.cli.engine import ChatOptions
-from gguf_eval.cli.options import (
-    Fewshot,
-    Mirror,
-    app,
-    model_source_path,
-    say,
-    split_names,
-    stdout,
-    warn,
-)
+from gguf_eval.cli.printing import say, stdout, warn
 from gguf_eval.cli.unfold import unfolded
 from gguf_eval.errors import UsageError
 
@@ -26,7 +18,7 @@ if TYPE_CHECKING:
     from gguf_eval.tasks.datasets import Fetch
 
 tasks_app = typer.Typer(help="List the tasks and suites that ship, show items, check a task file.")
-app.add_typer(tasks_app, name="tasks")
+options.app.add_typer(tasks_app, name="tasks")
 
 
 @tasks_app.callback(invoke_without_command=True)
@@ -59,8 +51,8 @@ def show(
         str, Option(help="As this model gets them, with its control tokens: GGUF, folder or hub name.")
     ] = "",
     chat: ChatOptions,
-    fewshot: Fewshot = None,
-    mirror: Mirror = None,
+    fewshot: options.Fewshot = None,
+    mirror: options.Mirror = None,
 ) -> None:
     """Print items as the model gets them: few-shot examples, prompt, choices, references."""
     from gguf_eval.report.items import asked_item_text, item_text, items_text
@@ -69,7 +61,7 @@ def show(
     from gguf_eval.tasks.datasets import load_items
     from gguf_eval.tasks.spec import with_shots
 
-    ids = split_names(items)
+    ids = options.split_names(items)
     settings = chat.settings
     if not model and chat != ChatOptions():
         raise UsageError("--chat, --system and --fewshot-as-turns need --model: the template is the model's own")
@@ -78,7 +70,7 @@ def show(
         found = load_items(task, fetch=_fetch(mirror), limit=None if ids else limit, seed=seed, ids=ids)
         if model:
             warnings: list[str] = []
-            asked = preview(task, found, model_source_path(model, None), settings, warnings.append)
+            asked = preview(task, found, options.model_source_path(model, None), settings, warnings.append)
             warn(tuple(f"llama.cpp warns: {text}" for text in dict.fromkeys(warnings)))
             say(items_text([asked_item_text(*pair) for pair in zip(found, asked, strict=True)]))
         else:
@@ -88,7 +80,7 @@ def show(
 @tasks_app.command("check")
 def check(
     file: Annotated[str, Argument(help="The path of a task file, or a task's name.")],
-    mirror: Mirror = None,
+    mirror: options.Mirror = None,
 ) -> None:
     """Check a task file and every item of its data; exit code 1 where something is wrong."""
     from gguf_eval.tasks.catalog import find_tasks
