@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -45,18 +46,25 @@ def convert(
     """Make a model file (GGUF) from a Llama, Mistral or Mixtral checkpoint."""
     from gguf_eval.files.convert.plan import plan_conversion
     from gguf_eval.files.convert.write import output_path, write
-    from gguf_eval.report import conversion as show
+    from gguf_eval.report.model_files import conversion_document, conversion_text
+    from gguf_eval.report.progress import byte_progress
 
     plan = plan_conversion(source, outtype, headers_only=dry_run)
     if dry_run:
         warn(plan.warnings)
-        say(show.plan_json(plan) if json_output else show.format_plan(plan))
+        if json_output:
+            print_json(conversion_document(plan))
+        else:
+            say(conversion_text(plan))
         return
     path = output_path(plan, output)
-    with show.byte_progress(path.name) as progress:
+    with byte_progress(path.name) as progress:
         result = write(plan, path, strict=strict, progress=progress)
     warn(result.warnings)
-    say(show.conversion_json(result) if json_output else show.format_conversion(result))
+    if json_output:
+        print_json({**asdict(result), "path": str(path)})
+    else:
+        say(f"{path}: {result.out_type}, {result.tensors} tensors, {result.size_bytes:,} bytes")
 
 
 @options.app.command()

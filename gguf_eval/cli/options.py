@@ -92,7 +92,7 @@ def model_source_path(reference: str, cache: Path | None) -> Path:
     """The GGUF that a file, a checkpoint folder or a hub name stands for; fetched or converted where it is not here."""
     from gguf_eval.files.cache import cache_dir
     from gguf_eval.files.source import model_source
-    from gguf_eval.report.conversion import byte_progress
+    from gguf_eval.report.progress import byte_progress
 
     path, warnings = model_source(reference, cache=cache_dir(cache), show=byte_progress)
     warn(warnings)

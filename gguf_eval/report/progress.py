@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,24 @@ def console_observer(console: Console) -> Iterator[Observer]:
             yield observer
         finally:
             observer.live.transient = not observer.worked
+
+
+@contextmanager
+def byte_progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Show a bar on stderr while in use; yields the function to call with bytes done and in all.
+
+    Yields None where stderr is not a terminal, so that logs stay plain.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich import progress
+
+    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.DownloadColumn())
+    rest = (progress.TransferSpeedColumn(), progress.TimeRemainingColumn())
+    with progress.Progress(*columns, *rest, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 class PlainObserver:
