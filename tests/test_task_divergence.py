@@ -19,10 +19,10 @@ from gguf_eval.analysis.summary import summarise
 from gguf_eval.analysis.task_divergence import mean_with_interval, task_divergence
 from gguf_eval.analysis.versus import versus, versus_references
 from gguf_eval.report.by_task import whole_rows
-from gguf_eval.report.comparisons import print_comparisons
 from gguf_eval.report.data import item_rows, summary_rows
 from gguf_eval.report.export import to_document
 from gguf_eval.report.markdown import to_markdown
+from gguf_eval.report.quality import print_comparisons
 from gguf_eval.report.terminal import print_report
 from gguf_eval.store.records import AnswerDivergences, PointRecord, StudyRecord, TaskRecord
 

@@ -104,7 +104,7 @@ def compare(
 ) -> None:
     """Compare points of a study, of any size, on the items both answered: differences, flips and verdicts."""
     from gguf_eval.analysis.versus import find_point, versus, versus_references
-    from gguf_eval.report.comparisons import print_comparisons
+    from gguf_eval.report.quality import print_comparisons
     from gguf_eval.store.read import read_study
 
     record = read_study(study)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gguf_eval.analysis.basis import Lack
-from gguf_eval.analysis.models import by_model
+from gguf_eval.analysis.models import by_model, grouped
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 
 _NAMED = 8
@@ -22,11 +22,10 @@ def _scores(study: StudySummary) -> Iterator[str]:
         model: [name for name in study.task_names if any(name in point.tasks for point in points)]
         for model, points in by_model(study.points).items()
     }
-    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
-    for model, names in tasks.items():
-        if len(names) > 1:
-            left_out = tuple(name for name in names if name not in study.score_tasks[model])
-            alike.setdefault((study.score_tasks[model], left_out), []).append(model)
+    bases = {model: study.score_tasks[model] for model, names in tasks.items() if len(names) > 1}
+    alike = grouped(
+        ((over, tuple(name for name in tasks[model] if name not in over)), model) for model, over in bases.items()
+    )
     for (over, left_out), models in alike.items():
         whose = f" of {', '.join(models)}" if len(alike) > 1 else ""
         if not over:
@@ -54,10 +53,7 @@ def _joint(study: StudySummary) -> Iterator[str]:
 
 def lacking_notes(study: StudySummary) -> Iterator[str]:
     """One line for the points of each model that lack the same."""
-    alike: dict[tuple[str, str], list[str]] = {}
-    for point in study.points:
-        if point.lacking:
-            alike.setdefault((point.model, missing(point)), []).append(point.label)
+    alike = grouped(((point.model, missing(point)), point.label) for point in study.points if point.lacking)
     several = len(study.score_tasks) > 1
     for (model, what), labels in alike.items():
         whose = f"{model} " if several else ""

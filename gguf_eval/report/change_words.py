@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from rich.text import Text
+
 from gguf_eval.analysis.changes import Changes, Finding, PointChange, Unpaired
 from gguf_eval.analysis.item_changes import Counts
-from gguf_eval.analysis.models import by_model
+from gguf_eval.analysis.models import by_model, grouped
 from gguf_eval.analysis.ratios import Ratio
 from gguf_eval.report import words
 
@@ -79,11 +81,11 @@ def notes(changes: Changes) -> Iterable[str]:
     yield f"{_LEGEND}."
 
 
-def warnings(changes: Changes) -> Iterable[tuple[str, str]]:
-    """(style, line): what could not be compared, and what was not quiet; alike lines of several points are one."""
+def warnings(changes: Changes) -> Iterable[Text]:
+    """What could not be compared, and what was not quiet; alike lines of several points are one."""
     for kind, found in (("point", changes.unpaired_points), ("task", changes.unpaired_tasks)):
         for entry in found:
-            yield "yellow", f"! {kind} {entry.name} ({entry.where} study) is not compared: {entry.reason}"
+            yield Text(f"! {kind} {entry.name} ({entry.where} study) is not compared: {entry.reason}", "yellow")
     yield from _grouped(changes, "yellow", lambda point: map(_missing, point.missing))
     yield from _grouped(changes, "yellow", lambda point: (
         f"text {text.text} is not compared: {text.refused}" for text in point.texts if text.refused
@@ -92,14 +94,11 @@ def warnings(changes: Changes) -> Iterable[tuple[str, str]]:
     yield from _grouped(changes, "dim", lambda point: (f"not a quiet machine {line}" for line in point.noise))
 
 
-def _grouped(changes: Changes, style: str, lines: Callable[[PointChange], Iterable[str]]) -> Iterable[tuple[str, str]]:
-    owners: dict[str, list[str]] = {}
-    for point in changes.points:
-        for line in lines(point):
-            owners.setdefault(line, []).append(point.name)
+def _grouped(changes: Changes, style: str, lines: Callable[[PointChange], Iterable[str]]) -> Iterable[Text]:
+    owners = grouped((line, point.name) for point in changes.points for line in lines(point))
     for line, names in owners.items():
         who = "all points" if len(names) == len(changes.points) > 1 else ", ".join(names)
-        yield style, f"! {who}: {line}"
+        yield Text(f"! {who}: {line}", style)
 
 
 def _missing(entry: Unpaired) -> str:
@@ -121,27 +120,24 @@ def _item_notes(point: PointChange) -> Iterable[str]:
             yield f"{task.name}: {'; '.join(parts)}"
 
 
-def conclusion(changes: Changes) -> Iterable[tuple[str, str]]:
-    """(style, sentence): what is better and worse beyond noise, the verdict last."""
+def conclusion(changes: Changes) -> Iterable[Text]:
+    """What is better and worse beyond noise, the verdict last."""
     counts = sum((point.overall.counts for point in changes.points), Counts())
     if counts.common:
         unscored = f" {counts.unscored_new:,} could not be scored." if counts.unscored_new else ""
         same = {0: "None", counts.common: "All"}.get(counts.identical, f"{counts.identical:,}")
-        yield "", f"{same} of {counts.common:,} answers were computed exactly alike.{unscored}"
+        yield Text(f"{same} of {counts.common:,} answers were computed exactly alike.{unscored}")
     for word, style in (("better", "green"), ("worse", "red")):
-        found = [finding for finding in changes.findings if finding.verdict == word]
+        mark, found = words.VERDICT_MARKS[word], [found for found in changes.findings if found.verdict == word]
         for finding in found[:_MOST_FINDINGS]:
-            yield style, f"{words.VERDICT_MARKS[word]} {finding.point}: {finding_text(finding)}."
+            yield Text(f"{mark} {finding.point}: {finding_text(finding)}.", style)
         if len(found) > _MOST_FINDINGS:
-            yield (
-                style,
-                f"{words.VERDICT_MARKS[word]} and {len(found) - _MOST_FINDINGS} more that are {word} (--json has all).",
-            )
+            yield Text(f"{mark} and {len(found) - _MOST_FINDINGS} more that are {word} (--json has all).", style)
     if not changes.worse:
-        yield "bold", "Nothing is worse beyond noise."
+        yield Text("Nothing is worse beyond noise.", "bold")
     else:
-        points = list(dict.fromkeys(finding.point for finding in changes.worse))
-        yield "bold", f"Worse beyond noise: {', '.join(points)}."
+        points = dict.fromkeys(finding.point for finding in changes.worse)
+        yield Text(f"Worse beyond noise: {', '.join(points)}.", "bold")
 
 
 def finding_text(finding: Finding) -> str:

@@ -16,7 +16,7 @@ from gguf_eval.analysis.models import by_model
 from gguf_eval.report import change_words, words
 from gguf_eval.report.change_words import percent_change, ratio_interval, title
 from gguf_eval.report.escape import printable
-from gguf_eval.report.tables import VERDICT_STYLES, TableColumn, bare_table, packed
+from gguf_eval.report.tables import VERDICT_STYLES, TableColumn, bare_table, packed, print_lines
 
 SCHEMA = 1
 _STYLES = {**VERDICT_STYLES, "identical": "green"}
@@ -33,12 +33,11 @@ def changes_document(changes: Changes, command: str) -> dict[str, Any]:
 def print_changes(changes: Changes, console: Console) -> None:
     """Print everything at the console's width."""
     changes = printable(changes)
-    wide = not console.is_terminal
     for when, source in (("old", changes.old), ("new", changes.new)):
         heading = Text.assemble(
             (when, "bold"), f"  {source.path}", (f", begun {words.moment(source.created_at)}", "dim")
         )
-        console.print(heading, soft_wrap=wide)
+        print_lines([heading], console)
     _print_circumstances(changes, console)
     for model, points in by_model(changes.points).items():
         console.print(Text(f"\n{model}", style="bold"), soft_wrap=True)
@@ -50,11 +49,9 @@ def print_changes(changes: Changes, console: Console) -> None:
     console.print()
     for line in change_words.notes(changes):
         console.print(Text(line, style="dim"))
-    for style, sentence in change_words.warnings(changes):
-        console.print(Text(sentence, style=style), soft_wrap=wide)
+    print_lines(change_words.warnings(changes), console)
     console.print()
-    for style, sentence in change_words.conclusion(changes):
-        console.print(Text(sentence, style=style), soft_wrap=wide)
+    print_lines(change_words.conclusion(changes), console)
 
 
 def _print_circumstances(changes: Changes, console: Console) -> None:

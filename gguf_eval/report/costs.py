@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from gguf_eval.analysis.costs import PointCost, joules_per_token
+from gguf_eval.analysis.models import grouped
 from gguf_eval.report import words
 from gguf_eval.report.tables import bare_table
 from gguf_eval.store.records import SpeedRecord
@@ -111,10 +112,11 @@ def _lines(cost: PointCost) -> list[str]:
             f"  the model's part {words.size(cost.measured_bytes)}, predicted {words.size(cost.predicted_bytes)} "
             f"({cost.prediction_error * 100:+.1f} %)"
         )
-    places: dict[str, list[str]] = {}
-    for buffer in details.get("buffers", ()):
-        kind = {"model": "weights", "KV": "KV cache"}.get(buffer["holds"], buffer["holds"])
-        places.setdefault(buffer["place"], []).append(f"{kind} {words.size(buffer['size_bytes'])}")
+    kinds = {"model": "weights", "KV": "KV cache"}
+    places = grouped(
+        (buffer["place"], f"{kinds.get(buffer['holds'], buffer['holds'])} {words.size(buffer['size_bytes'])}")
+        for buffer in details.get("buffers", ())
+    )
     lines += [f"  {place}: {', '.join(parts)}" for place, parts in places.items()]
     lines += [_device_line(name, free) for name, free in details.get("device_memory", {}).items()]
     lines += [

@@ -8,6 +8,7 @@ from gguf_eval.analysis.comparison import Comparison
 from gguf_eval.analysis.costs import Placing
 from gguf_eval.analysis.divergence import Figure
 from gguf_eval.analysis.intervals import FEW
+from gguf_eval.analysis.models import grouped
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary, SpeedSummary, StudySummary, TaskSummary
 from gguf_eval.report.basis_words import score_notes
@@ -160,10 +161,8 @@ def how_to_read(study: StudySummary, columns: Sequence[str], *, starred: bool, f
 
 def placings(study: StudySummary) -> list[str]:
     """Points whose layers were on devices, or whose context had to be reduced, and why; points alike share a line."""
-    alike: dict[str, list[str]] = {}
-    for point in study.points:
-        if point.placing is not None and (point.placing.layers or point.placing.reduced):
-            alike.setdefault(placing(point.placing), []).append(point.label)
+    placed = [(point.placing, point.label) for point in study.points if point.placing]
+    alike = grouped((placing(found), label) for found, label in placed if found.layers or found.reduced)
     return [f"{', '.join(labels)}: {text}." for text, labels in alike.items()]
 
 
@@ -184,12 +183,12 @@ def sources(study: StudySummary) -> list[str]:
 
 def _machines(study: StudySummary) -> str:
     """The machine that speed was measured on; of several studies, whose it is where they differ."""
-    owners: dict[str, list[str]] = {}
     environments = [(source.name, source.environment) for source in study.sources] or [("", study.environment)]
-    for name, environment in environments:
-        machine = environment.get("machine", {})
-        where = f"{machine.get('processor', 'unknown processor')}, {machine.get('physical_cores', '?')} cores"
-        owners.setdefault(where, []).append(f"@{name}")
+    machines = [(f"@{name}", environment.get("machine", {})) for name, environment in environments]
+    owners = grouped(
+        (f"{machine.get('processor', 'unknown processor')}, {machine.get('physical_cores', '?')} cores", name)
+        for name, machine in machines
+    )
     if len(owners) == 1:
         return next(iter(owners))
     return "; ".join(f"{where} ({', '.join(names)})" for where, names in owners.items())
@@ -240,11 +239,8 @@ def answer_notes(study: StudySummary) -> list[str]:
 
 def items_note(study: StudySummary) -> list[str]:
     """What the tables leave unsaid: metric, items, chance, unscored and truncated items; tasks alike share a line."""
-    alike: dict[str, list[str]] = {}
-    for name in study.task_names:
-        summaries = [point.tasks[name] for point in study.points if name in point.tasks]
-        if summaries:
-            alike.setdefault(_task_note(summaries), []).append(name)
+    asked = {name: [p.tasks[name] for p in study.points if name in p.tasks] for name in study.task_names}
+    alike = grouped((_task_note(summaries), name) for name, summaries in asked.items() if summaries)
     return [f"{', '.join(names)}: {note}" for note, names in alike.items()]
 
 
