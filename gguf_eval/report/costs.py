@@ -13,7 +13,7 @@ from rich.text import Text
 from gguf_eval.analysis.costs import PointCost, joules_per_token
 from gguf_eval.analysis.models import grouped
 from gguf_eval.report import words
-from gguf_eval.report.tables import bare_table
+from gguf_eval.report.tables import print_rows
 from gguf_eval.store.records import SpeedRecord
 
 SCHEMA = 1
@@ -61,14 +61,13 @@ def _point(cost: PointCost) -> dict[str, Any]:
 def print_costs(points: Sequence[PointCost], console: Console) -> None:
     """A table of speeds, then what each point took, then warnings."""
     energy = any(joules_per_token(test) for cost in points for test in cost.point.speed)
-    table = bare_table()
-    table.add_column("point", no_wrap=True)
-    for name in ("test", "tokens/s", "n", "first token", *(("J/token",) if energy else ())):
-        table.add_column(name, justify="right", no_wrap=True)
-    for cost in points:
-        for index, test in enumerate(cost.point.speed):
-            table.add_row(*_row(cost.point.name if not index else "", test, energy))
-    console.print(table)
+    headers = ["point", "test", "tokens/s", "n", "first token", *["J/token"] * energy]
+    rows = [
+        _row("" if index else cost.point.name, test, energy)
+        for cost in points
+        for index, test in enumerate(cost.point.speed)
+    ]
+    print_rows(headers, rows, console)
     for cost in points:
         console.print(Text("\n" + "\n".join(_lines(cost))), soft_wrap=True)
     for cost in points:
@@ -76,7 +75,7 @@ def print_costs(points: Sequence[PointCost], console: Console) -> None:
             console.print(Text(f"! {cost.point.name}: {warning}", style="yellow"), soft_wrap=True)
 
 
-def _row(name: str, test: SpeedRecord, energy: bool) -> list[str]:
+def _row(name: str, test: SpeedRecord, energy: bool) -> list[Text]:
     deviation, first = _deviation(test), _first_token(test)
     spread = f" ± {deviation:.1f}" if deviation is not None else ""
     shown = words.MISSING if first is None else f"{first:.2f} s"
@@ -84,7 +83,7 @@ def _row(name: str, test: SpeedRecord, energy: bool) -> list[str]:
     if energy:
         spent = ", ".join(f"{value:.2f} ({source})" for source, value in joules_per_token(test).items())
         cells.append(spent or words.MISSING)
-    return cells
+    return list(map(Text, cells))
 
 
 def _deviation(test: SpeedRecord) -> float | None:

@@ -219,8 +219,11 @@ def _task_rows(points: Sequence[PointSummary]) -> list[Row]:
     return rows
 
 
-def _level_order(points: Sequence[PointSummary]) -> list[str]:
-    return [point.label for point in sorted(points, key=lambda point: -point.bits_per_weight)]
+def _by_level(rows: Sequence[Row], points: Sequence[PointSummary]) -> Any:
+    """Levels across, from most bits per weight to fewest."""
+    levels = [point.label for point in sorted(points, key=lambda point: -point.bits_per_weight)]
+    x = alt.X("level:N", sort=levels, title=None, axis=alt.Axis(labelAngle=-40))
+    return alt.Chart(alt.InlineData(values=list(rows))).encode(x=x)
 
 
 def _ladder(model: str, points: Sequence[PointSummary]) -> Chart | None:
@@ -230,8 +233,7 @@ def _ladder(model: str, points: Sequence[PointSummary]) -> Chart | None:
     names = list(dict.fromkeys(row["task"] for row in rows))
     legend = alt.Legend(orient="top", title=None, columns=2) if len(names) <= _SHOWN_TASKS else None
     picked = alt.selection_point(fields=["task"], on="pointerover", empty=True)
-    base = alt.Chart(alt.InlineData(values=rows)).encode(
-        x=alt.X("level:N", sort=_level_order(points), title=None, axis=alt.Axis(labelAngle=-40)),
+    base = _by_level(rows, points).encode(
         color=alt.Color("task:N", sort=names, legend=legend),
         tooltip=["task:N", "level:N", alt.Tooltip("score:Q", format=".1f"), alt.Tooltip("low:Q", format=".1f"),
                  alt.Tooltip("high:Q", format=".1f"), "n:Q", "verdict:N"],
@@ -251,8 +253,7 @@ def _heat_map(model: str, points: Sequence[PointSummary]) -> Chart | None:
         return None
     names = list(dict.fromkeys(row["task"] for row in rows))
     largest = max(2.0, *(abs(row["difference"]) for row in rows))
-    base = alt.Chart(alt.InlineData(values=rows)).encode(
-        x=alt.X("level:N", sort=_level_order(points), title=None, axis=alt.Axis(labelAngle=-40)),
+    base = _by_level(rows, points).encode(
         y=alt.Y("task:N", sort=names, title=None, axis=alt.Axis(labelLimit=120)),
         tooltip=["task:N", "level:N", alt.Tooltip("difference:Q", format="+.1f"), "verdict:N", "n:Q"],
     )
@@ -267,11 +268,11 @@ def _heat_map(model: str, points: Sequence[PointSummary]) -> Chart | None:
         text=alt.condition(nothing, alt.value("0.0"), alt.Text("difference:Q", format="+.1f")),
         color=alt.condition(strong, alt.value("white"), alt.value("#222")),
     )
-    made = (base.mark_rect().encode(color=colour) + text).properties(height=22 * len(names))
+    made = base.mark_rect().encode(color=colour) + text
     return Chart(
         f"heat-{model}", f"Difference from the reference by task: {model}",
         f"Each cell is a level's score minus the reference's on the same items of a task, in points, for {model}.",
-        _spec(made, height=None), rows,
+        _spec(made, 22 * len(names)), rows,
     )  # fmt: skip
 
 
@@ -280,10 +281,7 @@ def _alt(what: str, rows: Sequence[Row], key: str, unit: str) -> str:
     return f"{what}. {'; '.join(parts)}."
 
 
-def _spec(chart: Any, height: int | None = HEIGHT) -> dict[str, Any]:
-    sized = chart.properties(width="container")
-    if height is not None:
-        sized = sized.properties(height=height)
-    spec: dict[str, Any] = sized.to_dict(validate=True)
+def _spec(chart: Any, height: int = HEIGHT) -> dict[str, Any]:
+    spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict(validate=True)
     spec.pop("config", None)
     return spec

@@ -115,13 +115,12 @@ def _model(table: MainTable, study: StudySummary) -> dict[str, Any]:
 
 def _pack(study: StudySummary, tasks: Sequence[TaskAnswers]) -> tuple[str, bool]:
     """The items as base64 of gzipped JSON, and whether texts had to be left out."""
-    document = _items_document(study, tasks, every_text=True)
-    packed = gzip.compress(json.dumps(document, ensure_ascii=False).encode(), 6, mtime=0)
-    left_out = len(packed) > _MOST_BYTES
-    if left_out:
-        document = _items_document(study, tasks, every_text=False)
+    for every_text in (True, False):
+        document = _items_document(study, tasks, every_text=every_text)
         packed = gzip.compress(json.dumps(document, ensure_ascii=False).encode(), 6, mtime=0)
-    return base64.b64encode(packed).decode(), left_out
+        if len(packed) <= _MOST_BYTES:
+            break
+    return base64.b64encode(packed).decode(), not every_text
 
 
 def _items_document(study: StudySummary, tasks: Sequence[TaskAnswers], *, every_text: bool) -> dict[str, Any]:
