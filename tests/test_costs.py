@@ -26,8 +26,7 @@ from gguf_eval.analysis.environments import environment_warnings
 from gguf_eval.llama.log import Buffer, buffers_in, offloaded_layers
 from gguf_eval.machine import _cpu_quota
 from gguf_eval.report import words
-from gguf_eval.report.costs import costs_document, print_costs
-from gguf_eval.report.doctor import print_doctor
+from gguf_eval.report.machine import costs_document, print_costs, print_doctor
 from gguf_eval.runtime.energy import EnergyMeter, spent
 from gguf_eval.store.records import MeasurementRecord, PointRecord, SpeedRecord
 from gguf_eval.study.doctor import Examination, Problem

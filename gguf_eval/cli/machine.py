@@ -37,7 +37,7 @@ def bench(
     from rich.console import Console
 
     from gguf_eval.analysis.costs import point_cost
-    from gguf_eval.report.costs import costs_document, print_costs
+    from gguf_eval.report.machine import costs_document, print_costs
     from gguf_eval.report.progress import console_observer
     from gguf_eval.study.bench import bench as run_bench
     from gguf_eval.study.points import RunRequest
@@ -90,7 +90,7 @@ def doctor(rpc: options.Rpc = "", json_output: options.Json = False) -> None:
     """Show what gguf-eval finds on this machine, what would go wrong, and the command that mends it."""
     from dataclasses import asdict
 
-    from gguf_eval.report.doctor import print_doctor
+    from gguf_eval.report.machine import print_doctor
     from gguf_eval.runtime.settings import Offload
     from gguf_eval.study.doctor import examine
 

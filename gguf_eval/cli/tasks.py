@@ -31,7 +31,7 @@ def tasks(context: typer.Context) -> None:
 @tasks_app.command("list")
 def list_tasks() -> None:
     """List the tasks and suites that ship."""
-    from gguf_eval.report.listing import print_tasks
+    from gguf_eval.report.tasks import print_tasks
     from gguf_eval.tasks.catalog import find_tasks, suite_texts, suites, task_names
 
     texts = suite_texts()
@@ -55,7 +55,7 @@ def show(
     mirror: options.Mirror = None,
 ) -> None:
     """Print items as the model gets them: few-shot examples, prompt, choices, references."""
-    from gguf_eval.report.items import asked_item_text, item_text, items_text
+    from gguf_eval.report.tasks import asked_item_text, item_text, items_text
     from gguf_eval.study.stages.show import preview
     from gguf_eval.tasks.catalog import find_tasks
     from gguf_eval.tasks.datasets import load_items

@@ -10,9 +10,8 @@ import altair as alt
 from gguf_eval.analysis.marks import find_marks, generation_rate, memory
 from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.summary import PointSummary, StudySummary
-from gguf_eval.report.axes import Axis, axis_over
 from gguf_eval.report.charts import Chart
-from gguf_eval.report.label_places import ASLANT_FIRST, Layout, place_labels
+from gguf_eval.report.places import ASLANT_FIRST, Axis, Layout, axis_over, place_labels
 
 HEIGHT = 320
 """Pixels."""

@@ -13,7 +13,8 @@ from gguf_eval.analysis.divergence import Divergence, Figure, TextSummary
 from gguf_eval.analysis.intervals import FEW
 from gguf_eval.analysis.models import grouped
 from gguf_eval.analysis.versus import Versus
-from gguf_eval.report import evidence_words, words
+from gguf_eval.report import words
+from gguf_eval.report.conclusion import PASSED_OVER, against_text, evidence_text
 from gguf_eval.report.escape import printable
 from gguf_eval.report.tables import (
     VERDICT_STYLES,
@@ -225,7 +226,7 @@ def _choice(advice: Advice) -> str:
     if chosen.loss is not None:
         loss = f"{words.signed_points(chosen.loss.value)} points lost from {chosen.reference}"
         loss += f" (95 % interval {words.difference_interval(chosen.loss)})"
-        known = evidence_words.evidence(chosen.evidence) if chosen.evidence else ""
+        known = evidence_text(chosen.evidence) if chosen.evidence else ""
         loss += f"; {known}" if known else ""
     about = "about " if chosen.memory_predicted else ""
     return (
@@ -260,7 +261,7 @@ def _remarks(point: Candidate, advice: Advice) -> str:
         parts.append("loss undecided")
     if point.against and point.evidence is not None:
         passed = "passed over: " if point.passed_over else "evidence of loss: "
-        parts.append(passed + evidence_words.against(point.evidence))
+        parts.append(passed + against_text(point.evidence))
     better, more = point.dominated_by[:_NAMED], len(point.dominated_by) - _NAMED
     others = f" and {more} more" if more > 0 else ""
     parts.append(f"dominated by {', '.join(better)}{others}" if better else "on the Pareto front")
@@ -277,8 +278,8 @@ def _advice_notes(advice: Advice) -> list[str]:
         lines.append(f"~ memory predicted from the file's header for a context of {advice.context}.")
     if any(point.undecided for point in advice.points):
         lines.append("loss undecided: its interval reaches to both sides of the limit; more items would tell.")
-    if any(point.evidence and evidence_words.evidence(point.evidence) for point in advice.points):
-        lines.append(f"{evidence_words.PASSED_OVER}.")
+    if any(point.evidence and evidence_text(point.evidence) for point in advice.points):
+        lines.append(f"{PASSED_OVER}.")
     return [*lines, *(f"Note: {note}." for note in advice.notes)]
 
 

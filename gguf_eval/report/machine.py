@@ -1,7 +1,8 @@
-"""Text and JSON of what points cost: the answer of ``bench``."""
+"""What this machine does: what points cost on it, the answer of ``bench``, and what ``doctor`` found."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean, median, stdev
@@ -12,9 +13,11 @@ from rich.text import Text
 
 from gguf_eval.analysis.costs import PointCost, joules_per_token
 from gguf_eval.analysis.models import grouped
+from gguf_eval.files.footprint import cpu_features
 from gguf_eval.report import words
 from gguf_eval.report.tables import print_rows
 from gguf_eval.store.records import SpeedRecord
+from gguf_eval.study.doctor import Examination
 
 SCHEMA = 1
 
@@ -69,7 +72,7 @@ def print_costs(points: Sequence[PointCost], console: Console) -> None:
     ]
     print_rows(headers, rows, console)
     for cost in points:
-        console.print(Text("\n" + "\n".join(_lines(cost))), soft_wrap=True)
+        console.print(Text("\n" + "\n".join(_cost_lines(cost))), soft_wrap=True)
     for cost in points:
         for warning in cost.warnings:
             console.print(Text(f"! {cost.point.name}: {warning}", style="yellow"), soft_wrap=True)
@@ -96,7 +99,7 @@ def _first_token(test: SpeedRecord) -> float | None:
     return median(test.first_token_seconds) if test.first_token_seconds else None
 
 
-def _lines(cost: PointCost) -> list[str]:
+def _cost_lines(cost: PointCost) -> list[str]:
     """Memory, load time and layers of one point."""
     memory, details = cost.point.memory, cost.point.details
     split = ""
@@ -133,3 +136,66 @@ def _device_line(name: str, free: Mapping[str, int]) -> str:
     used = words.size(before - least) if before > least else "0 MB"
     then = f"{words.size(before)} free before, {words.size(least)} at least, {words.size(after)} after"
     return f"  {name} itself: {used} less free at peak ({then})"
+
+
+_LABEL_WIDTH = 11
+
+
+def print_doctor(found: Examination, console: Console) -> None:
+    """One line a finding, then the problems, each with its command on a line of its own."""
+    for name, text in _lines(found):
+        label = Text(f"{name:<{_LABEL_WIDTH}}", style="bold")
+        for line in _wrapped(text, console, _LABEL_WIDTH):
+            console.print(Text.assemble(label, line), soft_wrap=True)
+            label = Text(" " * _LABEL_WIDTH)
+    console.print()
+    if not found.problems:
+        console.print(Text("Nothing that would go wrong was found.", style="green"))
+        return
+    count = len(found.problems)
+    console.print(Text(f"{count} {'things' if count > 1 else 'thing'} would go wrong, or slower than need be:"))
+    for problem in found.problems:
+        lines = _wrapped(problem.what, console, len("! "))
+        console.print(Text(f"! {lines[0]}", style="bold yellow"), soft_wrap=True)
+        for line in lines[1:]:
+            console.print(Text(f"  {line}", style="bold yellow"), soft_wrap=True)
+        console.print(Text(f"    {problem.command}"), soft_wrap=True)  # whole, to be copied
+
+
+def _wrapped(text: str, console: Console, indent: int) -> list[str]:
+    """Lines for a terminal, as they stand after an indent; one where the output is piped."""
+    if not console.is_terminal:
+        return [text]
+    return textwrap.wrap(text, max(40, console.width - indent), break_long_words=False) or [""]
+
+
+def _lines(found: Examination) -> list[tuple[str, str]]:
+    machine = found.machine
+    cores, threads = machine["physical_cores"], machine["logical_cores"]
+    lines = [
+        ("python", machine["python"]),
+        ("system", f"{machine['system']}, {machine['architecture']}"),
+        ("processor", f"{machine['processor']}, {cores} physical cores, {threads} threads"),
+        ("threads", f"{cores}, unless --threads says otherwise"),
+        ("memory", f"{words.size(found.memory_available_bytes)} available of {words.size(found.memory_limit_bytes)}"),
+    ]
+    if found.build_error:
+        lines.append(("llama.cpp", f"does not load: {found.build_error}"))
+    else:
+        build = found.build
+        used = ", ".join(sorted(cpu_features(build["system_info"]))) or "none that it names"
+        lines += [
+            ("llama.cpp", f"{build['llama_cpp']}, in llama-cpp-python {build['llama_cpp_python']}"),
+            ("backends", ", ".join(found.backends)),
+            ("features", used),
+        ]
+    for device in found.devices:
+        free = f"{words.size(device['free_bytes'])} free of {words.size(device['total_bytes'])}"
+        what = dict.fromkeys((device["description"], device["kind"]))
+        lines.append(("device", f"{device['name']} ({', '.join(what)}): {free}"))
+    return [
+        *lines,
+        ("disk", f"{words.size(found.disk_free_bytes)} free where made models are kept: {found.cache}"),
+        ("hub", found.hub),
+        ("energy", ", ".join(found.energy_sources) or "no counter that can be read"),
+    ]
