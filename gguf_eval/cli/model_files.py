@@ -86,9 +86,9 @@ def quantize(
     json_output: options.Json = False,
 ) -> None:
     """Make quantization levels of a model. Files that were made from the same things before are kept."""
-    from gguf_eval.files.batch import LevelsRequest, make_all, plan_all
+    from gguf_eval.files.batch import LevelsRequest, Step, make_all, plan_all
     from gguf_eval.files.recipes import find_ladder, find_recipe
-    from gguf_eval.report.model_files import StepLines, disk_free, disk_text, steps_json, steps_text
+    from gguf_eval.report.model_files import disk_free, disk_text, step_lines, steps_json, steps_text
 
     chosen = [find_recipe(name) for name in (*options.split_names(levels), *(recipe or []))]
     recipes = dict.fromkeys((*chosen, *(find_ladder(ladder) if ladder else ())))
@@ -105,7 +105,12 @@ def quantize(
         force=force,
         threads=threads,
     )
-    steps = _isolated(plan_all if plan else make_all, request, folder=output, on_progress=StepLines(sys.stderr, plan))
+
+    def tell(step: Step) -> None:
+        for line in step_lines(step, plan):
+            say(line, err=True)
+
+    steps = _isolated(plan_all if plan else make_all, request, folder=output, on_progress=tell)
     if json_output:
         print_json({"source": str(file), "steps": steps_json(steps), "disk_free_bytes": disk_free(output)})
         return

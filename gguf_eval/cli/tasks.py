@@ -55,7 +55,7 @@ def show(
     mirror: options.Mirror = None,
 ) -> None:
     """Print items as the model gets them: few-shot examples, prompt, choices, references."""
-    from gguf_eval.report.tasks import asked_item_text, item_text, items_text
+    from gguf_eval.report.tasks import item_text
     from gguf_eval.study.stages.show import preview
     from gguf_eval.tasks.catalog import find_tasks
     from gguf_eval.tasks.datasets import load_items
@@ -72,9 +72,9 @@ def show(
             warnings: list[str] = []
             asked = preview(task, found, options.model_source_path(model, None), settings, warnings.append)
             warn(tuple(f"llama.cpp warns: {text}" for text in dict.fromkeys(warnings)))
-            say(items_text([asked_item_text(*pair) for pair in zip(found, asked, strict=True)]))
+            say("\n\n".join(map(item_text, found, asked)))
         else:
-            say(items_text([item_text(item) for item in found]))
+            say("\n\n".join(map(item_text, found)))
 
 
 @tasks_app.command("check")

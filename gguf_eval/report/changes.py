@@ -98,13 +98,16 @@ def _difference(change: ItemsChange) -> Text:
     if change.comparison is None:
         return Text(words.MISSING)
     difference, verdict = change.comparison.difference, change.verdict or "undecided"
-    text = Text(f"{words.signed_points(difference.value)} ").append(verdict, style=_STYLES[verdict])
-    return text.append(f"\n{words.difference_interval(difference)}", style="dim")
+    return _judged(words.signed_points(difference.value), verdict, verdict, words.difference_interval(difference))
+
+
+def _judged(value: str, mark: str, verdict: str, interval: str) -> Text:
+    text = Text(f"{value} ").append(mark, style=_STYLES[verdict])
+    return text.append(f"\n{interval}", style="dim") if interval else text
 
 
 def _flips(change: ItemsChange) -> Text:
-    found = change.comparison
-    return Text(words.MISSING) if found is None else Text(words.flips(found))
+    return Text(words.flips(change.comparison) if change.comparison else words.MISSING)
 
 
 def _identical(counts: Counts) -> Text:
@@ -125,10 +128,8 @@ def _ratio(point: PointChange, key: tuple[str, str]) -> Text:
     found = next((ratio for ratio in point.ratios if (ratio.unit, ratio.what) == key), None)
     if found is None:
         return Text(f"{words.MISSING}  ")
-    text = Text(f"{percent_change(found, found.ratio)} % ").append(
-        words.VERDICT_MARKS[found.verdict], style=_STYLES[found.verdict]
-    )
-    return text.append(f"\n{ratio_interval(found)}  ", style="dim")
+    value, mark = f"{percent_change(found, found.ratio)} %", words.VERDICT_MARKS[found.verdict]
+    return _judged(value, mark, found.verdict, f"{ratio_interval(found)}  ")
 
 
 def _task_tables(points: Sequence[PointChange], width: int) -> list[Table]:
@@ -138,9 +139,7 @@ def _task_tables(points: Sequence[PointChange], width: int) -> list[Table]:
         return []
     for intervals in (True, False) if len(names) <= _MOST_WITH_INTERVALS else (False,):
         columns = [TableColumn("task", tuple(map(Text, names)), "left")]
-        columns += [
-            TableColumn(point.label, tuple(_task_cell(point, name, intervals) for name in names)) for point in points
-        ]
+        columns += [TableColumn(p.label, tuple(_task_cell(p, name, intervals) for name in names)) for p in points]
         tables = packed(columns, width)
         if len(tables) == 1:
             break
@@ -151,12 +150,9 @@ def _task_cell(point: PointChange, name: str, intervals: bool) -> Text:
     task = next((task for task in point.tasks if task.name == name), None)
     if task is None or task.comparison is None:
         return Text(f"{words.MISSING}  ")
-    verdict = task.verdict or "undecided"
-    text = Text(f"{words.signed_points(task.comparison.difference.value)} ")
-    text.append(words.VERDICT_MARKS[verdict], style=_STYLES[verdict])
-    return (
-        text.append(f"\n{words.difference_interval(task.comparison.difference)}  ", style="dim") if intervals else text
-    )
+    verdict, difference = task.verdict or "undecided", task.comparison.difference
+    interval = f"{words.difference_interval(difference)}  " if intervals else ""
+    return _judged(words.signed_points(difference.value), words.VERDICT_MARKS[verdict], verdict, interval)
 
 
 _LEGEND = "▼ worse, ▲ better, = the same, ≡ computed exactly alike; no mark: undecided"

@@ -174,20 +174,14 @@ def _toml_text(text: str) -> str:
     return json.dumps(text).replace("\x7f", "\\u007f")  # a string of JSON is one of TOML, but for this character
 
 
-class StepLines:
-    """Writes a line to a stream when a level begins and when it is done."""
-
-    def __init__(self, stream: TextIO, plan_only: bool) -> None:
-        self._stream, self._plan_only = stream, plan_only
-
-    def __call__(self, step: Step) -> None:
-        """Tell of one step."""
-        for pattern in step.unmatched_patterns if step.status != "made" else ():
-            self._stream.write(f"{step.recipe.name}: warning: no tensor matches '{pattern}'\n")
-        if not self._plan_only:
-            seconds = f" in {step.seconds:.1f} s" if step.status == "made" else ""
-            self._stream.write(f"{step.recipe.name}: {step.status}{seconds}, {size(step.plan.file_bytes)}\n")
-        self._stream.flush()
+def step_lines(step: Step, plan_only: bool) -> list[str]:
+    """Return what is said when a level begins and when it is done."""
+    unmatched = step.unmatched_patterns if step.status != "made" else ()
+    lines = [f"{step.recipe.name}: warning: no tensor matches '{pattern}'" for pattern in unmatched]
+    if not plan_only:
+        seconds = f" in {step.seconds:.1f} s" if step.status == "made" else ""
+        lines.append(f"{step.recipe.name}: {step.status}{seconds}, {size(step.plan.file_bytes)}")
+    return lines
 
 
 class ChunkLine:

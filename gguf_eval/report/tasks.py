@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from gguf_eval.report.escape import plain
-from gguf_eval.report.tables import GAP, TableColumn, bare_table, width_of
+from gguf_eval.report.tables import GAP, bare_table, columns_of, width_of
+from gguf_eval.report.words import several
 from gguf_eval.study.stages.show import AskedItem
 from gguf_eval.tasks.prompts import Item
 from gguf_eval.tasks.spec import Task
@@ -19,19 +20,16 @@ _LEAST_DESCRIPTION = 36
 
 def print_tasks(tasks: Sequence[Task], suites: Mapping[str, Sequence[str]], console: Console) -> None:
     """One row a task, then the suites."""
-    columns = [
-        TableColumn("task", [Text(task.name) for task in tasks], "left"),
-        TableColumn("metric", [Text(task.metric) for task in tasks], "left"),
-        TableColumn("source", [Text(_source(task)) for task in tasks], "left"),
-    ]
+    rows = [(Text(task.name), Text(task.metric), Text(_source(task))) for task in tasks]
+    columns = columns_of(("task", "metric", "source"), rows)
     while len(columns) > 1 and width_of(columns) + GAP + _LEAST_DESCRIPTION > console.width:
         columns.pop()
     table = bare_table()
     for column in columns:
         table.add_column(column.header, no_wrap=True)
     table.add_column("what it asks")
-    for number, task in enumerate(tasks):
-        table.add_row(*(column.cells[number] for column in columns), Text(task.description))
+    for task, row in zip(tasks, rows, strict=True):
+        table.add_row(*row[: len(columns)], Text(task.description))
     console.print(table)
     for name, members in suites.items():
         console.print(Text(f"\nsuite {name}: {', '.join(members)}"), end="")
@@ -42,48 +40,25 @@ def _source(task: Task) -> str:
     return task.dataset.repo or ("made by rule" if task.dataset.generator else "ships with gguf-eval")
 
 
-def item_text(item: Item) -> str:
-    """One item: what stands before the answer between bars, then its choices (the right ones marked) or references."""
-    lines = [_heading(item)]
-    for index in range(len(item.contexts)):
-        lines += _framed("prompt" + (f" of choice {index}" if len(item.contexts) > 1 else ""), item.context(index))
-    for index, choice in enumerate(item.choices):
-        lines.append(f" {_mark(item, index)} {index}: {item.delimiter + choice!r}")
-    return "\n".join(lines + _references(item))
+def item_text(item: Item, asked: AskedItem | None = None) -> str:
+    """One item: what stands before the answer between bars, then its choices (the right ones marked) or references.
 
-
-def asked_item_text(item: Item, asked: AskedItem) -> str:
-    """The same as one model gets it: its control tokens marked, its tokens counted."""
-    lines = [_heading(item)]
-    for index, prompt in enumerate(asked.prompts):
-        of_choice = f" of choice {index}" if len(asked.prompts) > 1 else ""
-        lines += _framed(f"prompt{of_choice}, {prompt.tokens} tokens", prompt.text)
-    for index, answer in enumerate(asked.answers):
-        tokens = f"{answer.tokens} token" + ("s" if answer.tokens != 1 else "")
-        lines.append(f" {_mark(item, index)} {index}: {answer.text!r} ({tokens})")
-    if asked.unscored_reason:
+    ``asked``: as one model gets it, its control tokens marked, its tokens counted.
+    """
+    if asked is None:
+        prompts = [("", item.context(index)) for index in range(len(item.contexts))]
+        answers = [repr(item.delimiter + choice) for choice in item.choices]
+    else:
+        prompts = [(f", {prompt.tokens} tokens", prompt.text) for prompt in asked.prompts]
+        answers = [f"{answer.text!r} ({several(answer.tokens, 'token')})" for answer in asked.answers]
+    lines = [plain(f"item {item.id}" + (f" ({item.subject})" if item.subject else ""))]
+    for index, (counted, text) in enumerate(prompts):
+        of_choice = f" of choice {index}" if len(prompts) > 1 else ""
+        lines += [f"┌─ prompt{of_choice}{counted}", *(f"│{plain(line)}" for line in text.split("\n")), "└─"]
+    for index, answer in enumerate(answers):
+        lines.append(f" {'*' if index in item.golds else ' '} {index}: {answer}")
+    if asked and asked.unscored_reason:
         lines.append(f"unscored: {plain(asked.unscored_reason)}")
-    return "\n".join(lines + _references(item))
-
-
-def items_text(texts: Sequence[str]) -> str:
-    """Several items, a blank line between them."""
-    return "\n\n".join(texts)
-
-
-def _heading(item: Item) -> str:
-    return plain(f"item {item.id}" + (f" ({item.subject})" if item.subject else ""))
-
-
-def _framed(title: str, text: str) -> list[str]:
-    return [f"┌─ {title}", *(f"│{plain(line)}" for line in text.split("\n")), "└─"]
-
-
-def _mark(item: Item, index: int) -> str:
-    return "*" if index in item.golds else " "
-
-
-def _references(item: Item) -> list[str]:
-    if not item.references:
-        return []
-    return ["references: " + "; ".join(repr(reference) for reference in item.references)]
+    if item.references:
+        lines.append(f"references: {'; '.join(map(repr, item.references))}")
+    return "\n".join(lines)
