@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from typer import Argument, Option
 
 from gguf_eval.cli import options
 from gguf_eval.cli.engine import EngineOptions
-from gguf_eval.cli.printing import command_line, print_json, stdout
+from gguf_eval.cli.printing import answer, command_line
 from gguf_eval.cli.unfold import unfolded
 from gguf_eval.errors import UsageError
 
@@ -70,10 +71,7 @@ def bench(
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     costs = [point_cost(point) for point in found.points if point.speed]
-    if json_output:
-        print_json(costs_document(costs, found.environment))
-    elif costs:
-        print_costs(costs, stdout())
+    answer(json_output, costs_document(costs, found.environment), partial(print_costs, costs))
     if not complete:
         raise typer.Exit(1)
 
@@ -95,7 +93,4 @@ def doctor(rpc: options.Rpc = "", json_output: options.Json = False) -> None:
     from gguf_eval.study.doctor import examine
 
     found = examine(Offload(rpc=tuple(options.split_names(rpc))))
-    if json_output:
-        print_json({**asdict(found), "cache": str(found.cache)})
-    else:
-        print_doctor(found, stdout())
+    answer(json_output, {**asdict(found), "cache": str(found.cache)}, partial(print_doctor, found))

@@ -14,7 +14,7 @@ import typer
 from typer import Argument, Option
 
 from gguf_eval.cli import options
-from gguf_eval.cli.printing import print_json, say, warn
+from gguf_eval.cli.printing import answer, say, warn
 from gguf_eval.errors import UsageError, nearest
 
 R = TypeVar("R")
@@ -52,19 +52,14 @@ def convert(
     plan = plan_conversion(source, outtype, headers_only=dry_run)
     if dry_run:
         warn(plan.warnings)
-        if json_output:
-            print_json(conversion_document(plan))
-        else:
-            say(conversion_text(plan))
+        answer(json_output, conversion_document(plan), conversion_text(plan))
         return
     path = output_path(plan, output)
     with byte_progress(path.name) as progress:
         result = write(plan, path, strict=strict, progress=progress)
     warn(result.warnings)
-    if json_output:
-        print_json({**asdict(result), "path": str(path)})
-    else:
-        say(f"{path}: {result.out_type}, {result.tensors} tensors, {result.size_bytes:,} bytes")
+    text = f"{path}: {result.out_type}, {result.tensors} tensors, {result.size_bytes:,} bytes"
+    answer(json_output, {**asdict(result), "path": str(path)}, text)
 
 
 @options.app.command()
@@ -111,12 +106,9 @@ def quantize(
             say(line, err=True)
 
     steps = _isolated(plan_all if plan else make_all, request, folder=output, on_progress=tell)
-    if json_output:
-        print_json({"source": str(file), "steps": steps_json(steps), "disk_free_bytes": disk_free(output)})
-        return
-    say(steps_text(steps))
-    if plan:
-        say(disk_text(steps, disk_free(output)))
+    free = disk_free(output)
+    text = steps_text(steps) + (f"\n{disk_text(steps, free)}" if plan else "")
+    answer(json_output, {"source": str(file), "steps": steps_json(steps), "disk_free_bytes": free}, text)
 
 
 @options.app.command()
@@ -154,10 +146,7 @@ def imatrix(
         gpu_layers=-1 if layers is None else layers,
     )
     made = _isolated(make_imatrix, request, folder=target.parent, on_progress=ChunkLine(sys.stderr))
-    if json_output:
-        print_json(imatrix_json(target, made))
-    else:
-        say(imatrix_text(target, made))
+    answer(json_output, imatrix_json(target, made), imatrix_text(target, made))
 
 
 @options.app.command()
@@ -199,10 +188,7 @@ def inspect(
             headers, ctx, cache_type=cache_type, cache_type_v=cache_type_v, features=build_features()
         )
     found = inspection(headers, size_bytes, footprint)
-    if json_output:
-        print_json(found)
-    else:
-        say(inspection_text(found))
+    answer(json_output, found, inspection_text(found))
 
 
 @recipes_app.callback(invoke_without_command=True)

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,6 +52,18 @@ def print_json(document: object) -> None:
     from gguf_eval.report.escape import json_text
 
     sys.stdout.write(json_text(document) + "\n")
+
+
+def answer(
+    json_output: bool, document: object, show: str | Callable[[Console], None], *, no_color: bool = False
+) -> None:
+    """Print a JSON document where that is asked for, and otherwise lines, or what ``show`` prints."""
+    if json_output:
+        print_json(document)
+    elif isinstance(show, str):
+        say(show)
+    else:
+        show(stdout(no_color=no_color))
 
 
 def print_summary(summary: StudySummary, json_output: bool) -> None:

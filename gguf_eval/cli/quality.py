@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ from typer import Argument, Option
 
 from gguf_eval.cli import options
 from gguf_eval.cli.engine import EngineOptions
-from gguf_eval.cli.printing import print_json, stdout
+from gguf_eval.cli.printing import answer
 from gguf_eval.cli.unfold import unfolded
 from gguf_eval.errors import UsageError
 
@@ -76,10 +77,8 @@ def perplexity(
     with console_observer(Console(stderr=True)) as observer:
         records = run_texts(candidates, request, base, observer, folder / "logs" / "perplexity.log")
     summaries = [(name, summarise_text(record)) for name, record in records]
-    if json_output:
-        print_json([{"model": name, **asdict(summary)} for name, summary in summaries])
-    else:
-        print_texts(summaries, stdout())
+    document = [{"model": name, **asdict(summary)} for name, summary in summaries]
+    answer(json_output, document, partial(print_texts, summaries))
 
 
 def _text_model(reference: str, cache: Path | None, engine: EngineSettings) -> TextModel:
@@ -113,10 +112,7 @@ def compare(
         found = versus(record, named[1:], named[0], margin=margin / 100)
     else:
         found = versus_references(record, named, margin=margin / 100)
-    if json_output:
-        print_json([asdict(entry) for entry in found])
-    else:
-        print_comparisons(found, stdout())
+    answer(json_output, [asdict(entry) for entry in found], partial(print_comparisons, found))
 
 
 @options.app.command()
@@ -144,7 +140,4 @@ def recommend(
         found = {point.id: predict_memory(point, ctx, features) for point in record.points}
         predicted = {number: size for number, size in found.items() if size is not None}
     advice = advise(record, limits, margin=margin / 100, context=ctx, predicted_bytes=predicted)
-    if json_output:
-        print_json(asdict(advice))
-    else:
-        print_advice(advice, stdout())
+    answer(json_output, asdict(advice), partial(print_advice, advice))

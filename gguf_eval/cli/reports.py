@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 from typer import Argument, Option
 
 from gguf_eval.cli import options
-from gguf_eval.cli.printing import command_line, piped, print_json, print_summary, say, stdout
+from gguf_eval.cli.printing import answer, command_line, piped, print_summary, say, stdout
 from gguf_eval.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -156,9 +157,7 @@ def changes(
 
     tolerances = Tolerances(speed_tolerance / 100, memory_tolerance / 100)
     found = find_changes(read_study(old), read_study(new), margin=margin / 100, tolerances=tolerances)
-    if json_output:
-        print_json(changes_document(found, command_line()))
-    else:
-        print_changes(found, stdout(no_color=no_color))
+    document = changes_document(found, command_line())
+    answer(json_output, document, partial(print_changes, found), no_color=no_color)
     if fail_if_worse and found.worse:
         raise typer.Exit(1)

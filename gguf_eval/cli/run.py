@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from gguf_eval.cli import options
 from gguf_eval.cli.engine import ChatOptions, EngineOptions
-from gguf_eval.cli.printing import command_line, print_json, print_summary, say
+from gguf_eval.cli.printing import answer, command_line, print_summary, say
 from gguf_eval.cli.unfold import unfolded
 
 if TYPE_CHECKING:
@@ -118,11 +118,8 @@ def _plan_and_run(request: RunRequest, *, plan: bool, yes: bool, json_output: bo
     may_ask = not (yes or plan) and sys.stdin.isatty() and sys.stdout.isatty()
     planned = make_plan(request, thorough=plan, calibrate=plan or may_ask)
     found = planned.forecast
-    if plan and json_output:
-        print_json(forecast_document(found))
-        return
     if plan:
-        say(forecast_text(found))
+        answer(json_output, forecast_document(found), forecast_text(found))
         return
     check_disk(found)
     if line := forecast_line(found):

@@ -24,6 +24,9 @@ _BESIDE, _ASLANT, _OVER = 10, 6, 4
 _SHOWN_TASKS = 12
 """Tasks up to which a legend names each; more are named by the tooltip."""
 Row = dict[str, Any]
+Field = tuple[str, str]
+"""Its name in a row, and the title of its axis."""
+_MEMORY = ("memory_gb", "memory, GB")
 
 
 def drawn(study: StudySummary, width: int) -> list[Chart]:
@@ -40,27 +43,16 @@ class Scatter:
     """Layers that share the axes and the models' colours; a click on a model's name in the legend dims the others."""
 
     def __init__(
-        self,
-        rows: Sequence[Row],
-        x: str,
-        x_title: str,
-        y: str,
-        y_title: str,
-        width: int,
-        *,
-        reach: Sequence[str] = (),
-        logarithmic: Literal["x", "y"] = "x",
+        self, rows: Sequence[Row], x: Field, y: Field, width: int, reach: Sequence[str] = (), logarithmic: str = "x"
     ) -> None:
-        """Draw ``rows`` (with ``model`` and ``level``) by the fields ``x`` and ``y``.
+        """Draw ``rows`` (with ``model`` and ``level``) by two of their fields.
 
         ``reach`` names the fields of both ends of an interval. The axis named may be logarithmic.
         """
-        self._rows, self._x, self._y, self._reach = rows, x, y, reach
-        xs = [row[x] for row in rows]
-        ys = [row[field] for row in rows for field in (y, *reach)]
+        self._rows, self._x, self._y, self._reach, self._width = rows, x, y, reach, width
+        xs, ys = [row[x[0]] for row in rows], [row[field] for row in rows for field in (y[0], *reach)]
         self._x_axis = axis_over(xs, 0.1, may_be_logarithmic=logarithmic == "x")
         self._y_axis = axis_over(ys, 0.1, may_be_logarithmic=logarithmic == "y")
-        self._x_title, self._y_title, self._width = x_title, y_title, width
         self._models = list(dict.fromkeys(row["model"] for row in rows))
         self._picked = alt.selection_point(fields=["model"], bind="legend") if len(self._models) > 1 else None
 
@@ -71,8 +63,8 @@ class Scatter:
 
     def _base(self, rows: Sequence[Row]) -> Any:
         return alt.Chart(alt.InlineData(values=list(rows))).encode(
-            x=alt.X(f"{self._x}:Q", **_scaled(self._x_axis, self._x_title)),
-            y=alt.Y(f"{self._y}:Q", **_scaled(self._y_axis, self._y_title)),
+            x=alt.X(f"{self._x[0]}:Q", **_scaled(self._x_axis, self._x[1])),
+            y=alt.Y(f"{self._y[0]}:Q", **_scaled(self._y_axis, self._y[1])),
         )
 
     def _colour(self) -> Any:
@@ -94,7 +86,7 @@ class Scatter:
     def reaches(self) -> Any:
         """The intervals, as lines through the points."""
         low, high = self._reach
-        bars = self._base(self._rows).mark_rule().encode(y=alt.Y(f"{low}:Q", **_scaled(self._y_axis, self._y_title)))
+        bars = self._base(self._rows).mark_rule().encode(y=alt.Y(f"{low}:Q", **_scaled(self._y_axis, self._y[1])))
         return bars.encode(y2=f"{high}:Q", color=self._colour(), opacity=self._opacity(0.5))
 
     def line(self, rows: Sequence[Row]) -> Any:
@@ -107,7 +99,7 @@ class Scatter:
             self._width, HEIGHT, mark=6, line=_FONT_SIZE + 2, beside=_BESIDE, aslant=_ASLANT, over=_OVER, gap=3, clear=1
         )
         places = [
-            (self._x_axis.share(row[self._x]) * self._width, (1 - self._y_axis.share(row[self._y])) * HEIGHT)
+            (self._x_axis.share(row[self._x[0]]) * self._width, (1 - self._y_axis.share(row[self._y[0]])) * HEIGHT)
             for row in self._rows
         ]
         widths = [len(row["level"]) * _CHARACTER for row in self._rows]
@@ -159,7 +151,7 @@ def _quality(placed: Sequence[Row], width: int) -> Chart | None:
     rows = [row for row in placed if row["score"] is not None]
     if not rows:
         return None
-    plot = Scatter(rows, "memory_gb", "memory, GB", "score", "score, %", width, reach=("low", "high"))
+    plot = Scatter(rows, _MEMORY, ("score", "score, %"), width, reach=("low", "high"))
     front = plot.line([row for row in rows if row["best_for_its_memory"]])
     points = plot.points(
         "model", "level", "memory_gb:.2f", "score:.1f", "low:.1f", "high:.1f", "tokens_per_second:.1f", "pareto"
@@ -173,7 +165,7 @@ def _speed(placed: Sequence[Row], width: int) -> Chart | None:
     rows = [row for row in placed if row["tokens_per_second"] is not None]
     if not rows:
         return None
-    plot = Scatter(rows, "memory_gb", "memory, GB", "tokens_per_second", "generation, tokens/s", width)
+    plot = Scatter(rows, _MEMORY, ("tokens_per_second", "generation, tokens/s"), width)
     points = plot.points("model", "level", "memory_gb:.2f", "tokens_per_second:.1f", "pareto")
     alternative = _alt("Tokens a second against memory", rows, "tokens_per_second", "tokens/s")
     layers = alt.layer(points, *plot.labels())
@@ -190,9 +182,8 @@ def _divergence(study: StudySummary, width: int) -> Chart | None:
     ]  # fmt: skip
     if not rows:
         return None
-    plot = Scatter(
-        rows, "bits_per_weight", "bits per weight", "mean_kld", "mean KL divergence, nats", width, logarithmic="y"
-    )
+    x, y = ("bits_per_weight", "bits per weight"), ("mean_kld", "mean KL divergence, nats")
+    plot = Scatter(rows, x, y, width, logarithmic="y")
     points = plot.points("model", "level", "text", "bits_per_weight:.2f", "mean_kld:.5f", "low:.5f", "high:.5f")
     parts = [f"{row['model']} {row['level']}: {row['mean_kld']:.5f} at {row['bits_per_weight']:.2f}" for row in rows]
     return Chart(

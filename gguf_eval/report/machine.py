@@ -62,7 +62,9 @@ def _point(cost: PointCost) -> dict[str, Any]:
 
 
 def print_costs(points: Sequence[PointCost], console: Console) -> None:
-    """A table of speeds, then what each point took, then warnings."""
+    """A table of speeds, then what each point took, then warnings; nothing of no points."""
+    if not points:
+        return
     energy = any(joules_per_token(test) for cost in points for test in cost.point.speed)
     headers = ["point", "test", "tokens/s", "n", "first token", *["J/token"] * energy]
     rows = [

@@ -97,20 +97,20 @@ def _window(points: Sequence[PointView], rows: int) -> tuple[int, int]:
 
 
 def _head(layout: Layout) -> Text:
-    cells = [_padded("point", layout.name), _padded("doing", layout.doing), " " * (layout.bar + _PERCENT)]
+    cells = ["point".ljust(layout.name), "doing".ljust(layout.doing), " " * (layout.bar + _PERCENT)]
     cells += [_HEADS[column][0].rjust(_HEADS[column][1]) for column in layout.right]
     return Text(_GAP.join(cells).rstrip(), style="dim")
 
 
 def _row(name: str, point: PointView, layout: Layout, ascii_only: bool) -> Text:
-    line = Text(_padded(_cut(name, layout.name), layout.name), style="bold" if point.state == "working" else "")
+    line = Text(_cut(name, layout.name).ljust(layout.name), style="bold" if point.state == "working" else "")
     line.append(_GAP)
     if point.state == "failed":
         return line.append(f"failed: {plain(point.reason)}", style="red")  # its end is cut, not its middle
     if point.state == "working" and point.stage is not None:
-        line.append(_padded(stage_text(point.stage, layout.doing), layout.doing), style="cyan")
+        line.append(stage_text(point.stage, layout.doing).ljust(layout.doing), style="cyan")
     else:
-        line.append(_padded(point.state, layout.doing), style="green" if point.state == "done" else "dim")
+        line.append(point.state.ljust(layout.doing), style="green" if point.state == "done" else "dim")
     line.append(_GAP)
     line.append_text(_bar(point.fraction, layout.bar, ascii_only))
     for column in layout.right:
@@ -150,7 +150,7 @@ def _total(view: RunView, layout: Layout, width: int, ascii_only: bool) -> Text:
     counts = [f"{sum(point.state == 'done' for point in view.points)}/{len(view.points)} points"]
     if view.answers_in_all:
         counts.append(f"{view.answers:,}/{view.answers_in_all:,}")
-    doing = _padded(_cut(", ".join(counts), layout.doing), layout.doing) + _GAP
+    doing = _cut(", ".join(counts), layout.doing).ljust(layout.doing) + _GAP
     bar = _bar(view.fraction, layout.bar, ascii_only).append(_GAP)
     passed = clock_time(view.seconds)
     left = ""
@@ -158,16 +158,12 @@ def _total(view: RunView, layout: Layout, width: int, ascii_only: bool) -> Text:
         left = f"{duration(view.seconds_left)} left"
     most = (f"{passed}, " if left else passed, (left, "bold"))
     least = (left or passed, "bold" if left else "")
-    name = _padded("total", layout.name) + _GAP
+    name = "total".ljust(layout.name) + _GAP
     whole = Text.assemble(name, doing, bar, *most)
     for shorter in ((name, doing, bar, least), (name, doing, least), (name, least)):
         if len(whole) > width:
             whole = Text.assemble(*shorter)
     return whole
-
-
-def _padded(text: str, width: int) -> str:
-    return text.ljust(width)
 
 
 def _cut(text: str, width: int) -> str:
