@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Option
@@ -13,6 +13,9 @@ from typer import Option
 from gguf_eval.cli.printing import warn
 from gguf_eval.errors import UsageError
 from gguf_eval.sizes import parse_size
+
+if TYPE_CHECKING:
+    from gguf_eval.tasks.datasets import Fetch
 
 app = typer.Typer(
     name="gguf-eval",
@@ -97,6 +100,14 @@ def model_source_path(reference: str, cache: Path | None) -> Path:
     path, warnings = model_source(reference, cache=cache_dir(cache), show=byte_progress)
     warn(warnings)
     return path
+
+
+def fetch_from(folder: Path | None) -> Fetch:
+    """What gets the rows of datasets: from a local copy, or the hub where none is given."""
+    from gguf_eval.files.hub_datasets import dataset_files
+    from gguf_eval.tasks.datasets import mirror
+
+    return mirror(folder) if folder else dataset_files
 
 
 def named_model_paths(references: Sequence[str], cache: Path | None) -> tuple[tuple[Path, ...], dict[Path, str]]:

@@ -45,14 +45,12 @@ def perplexity(
 
     from gguf_eval.analysis.divergence import summarise_text
     from gguf_eval.files import cache as caches
-    from gguf_eval.files.hub_datasets import dataset_files
     from gguf_eval.report.progress import console_observer
     from gguf_eval.report.quality import print_texts
     from gguf_eval.runtime.settings import EngineSettings
     from gguf_eval.study.doctor import check_offload
     from gguf_eval.study.perplexity import run_texts
     from gguf_eval.study.stages.state import TextRequest
-    from gguf_eval.tasks.datasets import mirror as mirrored
     from gguf_eval.tasks.texts import find_text
 
     folder = caches.cache_dir(cache_dir)
@@ -61,9 +59,8 @@ def perplexity(
         raise UsageError(f"perplexity needs one pair of KV cache types; found {len(more) + 1}: run it once for each")
     check_offload(engine.offload)
     settings = EngineSettings(engine.offload, keys, values, engine.flash_attention, engine.max_memory_bytes)
-    fetch = mirrored(mirror) if mirror else dataset_files
     request = TextRequest(
-        text=find_text(text, fetch=fetch, folder=folder / "texts"),
+        text=find_text(text, fetch=options.fetch_from(mirror), folder=folder / "texts"),
         references=folder / "references",
         n_ctx=ctx,
         chunks=chunks,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +14,7 @@ from gguf_eval.cli.unfold import unfolded
 from gguf_eval.errors import UsageError
 
 if TYPE_CHECKING:
-    from gguf_eval.tasks.datasets import Fetch
+    pass
 
 tasks_app = typer.Typer(help="List the tasks and suites that ship, show items, check a task file.")
 options.app.add_typer(tasks_app, name="tasks")
@@ -67,7 +66,7 @@ def show(
         raise UsageError("--chat, --system and --fewshot-as-turns need --model: the template is the model's own")
     for given in find_tasks([name]):
         task = given if fewshot is None else with_shots(given, fewshot)
-        found = load_items(task, fetch=_fetch(mirror), limit=None if ids else limit, seed=seed, ids=ids)
+        found = load_items(task, fetch=options.fetch_from(mirror), limit=None if ids else limit, seed=seed, ids=ids)
         if model:
             warnings: list[str] = []
             asked = preview(task, found, options.model_source_path(model, None), settings, warnings.append)
@@ -88,7 +87,7 @@ def check(
 
     wrong = False
     for task in find_tasks([file]):
-        found = check_task(task, fetch=_fetch(mirror))
+        found = check_task(task, fetch=options.fetch_from(mirror))
         for problem in found.problems:
             say(problem)
         if found.overshadowed:
@@ -101,10 +100,3 @@ def check(
         say(f"{task.name}: {found.items} items, {len(found.problems)} wrong")
     if wrong:
         raise typer.Exit(1)
-
-
-def _fetch(folder: Path | None) -> Fetch:
-    from gguf_eval.files.hub_datasets import dataset_files
-    from gguf_eval.tasks.datasets import mirror
-
-    return mirror(folder) if folder else dataset_files

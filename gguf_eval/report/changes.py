@@ -80,7 +80,7 @@ def _file(sha256: str | None, size_bytes: int) -> str:
 
 def _main_columns(points: Sequence[PointChange]) -> list[TableColumn]:
     columns = [
-        TableColumn("  level", tuple(map(_level, points)), "left"),
+        TableColumn("  level", [Text(words.STATUS_MARKS[p.new_status] + p.label) for p in points], "left"),
         TableColumn("score", tuple(_difference(point.overall) for point in points), "left"),
         TableColumn("flips", tuple(_flips(point.overall) for point in points)),
         TableColumn("identical", tuple(_identical(point.overall.counts) for point in points)),
@@ -88,10 +88,6 @@ def _main_columns(points: Sequence[PointChange]) -> list[TableColumn]:
     several = len({text.text for point in points for text in point.texts}) > 1
     titles = {(ratio.unit, ratio.what): title(ratio, several) for point in points for ratio in point.ratios}
     return columns + [TableColumn(title, tuple(_ratio(p, key) for p in points)) for key, title in titles.items()]
-
-
-def _level(point: PointChange) -> Text:
-    return Text({"failed": "✗ ", "partial": "… ", "complete": "  "}[point.new_status] + point.label)
 
 
 def _difference(change: ItemsChange) -> Text:
@@ -171,9 +167,7 @@ def title(ratio: Ratio, with_text: bool = True) -> str:
 
 def percent_change(ratio: Ratio, value: float) -> str:
     """A ratio as a change in per cent, with its sign."""
-    digits = 2 if ratio.unit in OF_TEXT else 1
-    text = f"{abs(value - 1) * 100:.{digits}f}"
-    return text if not float(text) else ("+" if value > 1 else words.MINUS) + text
+    return words.signed((value - 1) * 100, 2 if ratio.unit in OF_TEXT else 1)
 
 
 def ratio_interval(ratio: Ratio) -> str:

@@ -49,13 +49,8 @@ def _figure(figure: Figure) -> str:
 
 
 def _difference(found: Estimate) -> str:
-    value, low, high = (_signed(number) for number in (found.value, found.low, found.high))
+    value, low, high = (words.signed(number, 3) for number in (found.value, found.low, found.high))
     return f"{value} nats ({low} to {high})"
-
-
-def _signed(number: float) -> str:
-    text = f"{abs(number):.3f}"
-    return text if not float(text) else ("+" if number > 0 else words.MINUS) + text
 
 
 def conclusion(found: Conclusion) -> list[str]:

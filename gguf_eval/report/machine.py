@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from statistics import fmean, median, stdev
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from gguf_eval.analysis.costs import PointCost, joules_per_token
 from gguf_eval.analysis.models import grouped
+from gguf_eval.analysis.statistics import mean_and_deviation
 from gguf_eval.files.footprint import cpu_features
 from gguf_eval.report import words
 from gguf_eval.report.tables import print_rows
@@ -24,40 +25,36 @@ SCHEMA = 1
 
 def costs_document(points: Sequence[PointCost], environment: Mapping[str, Any]) -> dict[str, Any]:
     """Everything measured, every repetition too, as JSON-ready values."""
-    return {
-        "schema": SCHEMA,
-        "environment": dict(environment),
-        "points": [_point(cost) for cost in points],
-    }
+    return {"schema": SCHEMA, "environment": dict(environment), "points": [_point(cost) for cost in points]}
 
 
 def _point(cost: PointCost) -> dict[str, Any]:
     point, details = cost.point, cost.point.details
     return {
         "name": point.name,
-        "tests": {
-            test.test: {
-                "tokens_per_second": list(test.rates),
-                "mean": fmean(test.rates),
-                "stdev": _deviation(test),
-                "first_token_seconds": _first_token(test),
-                "joules_per_token": joules_per_token(test),
-            }
-            for test in point.speed
-        },
+        "tests": {test.test: _test(test) for test in point.speed},
         "context": details.get("predicted", {}).get("context"),
         "load_seconds": details.get("load_seconds"),
         "memory": {
             kind: {"bytes": size, "method": point.memory_methods.get(kind)} for kind, size in point.memory.items()
         },
-        "measured_bytes": cost.measured_bytes,
-        "predicted_bytes": cost.predicted_bytes,
-        "prediction_error": cost.prediction_error,
+        **{name: getattr(cost, name) for name in ("measured_bytes", "predicted_bytes", "prediction_error")},
         "buffers": details.get("buffers", []),
         "device_memory": details.get("device_memory", {}),
         "placing": asdict(cost.placing) if cost.placing else None,
         "machine_states": details.get("states", []),
         "warnings": list(cost.warnings),
+    }
+
+
+def _test(test: SpeedRecord) -> dict[str, Any]:
+    mean, deviation = mean_and_deviation(test.rates)
+    return {
+        "tokens_per_second": list(test.rates),
+        "mean": mean,
+        "stdev": deviation,
+        "first_token_seconds": _first_token(test),
+        "joules_per_token": joules_per_token(test),
     }
 
 
@@ -75,25 +72,20 @@ def print_costs(points: Sequence[PointCost], console: Console) -> None:
     print_rows(headers, rows, console)
     for cost in points:
         console.print(Text("\n" + "\n".join(_cost_lines(cost))), soft_wrap=True)
-    for cost in points:
-        for warning in cost.warnings:
-            console.print(Text(f"! {cost.point.name}: {warning}", style="yellow"), soft_wrap=True)
+    warnings = [f"! {cost.point.name}: {warning}" for cost in points for warning in cost.warnings]
+    for warning in warnings:
+        console.print(Text(warning, style="yellow"), soft_wrap=True)
 
 
 def _row(name: str, test: SpeedRecord, energy: bool) -> list[Text]:
-    deviation, first = _deviation(test), _first_token(test)
+    (mean, deviation), first = mean_and_deviation(test.rates), _first_token(test)
     spread = f" ± {deviation:.1f}" if deviation is not None else ""
     shown = words.MISSING if first is None else f"{first:.2f} s"
-    cells = [name, test.test, f"{fmean(test.rates):.1f}{spread}", str(len(test.rates)), shown]
+    cells = [name, test.test, f"{mean:.1f}{spread}", str(len(test.rates)), shown]
     if energy:
         spent = ", ".join(f"{value:.2f} ({source})" for source, value in joules_per_token(test).items())
         cells.append(spent or words.MISSING)
     return list(map(Text, cells))
-
-
-def _deviation(test: SpeedRecord) -> float | None:
-    """Sample deviation of the rates; None of a single one."""
-    return stdev(test.rates) if len(test.rates) > 1 else None
 
 
 def _first_token(test: SpeedRecord) -> float | None:

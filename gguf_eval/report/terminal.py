@@ -148,9 +148,9 @@ def _cell(cell: Cell, place: str) -> Text:
 def _levels(table: MainTable) -> TableColumn:
     cells = []
     for point in table.rows:
-        mark = {"failed": "✗ ", "partial": "… ", "complete": "◆ " if point.id in table.front else "  "}[point.status]
-        style = "dim" if point.status == "failed" else "bold" if point.id in table.front else ""
-        cells.append(Text(mark + point.label, style=style))
+        on_front = point.id in table.front
+        style = "dim" if point.status == "failed" else "bold" if on_front else ""
+        cells.append(Text(("◆ " if on_front else words.STATUS_MARKS[point.status]) + point.label, style=style))
     return TableColumn(f"  {LEVEL.header}", cells, "left")
 
 
@@ -166,13 +166,10 @@ def _harness_lines(points: Sequence[PointSummary]) -> list[Text]:
 
 
 def _failures(points: Sequence[PointSummary]) -> list[Text]:
+    again = "run the same command again to finish it"
     lines = [Text(f"✗ {p.label} failed: {p.error}", style="red") for p in points if p.status == "failed"]
-    lines += [
-        Text(f"… {p.label} is incomplete: run the same command again to finish it", style="yellow")
-        for p in points
-        if p.status == "partial"
-    ]
-    return lines
+    partial = [p.label for p in points if p.status == "partial"]
+    return lines + [Text(f"… {label} is incomplete: {again}", style="yellow") for label in partial]
 
 
 def _scatters(study: StudySummary, width: int) -> list[RenderableType]:

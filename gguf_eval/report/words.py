@@ -15,6 +15,7 @@ from gguf_eval.report.basis_words import score_notes
 
 MINUS = "−"
 MISSING = "–"
+STATUS_MARKS = {"failed": "✗ ", "partial": "… ", "complete": "  "}
 VERDICT_MARKS = {"worse": "▼", "better": "▲", "same": "=", "identical": "≡", "undecided": " "}
 
 
@@ -80,10 +81,13 @@ def percent(share: float) -> str:
 
 def signed_points(share: float) -> str:
     """A difference of shares in percentage points, with its sign."""
-    text = f"{abs(share) * 100:.1f}"
-    if text == "0.0":
-        return "0.0"
-    return ("+" if share > 0 else MINUS) + text
+    return signed(share * 100, 1)
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with its sign; without one where it rounds to nothing."""
+    text = f"{abs(value):.{digits}f}"
+    return text if not float(text) else ("+" if value > 0 else MINUS) + text
 
 
 def interval(estimate: Estimate) -> str:
