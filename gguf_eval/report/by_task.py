@@ -42,8 +42,7 @@ def by_task_tables(study: StudySummary, points: Sequence[PointSummary], width: i
         name_width = min(_NAME_WIDTH, max(cell_len(row.name) for row in scores))
         intervals = _fitting(shown, width - name_width, _CELL_WIDTH_WITH_INTERVAL) >= len(shown)
         cell_width = _CELL_WIDTH_WITH_INTERVAL if intervals else _CELL_WIDTH
-        each = _fitting(shown, width - name_width, cell_width)
-        head = "group" if scores[0].is_group else "task"
+        head, each = "group" if scores[0].is_group else "task", _fitting(shown, width - name_width, cell_width)
         tables += _tables(head, name_width, scores, shown, each, lambda cell: _marked(cell, intervals))
     if whole:
         each = _fitting(shown, width - _WHOLE_NAME_WIDTH, _WHOLE_CELL_WIDTH)

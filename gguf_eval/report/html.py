@@ -16,7 +16,7 @@ from gguf_eval.analysis.sanity import warning_lines
 from gguf_eval.analysis.summary import StudySummary
 from gguf_eval.report import words
 from gguf_eval.report.by_task import score_rows, whole_rows
-from gguf_eval.report.charts import MISSING_EXTRA, Chart, charts
+from gguf_eval.report.charts import Chart, charts, of_the_extra
 from gguf_eval.report.columns import LEVEL, TASKS
 from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import json_for_script, printable
@@ -54,7 +54,6 @@ def to_html(record: StudyRecord, study: StudySummary) -> str:
         models=[_model(table, study) for table in tables],
         charts=[_chart(chart) for chart in drawn],
         begun=words.moment(study.created_at),
-        failures=[point for point in study.points if point.status == "failed"],
         left_out=left_out,
         style=_page("style.css"),
         script=_page("script.js"),
@@ -70,13 +69,7 @@ def _page(name: str) -> str:
 
 def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, for every chart of the page."""
-    from gguf_eval.errors import UsageError
-
-    try:
-        import vl_convert
-    except ImportError:
-        raise UsageError(MISSING_EXTRA) from None
-    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # the stub lacks the default
+    bundle: str = of_the_extra("vl_convert").javascript_bundle()
     return bundle.replace("</script", "<\\/script")
 
 
@@ -108,7 +101,7 @@ def _model(table: MainTable, study: StudySummary) -> dict[str, Any]:
         "header": [LEVEL.header, *(found.column.header for found in filled)],
         "front": table.front,
         "rows": list(zip(table.rows, zip(*(found.cells for found in filled), strict=True), strict=True)),
-        "labels": [point.label for point in points],
+        "points": points,
         "by_task": score_rows(study, points, with_tasks=True) + whole_rows(points),
     }
 
