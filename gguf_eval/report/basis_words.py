@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gguf_eval.analysis.basis import Lack
 from gguf_eval.analysis.models import by_model, grouped
@@ -73,7 +73,7 @@ def _lack(lack: Lack) -> str:
     return f"{lack.scored:,} of {lack.of:,} scored"
 
 
-def named(names: tuple[str, ...] | list[str]) -> str:
+def named(names: Sequence[str], most: int = _NAMED) -> str:
     """The first few of them, and how many more."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -25,8 +25,10 @@ PASSED_OVER = (
 )
 
 
-def evidence_text(found: Evidence) -> str:
+def evidence_text(found: Evidence | None) -> str:
     """Everything that is known, in one clause; empty where nothing is."""
+    if found is None:
+        return ""
     parts = [f"divergence {_place(name)} {_figure(figure)}" for name, figure in found.divergences.items()]
     if found.log_score is not None:
         parts.append(f"log score {_difference(found.log_score)}")
@@ -121,7 +123,7 @@ def _passed_over(found: Conclusion) -> list[str]:
             f"({words.difference_interval(point.overall.difference)} points), but there is evidence of loss: "
             f"{against_text(point.evidence)}."
         )
-    if any(point.evidence and evidence_text(point.evidence) for point in found.undecided):
+    if any(evidence_text(point.evidence) for point in found.undecided):
         lines.append(f"The rule: {RULE}.")
     return lines
 
@@ -145,7 +147,7 @@ def _choice(found: Conclusion, choice: PointSummary) -> str:
     cost = f"{' and '.join(clauses)} of {found.reference.label}"
     if not clauses:
         cost = f"{words.size(choice.size_bytes)} on disk instead of {words.size(found.reference.size_bytes)}"
-    known = evidence_text(choice.evidence) if choice.evidence else ""
+    known = evidence_text(choice.evidence)
     beside = f"; {known}" if known else ""
     if known and compared.verdict == "undecided":
         beside += ": no evidence of loss by the rule below"

@@ -138,10 +138,7 @@ _LABEL_WIDTH = 11
 def print_doctor(found: Examination, console: Console) -> None:
     """One line a finding, then the problems, each with its command on a line of its own."""
     for name, text in _lines(found):
-        label = Text(f"{name:<{_LABEL_WIDTH}}", style="bold")
-        for line in _wrapped(text, console, _LABEL_WIDTH):
-            console.print(Text.assemble(label, line), soft_wrap=True)
-            label = Text(" " * _LABEL_WIDTH)
+        _print_beside(f"{name:<{_LABEL_WIDTH}}", text, console, "bold", "")
     console.print()
     if not found.problems:
         console.print(Text("Nothing that would go wrong was found.", style="green"))
@@ -149,18 +146,17 @@ def print_doctor(found: Examination, console: Console) -> None:
     count = len(found.problems)
     console.print(Text(f"{count} {'things' if count > 1 else 'thing'} would go wrong, or slower than need be:"))
     for problem in found.problems:
-        lines = _wrapped(problem.what, console, len("! "))
-        console.print(Text(f"! {lines[0]}", style="bold yellow"), soft_wrap=True)
-        for line in lines[1:]:
-            console.print(Text(f"  {line}", style="bold yellow"), soft_wrap=True)
+        _print_beside("! ", problem.what, console, "bold yellow", "bold yellow")
         console.print(Text(f"    {problem.command}"), soft_wrap=True)  # whole, to be copied
 
 
-def _wrapped(text: str, console: Console, indent: int) -> list[str]:
-    """Lines for a terminal, as they stand after an indent; one where the output is piped."""
-    if not console.is_terminal:
-        return [text]
-    return textwrap.wrap(text, max(40, console.width - indent), break_long_words=False) or [""]
+def _print_beside(label: str, text: str, console: Console, label_style: str, style: str) -> None:
+    """Print text beside a label: in a terminal as lines under each other, elsewhere as one."""
+    room = max(40, console.width - len(label))
+    lines = textwrap.wrap(text, room, break_long_words=False) if console.is_terminal else [text]
+    for line in lines or [""]:
+        console.print(Text.assemble((label, label_style), (line, style)), soft_wrap=True)
+        label = " " * len(label)
 
 
 def _lines(found: Examination) -> list[tuple[str, str]]:

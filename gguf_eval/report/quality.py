@@ -14,6 +14,7 @@ from gguf_eval.analysis.intervals import FEW
 from gguf_eval.analysis.models import grouped
 from gguf_eval.analysis.versus import Versus
 from gguf_eval.report import words
+from gguf_eval.report.basis_words import named
 from gguf_eval.report.conclusion import PASSED_OVER, against_text, evidence_text
 from gguf_eval.report.escape import printable
 from gguf_eval.report.tables import (
@@ -226,7 +227,7 @@ def _choice(advice: Advice) -> str:
     if chosen.loss is not None:
         loss = f"{words.signed_points(chosen.loss.value)} points lost from {chosen.reference}"
         loss += f" (95 % interval {words.difference_interval(chosen.loss)})"
-        known = evidence_text(chosen.evidence) if chosen.evidence else ""
+        known = evidence_text(chosen.evidence)
         loss += f"; {known}" if known else ""
     about = "about " if chosen.memory_predicted else ""
     return (
@@ -237,9 +238,7 @@ def _choice(advice: Advice) -> str:
 
 
 def _limits(limits: Limits) -> str:
-    parts = []
-    if limits.memory_bytes is not None:
-        parts.append(f"at most {limit_text(limits.memory_bytes)}")
+    parts = [] if limits.memory_bytes is None else [f"at most {limit_text(limits.memory_bytes)}"]
     if limits.tokens_per_second is not None:
         parts.append(f"at least {limits.tokens_per_second:g} tokens/s")
     if limits.loss is not None:
@@ -262,9 +261,8 @@ def _remarks(point: Candidate, advice: Advice) -> str:
     if point.against and point.evidence is not None:
         passed = "passed over: " if point.passed_over else "evidence of loss: "
         parts.append(passed + against_text(point.evidence))
-    better, more = point.dominated_by[:_NAMED], len(point.dominated_by) - _NAMED
-    others = f" and {more} more" if more > 0 else ""
-    parts.append(f"dominated by {', '.join(better)}{others}" if better else "on the Pareto front")
+    better = named(point.dominated_by, _NAMED)
+    parts.append(f"dominated by {better}" if better else "on the Pareto front")
     return "; ".join(parts)
 
 
@@ -278,7 +276,7 @@ def _advice_notes(advice: Advice) -> list[str]:
         lines.append(f"~ memory predicted from the file's header for a context of {advice.context}.")
     if any(point.undecided for point in advice.points):
         lines.append("loss undecided: its interval reaches to both sides of the limit; more items would tell.")
-    if any(point.evidence and evidence_text(point.evidence) for point in advice.points):
+    if any(evidence_text(point.evidence) for point in advice.points):
         lines.append(f"{PASSED_OVER}.")
     return [*lines, *(f"Note: {note}." for note in advice.notes)]
 
