@@ -35,8 +35,6 @@ def bench(
     json_output: options.Json = False,
 ) -> None:
     """Measure speed and memory, as llama-bench does, each point in a process of its own."""
-    from rich.console import Console
-
     from gguf_eval.analysis.costs import point_cost
     from gguf_eval.report.machine import costs_document, print_costs
     from gguf_eval.report.progress import console_observer
@@ -66,7 +64,7 @@ def bench(
         measure_again=True,
     )
     try:
-        with console_observer(Console(stderr=True)) as observer:
+        with console_observer() as observer:
             found, complete = run_bench(request, observer)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

@@ -41,8 +41,6 @@ def perplexity(
     json_output: options.Json = False,
 ) -> None:
     """Perplexity as llama-perplexity counts it, and with --reference the KL divergence from another model."""
-    from rich.console import Console
-
     from gguf_eval.analysis.divergence import summarise_text
     from gguf_eval.files import cache as caches
     from gguf_eval.report.progress import console_observer
@@ -71,7 +69,7 @@ def perplexity(
     )
     candidates = [_text_model(model, cache_dir, settings) for model in models]
     base = _text_model(reference, cache_dir, settings) if reference else None
-    with console_observer(Console(stderr=True)) as observer:
+    with console_observer() as observer:
         records = run_texts(candidates, request, base, observer, folder / "logs" / "perplexity.log")
     summaries = [(name, summarise_text(record)) for name, record in records]
     document = [{"model": name, **asdict(summary)} for name, summary in summaries]

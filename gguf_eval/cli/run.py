@@ -135,23 +135,19 @@ def _plan_and_run(request: RunRequest, *, plan: bool, yes: bool, json_output: bo
 
 
 def _run(plan: Plan, json_output: bool) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
     from gguf_eval.analysis.summary import summarise
-    from gguf_eval.report.escape import plain
     from gguf_eval.report.progress import console_observer
     from gguf_eval.store.read import read_study
     from gguf_eval.study.run import run_study
 
-    console, study = Console(stderr=True), plan.asked.request.study
+    study = plan.asked.request.study
     try:
-        with console_observer(console) as observer:
+        with console_observer() as observer:
             complete = run_study(plan, observer)
     except KeyboardInterrupt:
         say("gguf-eval: interrupted; everything so far is saved: run the same command to go on", err=True)
         raise typer.Exit(130) from None
     print_summary(summarise(read_study(study)), json_output)
-    console.print(Text(plain(f"study: {study}")), soft_wrap=True, style="dim")
+    say(f"study: {study}", err=True)
     if not complete:
         raise typer.Exit(1)

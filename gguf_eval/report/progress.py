@@ -180,8 +180,9 @@ _REDRAWS_PER_SECOND = 4
 
 
 @contextmanager
-def console_observer(console: Console) -> Iterator[Observer]:
-    """The observer that suits the console; the terminal is as it was when the context ends, however it does."""
+def console_observer() -> Iterator[Observer]:
+    """The observer that suits standard error; a terminal is as it was when the context ends, however it does."""
+    console = Console(stderr=True)
     if not (console.is_terminal and console.file.isatty()) or console.is_dumb_terminal:
         yield PlainObserver(console)
         return
