@@ -9,7 +9,7 @@ from gguf_eval.analysis.recommend import Conclusion
 from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary
 from gguf_eval.report import words
-from gguf_eval.report.basis_words import missing, named
+from gguf_eval.report.notes import missing, named
 
 LOSS = (
     "a KL divergence from the reference, on right answers or over a text, shown to be above "

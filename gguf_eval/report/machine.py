@@ -15,7 +15,7 @@ from gguf_eval.analysis.costs import PointCost, joules_per_token
 from gguf_eval.analysis.models import grouped
 from gguf_eval.analysis.statistics import mean_and_deviation
 from gguf_eval.files.footprint import cpu_features
-from gguf_eval.report import words
+from gguf_eval.report import notes, words
 from gguf_eval.report.tables import print_rows
 from gguf_eval.store.records import SpeedRecord
 from gguf_eval.study.doctor import Examination
@@ -120,7 +120,7 @@ def _cost_lines(cost: PointCost) -> list[str]:
     ]
     placing = cost.placing
     if placing is not None and placing.layers + len(placing.reasons) > 1:
-        lines.append(f"  {words.placing(placing)}")
+        lines.append(f"  {notes.placing(placing)}")
     return lines
 
 

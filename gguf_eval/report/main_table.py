@@ -9,7 +9,7 @@ from gguf_eval.analysis.marks import find_marks, generation_rate, score
 from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.errors import UsageError, nearest
-from gguf_eval.report import words
+from gguf_eval.report import notes
 from gguf_eval.report.columns import Cell, Column, all_columns
 
 SORTS: dict[str, Callable[[PointSummary], float]] = {
@@ -70,4 +70,4 @@ def table_notes(study: StudySummary, tables: Iterable[MainTable]) -> list[str]:
     shown = [filled for table in tables for filled in table.columns]
     starred = any(cell.best for filled in shown for cell in filled.cells)
     own = dict.fromkeys(filled.column.note for filled in shown if filled.column.note)
-    return words.how_to_read(study, list(own), starred=starred, front=any(table.front for table in tables))
+    return notes.how_to_read(study, list(own), starred=starred, front=any(table.front for table in tables))

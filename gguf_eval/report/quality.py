@@ -14,9 +14,9 @@ from gguf_eval.analysis.intervals import FEW
 from gguf_eval.analysis.models import grouped
 from gguf_eval.analysis.versus import Versus
 from gguf_eval.report import words
-from gguf_eval.report.basis_words import named
 from gguf_eval.report.conclusion import PASSED_OVER, against_text, evidence_text
 from gguf_eval.report.escape import printable
+from gguf_eval.report.notes import named
 from gguf_eval.report.tables import (
     VERDICT_STYLES,
     TableColumn,
