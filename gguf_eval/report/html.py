@@ -15,13 +15,12 @@ from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.sanity import warning_lines
 from gguf_eval.analysis.summary import StudySummary
 from gguf_eval.report import words
-from gguf_eval.report.by_task import by_task_cell, group_rows
-from gguf_eval.report.charts import MISSING_EXTRA, Chart, charts
+from gguf_eval.report.by_task import score_rows, whole_rows
+from gguf_eval.report.charts import Chart, charts, of_the_extra
 from gguf_eval.report.columns import LEVEL, TASKS
 from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import json_for_script, printable
 from gguf_eval.report.main_table import MainTable, main_tables, table_notes
-from gguf_eval.report.whole_task import whole_cell, whole_rows
 from gguf_eval.store.records import StudyRecord
 from gguf_eval.tasks.prompts import ItemRecord
 
@@ -55,7 +54,6 @@ def to_html(record: StudyRecord, study: StudySummary) -> str:
         models=[_model(table, study) for table in tables],
         charts=[_chart(chart) for chart in drawn],
         begun=words.moment(study.created_at),
-        failures=[point for point in study.points if point.status == "failed"],
         left_out=left_out,
         style=_page("style.css"),
         script=_page("script.js"),
@@ -71,13 +69,7 @@ def _page(name: str) -> str:
 
 def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, for every chart of the page."""
-    from gguf_eval.errors import UsageError
-
-    try:
-        import vl_convert
-    except ImportError:
-        raise UsageError(MISSING_EXTRA) from None
-    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # the stub lacks the default
+    bundle: str = of_the_extra("vl_convert").javascript_bundle()
     return bundle.replace("</script", "<\\/script")
 
 
@@ -102,7 +94,6 @@ def _cell(value: Any) -> str:
 def _model(table: MainTable, study: StudySummary) -> dict[str, Any]:
     """Single tasks, where there are several, stand in the table below the main one."""
     points = table.points
-    shown = [point for point in points if point.tasks]
     filled = [filled for filled in table.columns if filled.column is not LEVEL and filled.column.kind != TASKS]
     return {
         "name": points[0].model,
@@ -110,29 +101,19 @@ def _model(table: MainTable, study: StudySummary) -> dict[str, Any]:
         "header": [LEVEL.header, *(found.column.header for found in filled)],
         "front": table.front,
         "rows": list(zip(table.rows, zip(*(found.cells for found in filled), strict=True), strict=True)),
-        "labels": [point.label for point in points],
-        "by_task": [
-            *(
-                (name, is_group, [by_task_cell(study, point, key, is_group) for point in points])
-                for name, key, is_group in group_rows(study, shown, with_tasks=True)
-            ),
-            *(
-                (f"{row[0]}: {row[2]}", False, [whole_cell(point, row) for point in points])
-                for row in whole_rows(points)
-            ),
-        ],
+        "points": points,
+        "by_task": score_rows(study, points, with_tasks=True) + whole_rows(points),
     }
 
 
 def _pack(study: StudySummary, tasks: Sequence[TaskAnswers]) -> tuple[str, bool]:
     """The items as base64 of gzipped JSON, and whether texts had to be left out."""
-    document = _items_document(study, tasks, every_text=True)
-    packed = gzip.compress(json.dumps(document, ensure_ascii=False).encode(), 6, mtime=0)
-    left_out = len(packed) > _MOST_BYTES
-    if left_out:
-        document = _items_document(study, tasks, every_text=False)
+    for every_text in (True, False):
+        document = _items_document(study, tasks, every_text=every_text)
         packed = gzip.compress(json.dumps(document, ensure_ascii=False).encode(), 6, mtime=0)
-    return base64.b64encode(packed).decode(), left_out
+        if len(packed) <= _MOST_BYTES:
+            break
+    return base64.b64encode(packed).decode(), not every_text
 
 
 def _items_document(study: StudySummary, tasks: Sequence[TaskAnswers], *, every_text: bool) -> dict[str, Any]:
