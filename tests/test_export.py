@@ -12,7 +12,7 @@ import pytest
 from synthetic_study import write_study
 
 from gguf_eval.analysis.summary import StudySummary, summarise
-from gguf_eval.report.data import summary_rows, write_csv, write_parquet
+from gguf_eval.report.data import columns_of, summary_rows, write_csv, write_parquet
 from gguf_eval.report.export import to_document
 from gguf_eval.store.read import read_study
 
@@ -60,7 +60,7 @@ def test_texts_are_in_the_document(study: StudySummary) -> None:
 def test_rows_have_the_same_figures(study: StudySummary, tmp_path: Path) -> None:
     rows = list(summary_rows(study))
     out = io.StringIO()
-    write_csv(rows, out)
+    write_csv(columns_of(rows), rows, out)
     read = list(csv.DictReader(io.StringIO(out.getvalue())))
     assert len(read) == 6 * 5
     by_id = {point.sha256: point for point in study.points}
