@@ -77,6 +77,19 @@ def test_an_older_study_is_read_as_it_is_and_migrated_when_written(tmp_path: Pat
         assert [point.name for point in read_study(path).points] == ["m Q8_0"]
 
 
+def test_a_disk_that_is_full_is_named_and_not_what_it_undid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(connection: sqlite3.Connection) -> None:
+        connection.execute("ROLLBACK")  # as SQLite does by itself where no page can be written
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("gguf_eval.store.schema.MIGRATIONS", (fill,))
+    with (
+        closing(sqlite3.connect(tmp_path / "s.sqlite", isolation_level=None)) as connection,
+        pytest.raises(sqlite3.OperationalError, match="full"),
+    ):
+        migrate(connection)
+
+
 def test_what_was_written_otherwise_once_is_read(tmp_path: Path) -> None:
     """Items without ``golds``, and the NaN that Python's `json` writes."""
     path = tmp_path / "study.sqlite"
