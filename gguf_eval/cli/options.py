@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO, cast
 
 import typer
 
@@ -137,10 +138,28 @@ def warn(warnings: tuple[str, ...]) -> None:
 
 def say(text: str, *, err: bool = False) -> None:
     """Print lines as they are: names and texts in them may come from files, and must not steer the terminal."""
+    print(_shown(text), file=sys.stderr if err else sys.stdout)
+
+
+def _shown(text: str) -> str:
     from gguf_eval.report.escape import plain
 
-    shown = "".join(part if part in ("\n", "\t") else plain(part) for part in re.split(r"([\n\t])", text))
-    print(shown, file=sys.stderr if err else sys.stdout)
+    return "".join(part if part in ("\n", "\t") else plain(part) for part in re.split(r"([\n\t])", text))
+
+
+class _Shown(io.TextIOBase):
+    """Writes to a terminal what `say` would print."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self._terminal = terminal
+
+    def write(self, text: str) -> int:
+        return self._terminal.write(_shown(text))
+
+
+def data_stream() -> TextIO:
+    """Standard output for data: as it is where a program or a file takes it, harmless where a terminal does."""
+    return cast("TextIO", _Shown(sys.stdout)) if sys.stdout.isatty() else sys.stdout
 
 
 def piped() -> bool:

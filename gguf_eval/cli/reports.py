@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from gguf_eval.cli.options import Json, Margin, NoColor, app, piped, print_json, print_summary, say, split_names, stdout
+from gguf_eval.cli.options import (
+    Json,
+    Margin,
+    NoColor,
+    app,
+    data_stream,
+    piped,
+    print_json,
+    print_summary,
+    say,
+    split_names,
+    stdout,
+)
 from gguf_eval.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -69,7 +81,7 @@ def report(
     elif name == "json" and output is None:
         print_summary(summary, True)
     elif output is None:
-        _write_text(name, record, summary, sys.stdout)
+        _write_text(name, record, summary, data_stream())
     else:
         with _written(output) as part:
             _write(name, part, record, summary, chart)
@@ -105,7 +117,7 @@ def _give_items(name: str, output: Path | None, record: StudyRecord) -> None:
     from gguf_eval.report.data import write_items_parquet
 
     if output is None:
-        _write_items(name, record, sys.stdout)
+        _write_items(name, record, data_stream())
         return
     with _written(output) as part:
         if name == "parquet":
