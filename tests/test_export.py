@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import gguf_eval_here
 from synthetic_study import write_study
 from typer.testing import CliRunner
 
@@ -119,3 +120,18 @@ def test_the_memory_of_an_export_does_not_grow_with_the_study(tmp_path: Path) ->
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0], peaks
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is full")
+@pytest.mark.parametrize("options", [
+    ["--format", "text"], ["--format", "json"], ["--format", "csv"], ["--format", "parquet"], ["--format", "html"],
+    ["--items", "--format", "csv"], ["--items", "--format", "jsonl"], ["--items", "--format", "parquet"],
+])  # fmt: skip
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path: Path, options: list[str]) -> None:
+    path = write_study(tmp_path / "s.sqlite", levels=2, sizes=1, tasks=2, items=30)
+    done = gguf_eval_here("report", path, *options, "-o", "/dev/full")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "gguf-eval: /dev/full: can't be written (No space left on device); make room, or name another file with -o"
+    ]
+    assert Path("/dev/full").is_char_device()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from gguf_eval.cli.options import (
     split_names,
     stdout,
 )
-from gguf_eval.errors import UsageError, nearest
+from gguf_eval.errors import GgufEvalError, UsageError, nearest
 
 if TYPE_CHECKING:
     from gguf_eval.analysis.summary import StudySummary
@@ -107,8 +108,12 @@ def _written(output: Path) -> Iterator[Path]:
 
     if not output.parent.is_dir():
         raise UsageError(f"{output.parent}: no such folder; make it, or name another file with -o")
-    with written_whole(output) as part:
-        yield part
+    try:
+        with written_whole(output) as part:
+            yield part
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise GgufEvalError(f"{output}: can't be written ({reason}); make room, or name another file with -o") from None
     say(f"gguf-eval: wrote {output}", err=True)
 
 
