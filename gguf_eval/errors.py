@@ -49,6 +49,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if isinstance(known, str):
         raise TypeError("names are needed; the letters of a string would be suggested")
     names = list(known)
+    if name in names:  # what is wrong is not the spelling
+        return ""
     lowered = {candidate.lower(): candidate for candidate in names}
     close = get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
     return f"; did you mean '{lowered[close[0]]}'?" if close else ""

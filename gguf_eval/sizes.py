@@ -32,6 +32,17 @@ def limit_text(size_bytes: int) -> str:
     return text if digits <= _MOST_DIGITS else size_text(size_bytes)
 
 
+def short_of_room(needed_bytes: int, spare_bytes: int, free_bytes: int) -> str:
+    """What is needed of a disk and what is free, the spare named; empty where it is enough.
+
+    ``spare_bytes`` must stay free beside what is needed, for what nobody foretells to the byte.
+    """
+    if free_bytes >= needed_bytes + spare_bytes:
+        return ""
+    needed, spare, free = (f"{size / 1e6:,.1f} MB" for size in (needed_bytes + spare_bytes, spare_bytes, free_bytes))
+    return f"{needed} of disk are needed ({spare} of them to spare), {free} are free"
+
+
 def size_text(size_bytes: int) -> str:
     """A size for sentences: to a tenth of a gigabyte, or a megabyte."""
     return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"

@@ -69,6 +69,7 @@ def test_a_misspelt_template_is_refused_with_the_nearest(byte_model: Model) -> N
         ChatTemplates(keys, byte_model).select("tool_us")
     with pytest.raises(TypeError, match="letters of a string"):
         nearest("tool_us", "default, tool_use")
+    assert nearest("default/test", ["default/test", "default/train"]) == ""
 
 
 def test_content_never_becomes_a_control_token(byte_model: Model) -> None:

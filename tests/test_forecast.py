@@ -154,7 +154,7 @@ def test_too_little_disk_is_an_error_before_anything_starts(place: Path, monkeyp
     models = ("tiny.gguf",)
     request = RunRequest(models, study=Path("s.sqlite"), levels=("Q8_0",), tasks=("count.toml",), threads=1)
     found = make_plan(request).forecast
-    with pytest.raises(UsageError, match="GB of disk are needed, 0.00 GB are free"):
+    with pytest.raises(UsageError, match=r"MB of disk are needed \(67.1 MB of them to spare\), 1.0 MB are free"):
         check_disk(found)
 
 

@@ -22,7 +22,7 @@ from synthetic_study import SIZES, write_study
 from gguf_eval.analysis.summary import StudySummary, summarise
 from gguf_eval.cli import main
 from gguf_eval.report.charts import charts, write_image
-from gguf_eval.report.data import item_rows, summary_rows, write_csv, write_jsonl, write_parquet
+from gguf_eval.report.data import columns_of, item_rows, summary_rows, write_csv, write_items_parquet, write_jsonl
 from gguf_eval.report.escape import csv_cell, json_text, markdown, plain
 from gguf_eval.report.export import to_document
 from gguf_eval.report.html import to_html
@@ -206,7 +206,7 @@ def test_markdown_shows_the_text_itself(text: str, place: str) -> None:
 def test_csv(record: StudyRecord, study: StudySummary) -> None:
     for rows in (list(summary_rows(study)), list(item_rows(record))):
         out = io.StringIO(newline="")
-        write_csv(rows, out)
+        write_csv(columns_of(rows), rows, out)
         lines = list(csv.reader(io.StringIO(out.getvalue(), newline="")))
         assert len(lines) == len(rows) + 1
         assert {len(line) for line in lines} == {len(lines[0])}
@@ -228,7 +228,7 @@ def test_json_and_parquet_give_the_texts_back(record: StudyRecord, study: StudyS
     assert not unsafe(out.getvalue())
     assert [json.loads(line) for line in out.getvalue().splitlines()] == rows
     parquet = pytest.importorskip("pyarrow.parquet")
-    write_parquet(rows, tmp_path / "items.parquet")
+    write_items_parquet(record, tmp_path / "items.parquet")
     assert parquet.read_table(tmp_path / "items.parquet")["text"].to_pylist() == [row["text"] for row in rows]
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -154,11 +155,40 @@ def test_a_private_repository_needs_a_token(server: HubServer, monkeypatch: pyte
     assert len(hub_datasets.dataset_files(DATASET, "default", "validation")) == 2
 
 
-@pytest.mark.parametrize("status", [403, 500])
-def test_other_refusals_give_the_status(server: HubServer, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+@pytest.mark.parametrize("ask", [
+    lambda: hub_datasets.dataset_files(DATASET, "default", "validation"),
+    lambda: hub_datasets.split_to_fetch(DATASET, "default", "validation"),
+    lambda: hub_models.repository_files(DATASET, None),
+    lambda: hub_models.checkpoint_folder(DATASET),
+])  # fmt: skip
+@pytest.mark.parametrize(("status", "said"), [
+    (403, "refused access (HTTP 403)"), (404, "has no such thing (HTTP 404)"),
+    (429, "wants fewer requests (HTTP 429); wait"), (500, "answered HTTP 500; run again later"),
+])  # fmt: skip
+def test_a_hub_that_refuses_is_not_said_to_be_out_of_reach(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    ask: Callable[[], object], status: int, said: str,
+) -> None:  # fmt: skip
     monkeypatch.setattr("time.sleep", lambda seconds: None)
+    logging.getLogger("huggingface_hub").addHandler(caplog.handler)  # which passes nothing on to the root
     server.broken[DATASET] = status
-    _fails(TaskError, server.url)
+    with pytest.raises((TaskError, ModelFileError)) as caught:
+        ask()
+    assert f"{server.url} {said}" in str(caught.value)
+    assert "reached" not in str(caught.value)
+    logging.getLogger("huggingface_hub").removeHandler(caplog.handler)
+    assert caplog.messages == []  # the client's own lines would stand before ours
+
+
+def test_a_split_that_is_listed_and_did_not_come_down(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("gguf_eval.files.hub_datasets.snapshot", lambda wanted, patterns: tmp_path)
+    with pytest.raises(TaskError, match=r"no parquet files of split 'default/validation'; .* lists it, and none"):
+        hub_datasets.dataset_files(DATASET, "default", "validation")
+    server.broken[DATASET] = 403
+    with pytest.raises(TaskError, match=r"no parquet files of split 'default/validation'; .*\(HTTP 403\)"):
+        hub_datasets.dataset_files(DATASET, "default", "validation")
 
 
 def test_no_server_at_all(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from builders import printed
 from synthetic_study import write_study
 
 from gguf_eval.analysis.summary import summarise
-from gguf_eval.report.data import summary_rows, write_csv, write_parquet
+from gguf_eval.report.data import columns_of, summary_rows, write_csv, write_parquet
 from gguf_eval.report.export import to_document
 from gguf_eval.report.html import to_html
 from gguf_eval.report.markdown import to_markdown
@@ -146,7 +146,7 @@ def test_of_a_file_that_could_not_be_made_no_figure_is_known(record: StudyRecord
     rows = list(summary_rows(summary))
     assert {name for name, value in rows[-1].items() if value is not None} == known
     out = io.StringIO()
-    write_csv(rows, out)
+    write_csv(columns_of(rows), rows, out)
     last = list(csv.DictReader(io.StringIO(out.getvalue())))[-1]
     assert {name for name, value in last.items() if value} == known
     entry = to_document(summary)["points"][-1]

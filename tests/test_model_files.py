@@ -63,7 +63,9 @@ def test_disk_for_the_whole_batch_is_checked_first(tiny: Path, tmp_path: Path, m
 
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=17 << 20))
-    with pytest.raises(UsageError, match=r"MB of disk are needed for all levels"):
+    with pytest.raises(
+        UsageError, match=r"MB of disk are needed \(16.8 MB of them to spare\), .* MB are free, for all levels"
+    ):
         make_all(LevelsRequest(tiny, tmp_path / "out", (find_recipe("Q4_0"), find_recipe("Q8_0"))))
     assert not (tmp_path / "out").exists()
 

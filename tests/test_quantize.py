@@ -250,7 +250,7 @@ def test_nan_weights_are_refused(tmp_path: Path) -> None:
 def test_too_little_disk_is_said_before_starting(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(UsageError, match=r"MB of disk are needed for out.gguf, 0.0 MB are free"):
+    with pytest.raises(UsageError, match=r"MB of disk are needed \(16.8 MB of them to spare\), 0.0 MB are free"):
         quantize(tiny, tmp_path / "out.gguf", "Q4_0")
     assert list(tmp_path.glob("*out*")) == []
 

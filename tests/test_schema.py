@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -77,6 +78,19 @@ def test_an_older_study_is_read_as_it_is_and_migrated_when_written(tmp_path: Pat
         assert [point.name for point in read_study(path).points] == ["m Q8_0"]
 
 
+def test_a_disk_that_is_full_is_named_and_not_what_it_undid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(connection: sqlite3.Connection) -> None:
+        connection.execute("ROLLBACK")  # as SQLite does by itself where no page can be written
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("gguf_eval.store.schema.MIGRATIONS", (fill,))
+    with (
+        closing(sqlite3.connect(tmp_path / "s.sqlite", isolation_level=None)) as connection,
+        pytest.raises(sqlite3.OperationalError, match="full"),
+    ):
+        migrate(connection)
+
+
 def test_what_was_written_otherwise_once_is_read(tmp_path: Path) -> None:
     """Items without ``golds``, and the NaN that Python's `json` writes."""
     path = tmp_path / "study.sqlite"
@@ -126,3 +140,12 @@ def test_a_study_that_was_left_with_a_journal_is_read_where_none_can_be_made(tmp
         assert connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
     (tmp_path / "s.sqlite-shm").mkdir()  # as on a disk that is read only
     assert len(read_study(path).points) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no name of a file there")
+@pytest.mark.parametrize("name", [":memory:", "file:x", "file:x?mode=memory", "file::memory:?cache=shared"])
+def test_a_study_is_a_file_whatever_it_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_study(Path(name), levels=1, sizes=1, tasks=1, items=3)
+    assert {path.name for path in tmp_path.iterdir()} <= {name, f"{name}.lock"}
+    assert len(read_study(Path(name)).points) == 1

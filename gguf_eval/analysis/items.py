@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from gguf_eval.analysis.summary import StudySummary
-from gguf_eval.store.outcomes import answers, scored, scores
+from gguf_eval.store.outcomes import answers, read_whole, scored, scores
 from gguf_eval.store.records import Outcome, PointRecord, StudyRecord, TaskRecord
 from gguf_eval.tasks.prompts import ItemRecord
 
@@ -29,10 +29,10 @@ class TaskAnswers:
     """By point id, what was taken for the answer; only where the model wrote it."""
 
 
-def answers_by_task(study: StudyRecord, summary: StudySummary) -> list[TaskAnswers]:
-    """The answers of every point to every task of the study."""
+def answers_by_task(study: StudyRecord, summary: StudySummary) -> Iterator[TaskAnswers]:
+    """The answers of every point to every task of the study, a task at a time."""
     references = {point.model: point.id for point in summary.points if point.is_reference}
-    return [_task(study, task, references) for task in study.tasks if task.items]
+    return (_task(study, task, references) for task in study.tasks if task.items)
 
 
 def _task(study: StudyRecord, task: TaskRecord, references: Mapping[str, int]) -> TaskAnswers:
@@ -70,5 +70,5 @@ def _picks(outcomes: Mapping[str, Outcome], order: list[str]) -> str:
 
 
 def _texts(point: PointRecord, task: TaskRecord, order: list[str]) -> tuple[str, ...]:
-    outcomes = point.outcomes[task.hash]
+    outcomes = read_whole(point.outcomes[task.hash])
     return tuple((outcomes[key].extracted or outcomes[key].text or "") if key in outcomes else "" for key in order)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from gguf_eval.analysis.intervals import cluster_counts, macro_average
 from gguf_eval.analysis.models import grouped
 from gguf_eval.analysis.statistics import Estimate
-from gguf_eval.store.outcomes import scored, scores
+from gguf_eval.store.outcomes import read_whole, scored, scores
 from gguf_eval.store.records import Outcome, TaskRecord
 from gguf_eval.tasks.aggregates import AGGREGATES, Answered
 from gguf_eval.tasks.prompts import ItemRecord
@@ -53,7 +53,8 @@ def _aggregates(task: TaskRecord, outcomes: Mapping[str, Outcome], only: Collect
     if not task.aggregates:
         return {}
     values = scored(outcomes, only)
-    answered = [_answered(outcomes[key], item) for key, item in task.items.items() if key in values]
+    whole = read_whole(outcomes)
+    answered = [_answered(whole[key], item) for key, item in task.items.items() if key in values]
     return {name: AGGREGATES[name](answered) for name in task.aggregates} if answered else {}
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import os
 import signal
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version as installed_version
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -52,11 +55,35 @@ def _write_any_character() -> None:
                 stream.reconfigure(encoding="utf-8")
 
 
+def _on_interrupts(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    """Have Ctrl-C and the system's polite request to end call ``handler``; a shell's background jobs ignore Ctrl-C."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The first Ctrl-C ends everything in order, which takes a moment: the second must not break that off.
+
+    The third does: child processes end with this one, and what they had begun to write is left.
+    """
+    _on_interrupts(_wait_a_moment)
+    atexit.register(_on_interrupts, signal.SIG_IGN)  # the interpreter's end would give the system's handler back
+    raise KeyboardInterrupt
+
+
+def _wait_a_moment(number: int, frame: FrameType | None) -> None:
+    _on_interrupts(_leave_at_once)
+
+
+def _leave_at_once(number: int, frame: FrameType | None) -> None:
+    os._exit(INTERRUPTED)
+
+
 def main() -> None:
     """Run the program; errors that are the user's to mend become one line and an exit code."""
     _write_any_character()
-    if hasattr(signal, "SIGTERM"):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _on_interrupts(_interrupt)
     try:
         # Without its standalone mode typer returns the code of typer.Exit and raises everything else.
         code = app(standalone_mode=False) or 0

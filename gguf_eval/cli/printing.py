@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,10 +23,28 @@ def command_line() -> str:
 
 def say(text: str, *, err: bool = False) -> None:
     """Print lines as they are: names and texts in them may come from files, and must not steer the terminal."""
+    print(_shown(text), file=sys.stderr if err else sys.stdout)
+
+
+def _shown(text: str) -> str:
     from gguf_eval.report.escape import plain
 
-    shown = "".join(part if part in ("\n", "\t") else plain(part) for part in re.split(r"([\n\t])", text))
-    print(shown, file=sys.stderr if err else sys.stdout)
+    return "".join(part if part in ("\n", "\t") else plain(part) for part in re.split(r"([\n\t])", text))
+
+
+class _Shown(io.TextIOBase):
+    """Writes to a terminal what `say` would print."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self._terminal = terminal
+
+    def write(self, text: str) -> int:
+        return self._terminal.write(_shown(text))
+
+
+def data_stream() -> TextIO:
+    """Standard output for data: as it is where a program or a file takes it, harmless where a terminal does."""
+    return cast("TextIO", _Shown(sys.stdout)) if sys.stdout.isatty() else sys.stdout
 
 
 def warn(warnings: tuple[str, ...]) -> None:

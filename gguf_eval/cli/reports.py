@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
+import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 from typer import Argument, Option
 
 from gguf_eval.cli import options
-from gguf_eval.cli.printing import answer, command_line, piped, print_summary, say, stdout
-from gguf_eval.errors import UsageError, nearest
+from gguf_eval.cli.printing import answer, command_line, data_stream, piped, print_summary, say, stdout
+from gguf_eval.errors import GgufEvalError, UsageError, nearest
 
 if TYPE_CHECKING:
     from gguf_eval.analysis.summary import StudySummary
     from gguf_eval.store.records import StudyRecord
 
 FORMATS = ("text", "html", "svg", "png", "markdown", "json", "csv", "jsonl", "parquet")
+_ROWS = ("csv", "jsonl", "parquet")
+_FILES = ("svg", "png", "parquet", "html")
+"""What is no text for a terminal."""
 
 
 @options.app.command()
@@ -50,20 +55,23 @@ def report(
     from gguf_eval.store.together import merge_studies
 
     name = _format(format_, output, json_output)
+    if name in _FILES and output is None:
+        raise UsageError(f"--format {name} needs a file to write to: -o report.{name}")
     record = merge_studies([read_study(study) for study in studies])
+    if items and name in _ROWS:
+        _give_items(name, output, record)
+        return
     summary = summarise(record)
     if name == "text" and output is None:
         console = stdout(no_color=no_color)
         print_report(summary, console, wide=wide, columns=options.split_names(columns), sort=sort, complete=piped())
     elif name == "json" and output is None:
         print_summary(summary, True)
-    elif name in ("svg", "png", "parquet", "html") and output is None:
-        raise UsageError(f"--format {name} needs a file to write to: -o report.{name}")
     elif output is None:
-        typer.echo(_text(name, record, summary, items), nl=False)
+        _write_text(name, record, summary, data_stream())
     else:
-        _write(name, output, record, summary, items, chart)
-        say(f"gguf-eval: wrote {output}", err=True)
+        with _written(output) as part:
+            _write(name, part, record, summary, chart)
 
 
 def _format(name: str, output: Path | None, json_output: bool) -> str:
@@ -79,30 +87,64 @@ def _format(name: str, output: Path | None, json_output: bool) -> str:
     return name
 
 
-def _write(name: str, output: Path, record: StudyRecord, summary: StudySummary, items: bool, chart: str) -> None:
-    """Write a report, which is whole or not there."""
+@contextlib.contextmanager
+def _written(output: Path) -> Iterator[Path]:
+    """Give a name to write a report to, which is whole under ``output`` in the end, or not there."""
     from gguf_eval.atomic import written_whole
 
     if not output.parent.is_dir():
         raise UsageError(f"{output.parent}: no such folder; make it, or name another file with -o")
-    with written_whole(output) as part:
-        if name in ("svg", "png"):
-            from gguf_eval.report.charts import write_image
+    try:
+        with written_whole(output) as part:
+            yield part
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise GgufEvalError(f"{output}: can't be written ({reason}); make room, or name another file with -o") from None
+    say(f"gguf-eval: wrote {output}", err=True)
 
-            write_image(summary, part, name, chart)  # type: ignore[arg-type]
-        elif name == "parquet":
-            from gguf_eval.report.data import item_rows, summary_rows, write_parquet
 
-            write_parquet(list(item_rows(record) if items else summary_rows(summary)), part)
+def _give_items(name: str, output: Path | None, record: StudyRecord) -> None:
+    """Write or print one row an item, as the rows come: those of a large study fill the memory."""
+    from gguf_eval.report.data import write_items_parquet
+
+    if output is None:
+        _write_items(name, record, data_stream())
+        return
+    with _written(output) as part:
+        if name == "parquet":
+            write_items_parquet(record, part)
         else:
-            part.write_text(_text(name, record, summary, items), encoding="utf-8", newline="")
+            with part.open("w", encoding="utf-8", newline="") as out:
+                _write_items(name, record, out)
 
 
-def _text(name: str, record: StudyRecord, summary: StudySummary, items: bool) -> str:
-    from gguf_eval.report.data import item_rows, summary_rows, write_csv, write_jsonl
+def _write_items(name: str, record: StudyRecord, out: TextIO) -> None:
+    from gguf_eval.report.data import item_columns, item_rows, write_csv, write_jsonl
 
-    out = io.StringIO()
-    rows = item_rows(record) if items else summary_rows(summary)
+    if name == "csv":
+        write_csv(item_columns(record), item_rows(record), out)
+    else:
+        write_jsonl(item_rows(record), out)
+
+
+def _write(name: str, part: Path, record: StudyRecord, summary: StudySummary, chart: str) -> None:
+    """Write a report of any format."""
+    if name in ("svg", "png"):
+        from gguf_eval.report.charts import write_image
+
+        write_image(summary, part, name, chart)  # type: ignore[arg-type]
+    elif name == "parquet":
+        from gguf_eval.report.data import summary_rows, write_parquet
+
+        write_parquet(list(summary_rows(summary)), part)
+    else:
+        with part.open("w", encoding="utf-8", newline="") as out:
+            _write_text(name, record, summary, out)
+
+
+def _write_text(name: str, record: StudyRecord, summary: StudySummary, out: TextIO) -> None:
+    from gguf_eval.report.data import columns_of, summary_rows, write_csv, write_jsonl
+
     if name == "html":
         from gguf_eval.report.html import to_html
 
@@ -117,16 +159,16 @@ def _text(name: str, record: StudyRecord, summary: StudySummary, items: bool) ->
 
         out.write(json_text(to_document(summary)) + "\n")
     elif name == "csv":
-        write_csv(list(rows), out)
+        rows = list(summary_rows(summary))
+        write_csv(columns_of(rows), rows, out)
     elif name == "jsonl":
-        write_jsonl(rows, out)
+        write_jsonl(summary_rows(summary), out)
     else:
         from rich.console import Console
 
         from gguf_eval.report.terminal import print_report
 
         print_report(summary, Console(file=out, width=120, highlight=False), complete=True)
-    return out.getvalue()
 
 
 @options.app.command()

@@ -21,6 +21,7 @@ from gguf_eval.files.quantize_checks import (
     lacks_importance,
 )
 from gguf_eval.files.recipes import Recipe
+from gguf_eval.sizes import short_of_room
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,5 @@ def _planned(request: LevelsRequest, recipe: Recipe, source: QuantizeSource) -> 
 def _check_disk(folder: Path, steps: Sequence[Step]) -> None:
     needed = sum(step.plan.file_bytes for step in steps if step.status == "to make")
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
-    if needed and free < needed + SPARE_BYTES:
-        raise UsageError(
-            f"{folder}: {needed / 1e6:,.1f} MB of disk are needed for all levels, {free / 1e6:,.1f} MB are free; "
-            "free some, choose fewer levels, or another folder with -o"
-        )
+    if needed and (short := short_of_room(needed, SPARE_BYTES, shutil.disk_usage(existing).free)):
+        raise UsageError(f"{folder}: {short}, for all levels; free some, choose fewer, or another folder with -o")

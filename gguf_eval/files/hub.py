@@ -11,9 +11,14 @@ import fnmatch
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
 
 from gguf_eval.errors import GgufEvalError
 from gguf_eval.files.hub_cache import cache_folder, cached_file
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
 PARQUET_REVISION = "refs/convert/parquet"
 """The branch on which the hub keeps every dataset as ``<config>/<split>/<number>.parquet``."""
@@ -63,6 +68,16 @@ def endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
 
 
+def client() -> HfApi:
+    """The hub's client for `endpoint`. What went wrong is said by us: its own lines would stand before ours."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import logging
+
+    if "HF_HUB_VERBOSITY" not in os.environ:
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    return HfApi(endpoint=endpoint())
+
+
 def is_offline() -> bool:
     """Tell whether ``HF_HUB_OFFLINE`` forbids the network."""
     from huggingface_hub import constants
@@ -89,7 +104,6 @@ def to_fetch(wanted: Wanted, folder: str | None, patterns: tuple[str, ...]) -> l
 
 def listed(wanted: Wanted, folder: str | None) -> list[RemoteFile]:
     """All files in ``folder``, or in the repository. Raises the error of ``wanted``."""
-    from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
     silence = None if is_offline() else no_answer(wanted)
@@ -97,7 +111,7 @@ def listed(wanted: Wanted, folder: str | None) -> list[RemoteFile]:
         raise wanted.error(f"{wanted.label}: {_explain_cache_miss(silence)}")
     try:
         entries = list(
-            HfApi(endpoint=endpoint()).list_repo_tree(
+            client().list_repo_tree(
                 wanted.repo, folder, recursive=True, revision=wanted.revision, repo_type=wanted.kind
             )
         )
@@ -112,16 +126,13 @@ def listed(wanted: Wanted, folder: str | None) -> list[RemoteFile]:
 
 def snapshot(wanted: Wanted, patterns: list[str]) -> Path:
     """Download what the cache lacks of the files of these names; return the folder. Raises the error of ``wanted``."""
-    from huggingface_hub import snapshot_download
-
     silence = None if is_offline() else no_answer(wanted)
     try:
-        folder = snapshot_download(
+        folder = client().snapshot_download(
             wanted.repo,
             repo_type=wanted.kind,
             revision=wanted.revision,
             allow_patterns=patterns,
-            endpoint=endpoint(),
             cache_dir=cache_folder(),
             local_files_only=is_offline() or silence is not None,
         )
@@ -134,13 +145,11 @@ def snapshot(wanted: Wanted, patterns: list[str]) -> Path:
 
 def no_answer(wanted: Wanted) -> Exception | None:
     """Why the hub gives no answer in time, or None; the client itself would wait for ever. Refusals are answers."""
-    from huggingface_hub import HfApi, errors, get_session
+    from huggingface_hub import errors, get_session
 
     get_session().timeout = _ANSWER_SECONDS  # of requests that come with no limit of their own: listings
     try:
-        HfApi(endpoint=endpoint()).repo_info(
-            wanted.repo, repo_type=wanted.kind, revision=wanted.revision, timeout=_ANSWER_SECONDS
-        )
+        client().repo_info(wanted.repo, repo_type=wanted.kind, revision=wanted.revision, timeout=_ANSWER_SECONDS)
     except (errors.HfHubHTTPError, errors.HFValidationError):
         return None
     except Exception as error:  # the client's HTTP library is its own affair
@@ -167,15 +176,31 @@ def explain(wanted: Wanted, error: Exception) -> str:
     elif isinstance(error, errors.HFValidationError):
         explanation = "not a repository name; the form is owner/name"
     elif isinstance(error, errors.LocalEntryNotFoundError):
-        explanation = _explain_cache_miss(error.__cause__)
+        cause = error.__cause__
+        # The client takes a refusal for no connection, and looks into its cache.
+        explanation = explain(wanted, cause) if _is_refusal(cause) else _explain_cache_miss(cause)
     elif isinstance(error, errors.EntryNotFoundError):
         explanation = f"the repository has no such file; its files are listed at {wanted.url}"
     elif isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code
-        explanation = f"{endpoint()} answered HTTP {status}; run again later, what has come down is kept"
-        if status in (401, 403):
-            explanation = f"{endpoint()} refused access (HTTP {status}); check the token's rights, or {log_in}"
+        explanation = _explain_status(error.response.status_code, log_in)
     return explanation
+
+
+def _is_refusal(error: BaseException | None) -> TypeGuard[HfHubHTTPError]:
+    """Whether the hub has answered, with something else than what was asked for."""
+    from huggingface_hub import errors
+
+    return isinstance(error, errors.HfHubHTTPError) and not isinstance(error, errors.LocalEntryNotFoundError)
+
+
+def _explain_status(status: int, log_in: str) -> str:
+    if status in (401, 403):
+        return f"{endpoint()} refused access (HTTP {status}); check the token's rights, or {log_in}"
+    if status == 404:
+        return f"{endpoint()} has no such thing (HTTP 404); check the spelling, and HF_ENDPOINT where that is set"
+    if status == 429:
+        return f"{endpoint()} wants fewer requests (HTTP 429); wait some minutes and run again, or {log_in}"
+    return f"{endpoint()} answered HTTP {status}; run again later, what has come down is kept"
 
 
 def _explain_cache_miss(cause: BaseException | None) -> str:

@@ -6,7 +6,7 @@ import glob
 from pathlib import Path
 
 from gguf_eval.errors import TaskError, nearest
-from gguf_eval.files.hub import PARQUET_REVISION, RemoteFile, Wanted, endpoint, is_offline, snapshot, to_fetch
+from gguf_eval.files.hub import PARQUET_REVISION, RemoteFile, Wanted, client, explain, is_offline, snapshot, to_fetch
 from gguf_eval.files.hub_cache import cached_snapshot, is_broken_off
 
 UNPUBLISHED = "local/"
@@ -63,17 +63,16 @@ def _refuse_unpublished(repo: str) -> None:
 
 def _splits_hint(wanted: Wanted, folder: Path, inside: str) -> str:
     """Name the splits there are: from the hub, or from the cache when the hub can't be asked."""
-    from huggingface_hub import HfApi
-
     paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")]
     if not is_offline():
         try:
-            api = HfApi(endpoint=endpoint())
-            paths = api.list_repo_files(wanted.repo, repo_type=wanted.kind, revision=wanted.revision)
-        except Exception:
-            return f"see {wanted.url} for those it has"
+            paths = client().list_repo_files(wanted.repo, repo_type=wanted.kind, revision=wanted.revision)
+        except Exception as error:
+            return explain(wanted, error)
     splits = sorted({path.rpartition("/")[0] for path in paths if path.endswith(".parquet")})
     if not splits:
         return "nor of any other; name a revision that holds parquet files, or a local file"
+    if inside in splits:
+        return f"{wanted.url} lists it, and none of its files came down; run again"
     shown = ", ".join(splits[:_SHOWN]) + (f", ... ({len(splits)} in all)" if len(splits) > _SHOWN else "")
     return f"found {shown}{nearest(inside, splits)}"

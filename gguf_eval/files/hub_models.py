@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_eval.errors import ModelFileError
-from gguf_eval.files.hub import RemoteFile, Wanted, endpoint, explain, is_offline, listed, no_answer, snapshot, to_fetch
+from gguf_eval.files.hub import RemoteFile, Wanted, client, explain, is_offline, listed, no_answer, snapshot, to_fetch
 from gguf_eval.files.hub_cache import cached_snapshot
 from gguf_eval.files.safetensors import StoredTensor
 
@@ -84,11 +84,9 @@ def tensor_table(source: HubSource) -> dict[str, StoredTensor]:
 
     Their offsets are those within the data of each file. Raises `ModelFileError`.
     """
-    from huggingface_hub import HfApi
-
     wanted = Wanted(source.repo, "model", source.commit, ModelFileError)
     try:
-        table = HfApi(endpoint=endpoint()).get_safetensors_metadata(source.repo, revision=source.commit)
+        table = client().get_safetensors_metadata(source.repo, revision=source.commit)
     except Exception as error:
         raise ModelFileError(f"{wanted.label}: {explain(wanted, error)}") from error
     return {

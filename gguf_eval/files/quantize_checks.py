@@ -14,6 +14,7 @@ from gguf_eval.files.header import MAGIC, Header
 from gguf_eval.files.imatrix_file import Imatrix
 from gguf_eval.files.plan import Plan, is_quantized
 from gguf_eval.files.recipes import Recipe
+from gguf_eval.sizes import short_of_room
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,12 +109,8 @@ def check_importance(source: QuantizeSource, recipe: Recipe, planned: Plan) -> N
 
 def check_disk(output: Path, planned: Plan) -> None:
     """Refuse to start what will not fit on the disk."""
-    free = shutil.disk_usage(output.parent).free
-    if free < planned.file_bytes + SPARE_BYTES:
-        raise UsageError(
-            f"{output.parent}: {planned.file_bytes / 1e6:,.1f} MB of disk are needed for {output.name}, "
-            f"{free / 1e6:,.1f} MB are free; free some, or choose another folder with -o"
-        )
+    if short := short_of_room(planned.file_bytes, SPARE_BYTES, shutil.disk_usage(output.parent).free):
+        raise UsageError(f"{output}: {short}; free some, or choose another folder with -o")
 
 
 def check_result(unfinished: Path, output: Path, planned: Plan) -> None:

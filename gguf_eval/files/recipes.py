@@ -71,7 +71,7 @@ class Recipe:
         return self.is_plain and self.level == level
 
     def unmatched_patterns(self, tensor_names: Iterable[str]) -> tuple[str, ...]:
-        """Return the patterns of ``tensor_types`` that no tensor name matches; `UsageError` where that takes too long."""
+        """Return the patterns of ``tensor_types`` that no tensor name matches; raises `UsageError` where one hangs."""
         if not self.tensor_types:
             return ()
         try:

@@ -18,6 +18,7 @@ from typing import IO, Any, TypeVar
 from gguf_eval.atomic import remove_unfinished
 from gguf_eval.errors import EngineError, GgufEvalError
 from gguf_eval.llama.child import how_it_ended, spawn, telling_line
+from gguf_eval.llama.patience import ProgressWatch
 
 R = TypeVar("R")
 Report = Callable[[Any], None]
@@ -93,25 +94,31 @@ def run_isolated(
 
     The function and its arguments must be picklable. Standard error of the process, llama.cpp's log, goes to ``log``.
     Unfinished files in ``folder`` are removed when it does not end well. Raises what the function raised if that is
-    one of ours, and `EngineError` when the process died.
+    one of ours, and `EngineError` when the process died or hung (`ProgressWatch`).
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         child = Child(_report_all, function, arguments, log=file)
     pid = child.process.pid
     try:
-        pid = child.channel.receive()  # another where an environment's python.exe starts the real one
-        while True:
-            kind, content = child.channel.receive()
-            if kind == "result":
-                child.process.wait()
-                return content  # type: ignore[no-any-return]
-            if kind == "error":
-                raise content
-            if on_progress is not None:
-                on_progress(content)
+        progress = ProgressWatch(pid, child.process.kill, log)
+        with progress:
+            with progress.waiting():
+                pid = child.channel.receive()  # another where an environment's python.exe starts the real one
+            while True:
+                with progress.waiting():
+                    kind, content = child.channel.receive()
+                    if kind == "result":
+                        child.process.wait()
+                        return content  # type: ignore[no-any-return]
+                if kind == "error":
+                    raise content
+                if on_progress is not None:
+                    on_progress(content)
     except Gone:
         how = how_it_ended(child.process.wait())
+        if progress.reason:
+            raise EngineError(f"the process that runs llama.cpp {progress.reason} (log: {log})") from None
         told = telling_line(log) or "it says no reason"
         raise EngineError(f"the process that runs llama.cpp ended ({how}): {told} (log: {log})") from None
     finally:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,6 +14,7 @@ from gguf_eval.analysis.summary import PointSummary, StudySummary, choose_refere
 from gguf_eval.analysis.task_divergence import TaskDivergence, stored_divergences
 from gguf_eval.report.columns import all_columns
 from gguf_eval.report.escape import csv_cell, safe_json
+from gguf_eval.store.outcomes import read_whole
 from gguf_eval.store.records import PointRecord, StudyRecord
 
 _FIRST = (
@@ -20,6 +22,18 @@ _FIRST = (
     "speed_context",
 )  # fmt: skip
 """Where a row has had them since the first version."""
+
+_OUTCOME_TYPES = {
+    "value": "double", "answer": "int64", "gold": "int64", "text": "string", "extracted": "string",
+    "metrics": "string", "logprobs": "list<double>", "token_counts": "list<int64>", "truncated_tokens": "int64",
+    "unscored_reason": "string", "subject": "string", "finish_reason": "string", "seconds": "double",
+}  # fmt: skip
+_DIVERGENCE_TYPES = {
+    "answer_kld": "double", "answer_tokens": "int64", "answer_same_top": "int64", "answer_kld_reference": "string",
+    "answer_kld_reason": "string",
+}  # fmt: skip
+_ROWS_TOGETHER = 20_000
+"""Rows of a Parquet file that are encoded at once: what its memory is for."""
 
 
 def summary_rows(study: StudySummary) -> Iterator[dict[str, Any]]:
@@ -76,13 +90,16 @@ def _divergence_columns(found: TaskDivergence | None) -> dict[str, Any]:
 
 
 def item_rows(study: StudyRecord) -> Iterator[dict[str, Any]]:
-    """One row for each point and item that has an outcome; divergences are from the model's reference."""
+    """One row for each point and item that has an outcome; divergences are from the model's reference.
+
+    The outcomes of one point on one task at a time are in memory.
+    """
     references = {model: choose_reference(points) for model, points in by_model(study.points).items()}
     for point in study.points:
         reference = references[point.model]
         for task in study.tasks:
             divergences = _item_divergences(point, reference, task.hash)
-            for key, outcome in point.outcomes.get(task.hash, {}).items():
+            for key, outcome in read_whole(point.answers_to(task)).items():
                 item = task.items.get(key)
                 yield {
                     "model": point.model, "level": point.label, **({"study": point.study} if point.study else {}),
@@ -94,6 +111,14 @@ def item_rows(study: StudyRecord) -> Iterator[dict[str, Any]]:
                     "unscored_reason": outcome.unscored_reason, "subject": item.subject if item else None,
                     "finish_reason": outcome.finish_reason, "seconds": outcome.seconds, **divergences.get(key, {}),
                 }  # fmt: skip
+
+
+def item_columns(study: StudyRecord) -> dict[str, str]:
+    """The columns of `item_rows`, in order, and the type of each as Parquet has it: rows are not all there at once."""
+    types = dict.fromkeys(("model", "level", "study", "task", "item", "item_hash"), "string") | _OUTCOME_TYPES
+    if not any(point.study for point in study.points):
+        del types["study"]
+    return types | (_DIVERGENCE_TYPES if any(point.divergences for point in study.points) else {})
 
 
 def _item_divergences(point: PointRecord, reference: PointRecord | None, task_hash: str) -> dict[str, dict[str, Any]]:
@@ -109,9 +134,14 @@ def _item_divergences(point: PointRecord, reference: PointRecord | None, task_ha
     }  # fmt: skip
 
 
-def write_csv(rows: list[dict[str, Any]], out: TextIO) -> None:
-    """Write rows as CSV; text that a spreadsheet would take for a formula is quoted."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The columns that any of the rows has, in the order in which they come."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def write_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]], out: TextIO) -> None:
+    """Write rows as CSV as they come; text that a spreadsheet would take for a formula is quoted."""
+    names = list(columns)
     # Text in quotes: by itself the writer quotes no lone carriage return, which ends a row too.
     writer = csv.DictWriter(out, names, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow({name: csv_cell(name) for name in names})
@@ -123,20 +153,36 @@ def _flat(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
 
 
-def write_jsonl(rows: Iterator[dict[str, Any]], out: TextIO) -> None:
+def write_jsonl(rows: Iterable[Mapping[str, Any]], out: TextIO) -> None:
     """Write one JSON document a line."""
     for row in rows:
         out.write(safe_json(json.dumps(row, ensure_ascii=False, allow_nan=False)) + "\n")
 
 
-def write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
-    """Write rows as a Parquet file; metrics are JSON text, since tasks differ in them."""
+def write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write rows as a Parquet file, whose types are those of what the columns hold."""
     import pyarrow
     import pyarrow.parquet
 
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {name: [_parquet_value(row.get(name)) for row in rows] for name in names}
+    columns = {name: [_parquet_value(row.get(name)) for row in rows] for name in columns_of(rows)}
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
+
+
+def write_items_parquet(study: StudyRecord, path: Path) -> None:
+    """Write `item_rows` as a Parquet file, some at a time; metrics are JSON text, since tasks differ in them."""
+    import pyarrow
+    import pyarrow.parquet
+
+    kinds = {
+        "string": pyarrow.string(), "double": pyarrow.float64(), "int64": pyarrow.int64(),
+        "list<double>": pyarrow.list_(pyarrow.float64()), "list<int64>": pyarrow.list_(pyarrow.int64()),
+    }  # fmt: skip
+    schema = pyarrow.schema([(name, kinds[kind]) for name, kind in item_columns(study).items()])
+    rows = item_rows(study)
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        while some := list(islice(rows, _ROWS_TOGETHER)):
+            columns = {name: [_parquet_value(row.get(name)) for row in some] for name in schema.names}
+            writer.write_table(pyarrow.table(columns, schema))
 
 
 def _parquet_value(value: Any) -> Any:

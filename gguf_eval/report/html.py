@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import json
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
@@ -13,7 +15,7 @@ from typing import Any
 from gguf_eval.analysis.items import TaskAnswers, answers_by_task
 from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.sanity import warning_lines
-from gguf_eval.analysis.summary import StudySummary
+from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
 from gguf_eval.report.by_task import score_rows, whole_rows
 from gguf_eval.report.charts import Chart, charts, of_the_extra
@@ -38,7 +40,7 @@ def to_html(record: StudyRecord, study: StudySummary) -> str:
     with ThreadPoolExecutor(1) as side:
         bundled = side.submit(_bundle)  # as long as all the rest of the page takes
         drawn = charts(study)
-        packed, left_out = _pack(study, answers_by_task(record, study))
+        packed, left_out = _pack(record, study)
         bundle = bundled.result() if drawn else ""
     sentences = [list(conclusion(found)) for found in conclude(study)]
     study = printable(study)
@@ -106,33 +108,43 @@ def _model(table: MainTable, study: StudySummary) -> dict[str, Any]:
     }
 
 
-def _pack(study: StudySummary, tasks: Sequence[TaskAnswers]) -> tuple[str, bool]:
+def _pack(record: StudyRecord, study: StudySummary) -> tuple[str, bool]:
     """The items as base64 of gzipped JSON, and whether texts had to be left out."""
-    for every_text in (True, False):
-        document = _items_document(study, tasks, every_text=every_text)
-        packed = gzip.compress(json.dumps(document, ensure_ascii=False).encode(), 6, mtime=0)
-        if len(packed) <= _MOST_BYTES:
-            break
-    return base64.b64encode(packed).decode(), not every_text
+    packed = _packed(record, study, every_text=True, most_bytes=_MOST_BYTES)
+    if packed is not None:
+        return packed, False
+    return _packed(record, study, every_text=False) or "", True
 
 
-def _items_document(study: StudySummary, tasks: Sequence[TaskAnswers], *, every_text: bool) -> dict[str, Any]:
+def _packed(record: StudyRecord, study: StudySummary, *, every_text: bool, most_bytes: float = math.inf) -> str | None:
+    """The items, a task at a time in memory; None as soon as they are more than ``most_bytes``."""
     points = [point for point in study.points if point.tasks]
+    heads = [{"model": p.model, "label": p.label, "reference": p.is_reference} for p in points]
+    out = io.BytesIO()
+    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=6, mtime=0) as file:
+        file.write(f'{{"points": {_json(heads)}, "tasks": ['.encode())
+        for number, task in enumerate(answers_by_task(record, study)):
+            file.write((", " if number else "").encode() + _json(_task(task, points, every_text=every_text)).encode())
+            if out.tell() > most_bytes:
+                return None
+        file.write(b"]}")
+    return base64.b64encode(out.getvalue()).decode() if out.tell() <= most_bytes else None
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _task(task: TaskAnswers, points: Sequence[PointSummary], *, every_text: bool) -> dict[str, Any]:
     return {
-        "points": [{"model": p.model, "label": p.label, "reference": p.is_reference} for p in points],
-        "tasks": [
-            {
-                "name": task.task,
-                "items": [
-                    _item(item, flips, with_text=every_text or flips > 0)
-                    for item, flips in zip(task.items, task.flips, strict=True)
-                ],
-                "marks": [task.marks.get(point.id, "") for point in points],
-                "picks": [task.picks.get(point.id, "") for point in points],
-                "texts": [[text[:_LONGEST_TEXT] for text in task.texts.get(p.id, ())] for p in points],
-            }
-            for task in tasks
+        "name": task.task,
+        "items": [
+            _item(item, flips, with_text=every_text or flips > 0)
+            for item, flips in zip(task.items, task.flips, strict=True)
         ],
+        "marks": [task.marks.get(point.id, "") for point in points],
+        "picks": [task.picks.get(point.id, "") for point in points],
+        "texts": [[text[:_LONGEST_TEXT] for text in task.texts.get(p.id, ())] for p in points],
     }
 
 

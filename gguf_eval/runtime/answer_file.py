@@ -57,7 +57,7 @@ def held_items(path: Path) -> set[str]:
     if not path.is_file():
         return set()
     try:
-        with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as connection:
+        with closing(sqlite3.connect(path.absolute(), timeout=_BUSY_SECONDS)) as connection:
             return {row[0] for row in connection.execute("SELECT item FROM answer")}
     except sqlite3.DatabaseError:
         return set()
@@ -118,7 +118,7 @@ class AnswerFile:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
+    connection = sqlite3.connect(path.absolute(), isolation_level=None, timeout=_BUSY_SECONDS)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")

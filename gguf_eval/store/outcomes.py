@@ -25,10 +25,16 @@ class StoredOutcomes(Mapping[str, Outcome]):
         """Wrap rows of `LIGHT_COLUMNS`, one for each of ``hashes``; ``fetch`` reads the whole outcomes."""
         self._hashes = hashes
         columns = list(zip(*light, strict=True)) or [()] * len(LIGHT_COLUMNS)
-        self.columns: dict[str, Sequence[Any]] = dict(zip(LIGHT_COLUMNS, columns, strict=True))
+        self.columns: dict[str, Sequence[Any]] = {
+            name: _each_value_once(column) for name, column in zip(LIGHT_COLUMNS, columns, strict=True)
+        }
         self._fetch = fetch
         self._whole: dict[str, Outcome] | None = None
-        self.scores = dict(zip(hashes, self.columns["value"], strict=True))
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """The headline values, put together anew each time: kept, they would take as much as all the rest."""
+        return dict(zip(self._hashes, self.columns["value"], strict=True))
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -44,6 +50,12 @@ class StoredOutcomes(Mapping[str, Outcome]):
     def read_whole(self) -> Mapping[str, Outcome]:
         """The whole outcomes, kept only where they were looked at before: those of a large study fill the memory."""
         return self._fetch() if self._whole is None else self._whole
+
+
+def _each_value_once(column: Sequence[Any]) -> Sequence[Any]:
+    """The same values, equal ones being one object: where items are right or wrong, few say it all."""
+    known: dict[Any, Any] = {}
+    return tuple(known.setdefault(value, value) for value in column)
 
 
 def _column(outcomes: Mapping[str, Outcome], name: str) -> Sequence[Any]:

@@ -69,7 +69,8 @@ class StudyWriter(StudyLookup):
             ) from None
         try:
             with sqlite_errors(path):
-                super().__init__(path, sqlite3.connect(path, isolation_level=None))
+                # The whole path: SQLite takes ":memory:" and "file:x" for something else than a file of that name.
+                super().__init__(path, sqlite3.connect(path.absolute(), isolation_level=None))
                 check_version(self._connection, path)
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 self._connection.execute("PRAGMA synchronous = NORMAL")

@@ -12,6 +12,7 @@ from gguf_eval.files.cache import cache_dir
 from gguf_eval.files.hub import RemoteFile
 from gguf_eval.files.hub_cache import cache_folder
 from gguf_eval.files.source import Unfetched
+from gguf_eval.sizes import short_of_room
 from gguf_eval.study.cost import CHARACTERS_PER_TOKEN, Basis, Rates
 from gguf_eval.study.data import Data, LeftOut
 from gguf_eval.study.events import PointPlan, StageKind
@@ -150,10 +151,9 @@ class Forecast:
 def check_disk(found: Forecast) -> None:
     """Raise `UsageError` where there is not enough room for what a run would write."""
     for need in found.disk:
-        if need.needed_bytes and need.free_bytes < need.needed_bytes + _SPARE_BYTES:
+        if need.needed_bytes and (short := short_of_room(need.needed_bytes, _SPARE_BYTES, need.free_bytes)):
             raise UsageError(
-                f"{need.folder}: {need.needed_bytes / 1e9:.2f} GB of disk are needed, {need.free_bytes / 1e9:.2f} GB "
-                "are free; free some, choose fewer levels, or another folder with --cache-dir"
+                f"{need.folder}: {short}; free some, choose fewer levels, or another folder with --cache-dir"
             )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from gguf_eval.errors import EngineError, GgufEvalError, UsageError
 from gguf_eval.llama.child import how_it_ended, spawn, telling_line
+from gguf_eval.llama.patience import ProgressWatch
 from gguf_eval.machine import memory_limit_bytes
 from gguf_eval.sizes import limit_text
 from gguf_eval.study.job import Job, OnEvent, encode_job
@@ -32,18 +33,22 @@ def run_in_worker(
     ``on_memory`` is told the bytes the worker takes, now and then, from another thread; ``on_warning`` what llama.cpp
     warns of, which may be told again by the next job.
 
-    llama.cpp's log is appended to ``log_path``. Raises `EngineError` with the reason when the worker fails, crashes or
-    is killed, `UsageError` when it was asked for what can't be had. An exception in ``on_event``, KeyboardInterrupt
-    included, ends the worker before it goes on.
+    llama.cpp's log is appended to ``log_path``. Raises `EngineError` with the reason when the worker fails, crashes,
+    hangs (`ProgressWatch`) or is killed, `UsageError` when it was asked for what can't be had. An exception in
+    ``on_event``, KeyboardInterrupt included, ends the worker before it goes on.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("ab") as log:
         size_before = log.tell()
         worker = spawn(["-m", "gguf_eval.study.worker"], log)
         try:
-            with MemoryWatch(worker.pid, _memory_limit(job), worker.kill, on_memory) as watch:
-                finished = _converse(worker, job, on_event, on_warning)
-                status = worker.wait()
+            with (
+                MemoryWatch(worker.pid, _memory_limit(job), worker.kill, on_memory) as watch,
+                ProgressWatch(worker.pid, worker.kill, log_path) as progress,
+            ):
+                finished = _converse(worker, job, on_event, on_warning, progress)
+                with progress.waiting():
+                    status = worker.wait()
         except BaseException:
             worker.kill()
             worker.wait()
@@ -55,6 +60,8 @@ def run_in_worker(
                         pipe.close()
     if watch.exceeded_bytes and not finished:
         raise EngineError(_too_much_memory(job, watch.exceeded_bytes))
+    if progress.reason and not finished:
+        raise EngineError(f"the worker {progress.reason}; its log: {log_path}")
     if not finished:
         raise EngineError(_reason(status, log_path, size_before))
 
@@ -64,6 +71,7 @@ def _converse(
     job: Job,
     on_event: OnEvent,
     on_warning: Callable[[str], None],
+    progress: ProgressWatch,
 ) -> bool:
     """Send the job and pass its events on; return whether the worker said that it is done. Raises what it reports."""
     assert worker.stdin is not None and worker.stdout is not None
@@ -72,7 +80,11 @@ def _converse(
         worker.stdin.flush()
     finished = False
     failure: GgufEvalError | None = None
-    for line in worker.stdout:
+    while True:
+        with progress.waiting():
+            line = worker.stdout.readline()
+        if not line:
+            break
         event = _parsed(line)
         if event is None:
             break  # killed while writing

@@ -18,6 +18,7 @@ from gguf_eval.errors import ModelFileError
 from gguf_eval.files.convert.encode import CastFlags
 from gguf_eval.files.convert.pieces import Piece, PieceCopier
 from gguf_eval.llama.isolated import Channel, Child, Gone
+from gguf_eval.llama.patience import ProgressWatch
 from gguf_eval.machine import physical_cores
 
 SHARED_FROM_BYTES = 512 << 20
@@ -40,11 +41,15 @@ class Helper:
         self._child = Child(serve, output)
 
     def move(self, pieces: Sequence[Piece]) -> list[CastFlags]:
-        """As `PieceCopier.move`, there. Raises what was raised there, and `ModelFileError` where that has ended."""
+        """As `PieceCopier.move`, there. Raises what was raised there, and `ModelFileError` where that ended or hung."""
+        progress = ProgressWatch(self._child.process.pid, self._child.process.kill)
         try:
-            self._child.channel.send(list(pieces))
-            answer = self._child.channel.receive()
+            with progress, progress.waiting():
+                self._child.channel.send(list(pieces))
+                answer = self._child.channel.receive()
         except Gone:
+            if progress.reason:
+                raise ModelFileError(f"a process that helped to convert {progress.reason}") from None
             raise ModelFileError(
                 f"a process that helped to convert ended (exit code {self._child.process.wait()}); "
                 "see that the machine has memory left, and convert again"
