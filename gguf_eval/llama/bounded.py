@@ -26,6 +26,8 @@ MEMORY_BYTES = 512 << 20
 _FIRST_SECONDS = 3 * SECONDS
 """The first one imports what it needs."""
 _LOOK_SECONDS = 0.05
+_MOST_STOPPED = 3
+"""Inputs of one call that go over a limit before the rest is given up."""
 _GONE = "gone"
 
 
@@ -53,24 +55,32 @@ def bounded_map(
 ) -> list[R | Exception]:
     """What ``make(*settings)`` gives for each input, or the exception that it raised there.
 
-    ``make`` is called once; what it raises is raised. An input that goes over a limit gives an `OverLimitError`, and
-    the next ones are done by a new process.
+    ``make`` is called once; what it raises is raised, `OverLimitError` too. An input that goes over a limit gives such
+    an error, and the next ones are done by a new process; after a few of them the rest is not tried.
     """
     found: list[R | Exception] = []
+    stopped = 0
     with _LOCK:
-        while len(found) < len(inputs):
+        while len(found) < len(inputs) and stopped < _MOST_STOPPED:
+            made = False
             try:
                 helper = _helper()
                 helper.ask((make, settings, inputs[len(found) :]))
+                helper.answer()
+                made = True
                 while len(found) < len(inputs):
                     found.append(helper.answer())
             except OverLimitError as error:
                 _end()
+                if not made:
+                    raise
                 found.append(error)
+                stopped += 1
             except BaseException:  # what it still answers is no answer to the next question
                 _end()
                 raise
-    return found
+    left = len(inputs) - len(found)
+    return found + [OverLimitError(f"it was not tried after {stopped} that were ended")] * left
 
 
 class _Helper:
@@ -81,7 +91,8 @@ class _Helper:
 
         self._child = Child(_serve)
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        threading.Thread(target=self._read, args=(self._child.channel,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(self._child.channel,), daemon=True)
+        self._reader.start()
         pid = self._answers.get()  # another where an environment's python.exe starts the real one
         self._process = psutil.Process(pid if isinstance(pid, int) else self._child.process.pid)
         self._limit_bytes = self._used_bytes() + MEMORY_BYTES
@@ -128,6 +139,8 @@ class _Helper:
 
     def close(self) -> None:
         """End the process."""
+        self._child.process.kill()
+        self._reader.join()  # it reads until the process has ended
         self._child.close()
 
 
@@ -162,6 +175,7 @@ def _serve(channel: Channel) -> None:
         except Exception as error:
             channel.send(("refused", _sendable(error)))
             continue
+        channel.send(("made", None))
         for value in inputs:
             try:
                 found = apply(value)

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gguf_eval.errors import TaskError
-from gguf_eval.llama.bounded import bounded_map
-from gguf_eval.tasks.datasets import Fetch, load_items, sound, task_rows
+from gguf_eval.tasks.datasets import Fetch, load_items, over_rows, sound, task_rows
 from gguf_eval.tasks.metrics import overshadowed
 from gguf_eval.tasks.prompts import Item, Row, item_renderer
 from gguf_eval.tasks.spec import Task
@@ -32,7 +31,7 @@ def check_task(task: Task, *, fetch: Fetch) -> Checked:
         items = load_items(task, fetch=fetch)
         return Checked(len(items), (), _overshadowed(task, items))
     rows = task_rows(task, fetch=fetch)
-    found = bounded_map(_rendering, (task,), rows)
+    found = over_rows(task, _rendering, (task,), rows)
     lines = _lines(task.dataset.file)
     problems: list[str] = []
     items = []

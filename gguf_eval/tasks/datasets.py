@@ -35,7 +35,7 @@ def load_items(
         rows = task_rows(task, fetch=fetch)
     chosen = [rows[number] for number in chosen_rows(len(rows), limit, seed)]
     pools = {config: example_pool(task, config, fetch) for config in {row.config for row in chosen}}
-    rendered = bounded_map(_asking, (task, pools), chosen)
+    rendered = over_rows(task, _asking, (task, pools), chosen)
     items = [sound(task, row, item) for row, item in zip(chosen, rendered, strict=True)]
     seen: dict[str, str] = {}
     for item in items:
@@ -57,6 +57,16 @@ def _asking(task: Task, pools: Mapping[str, Sequence[Row]]) -> Callable[[Row], I
         return render(row, chooser.examples(row, of))
 
     return ask
+
+
+def over_rows(
+    task: Task, make: Callable[..., Callable[[Row], R]], settings: tuple[Any, ...], rows: Sequence[Row]
+) -> list[R | Exception]:
+    """What a task's templates give for each row, or why nothing (`bounded_map`)."""
+    try:
+        return bounded_map(make, settings, rows)
+    except OverLimitError as error:
+        raise TaskError(f"{task.path}: compiling a template was stopped: {error}; simplify it") from None
 
 
 def sound(task: Task, row: Row, found: R | Exception) -> R:
@@ -92,7 +102,7 @@ def task_rows(task: Task, *, fetch: Fetch) -> list[Row]:
         raise TaskError(f"{task.path}: the dataset has no rows; check repo, config and split")
     if not dataset.where:
         return rows
-    flags = bounded_map(_keeping, (task,), rows)
+    flags = over_rows(task, _keeping, (task,), rows)
     kept = [row for row, keep in zip(rows, flags, strict=True) if sound(task, row, keep)]
     if not kept:
         raise TaskError(f"{task.path}: dataset.where leaves none of {len(rows)} rows; check it against the columns")
