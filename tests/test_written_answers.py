@@ -90,6 +90,10 @@ VERDICTS: list[tuple[str, str, str, float]] = [
     ("math_500", "Therefore, the answer is:\n\n\\[\n\\frac{1}{2}\n\\]", "\\frac{1}{2}", 1),
     ("math_500", "**Answer:** 5", "5", 1),
     ("math_500", "The answer is **5**.", "5", 1),
+    ("math_500", "So, the midpoint is $(1, 2)$, and the answer is $(-1,6).$", "(-1,6)", 1),
+    ("math_500", "The answer is \\[1 + 3t.\\]", "1+3t", 1),
+    ("math_500", "The answer is \\(5,\\) since five are left.", "5", 1),
+    ("math_500", "The final answer is $\\boxed{16.5}$.", "16", 0),
     ("math_500", "### Final Answer\n\n5", "5", 1),
     ("math_500", "The answer is 7, since 2 + 3 = 5.", "5", 0),  # the reason is no part of the answer
     ("math_500", "The answer is 5. We check that 2 + 4 = 6.", "5", 1),

@@ -32,7 +32,9 @@ _FORMULA = re.compile(r"\$+([^$]+)\$+|(?<!\\)\\\((.+?)\\\)|(?<!\\)\\\[(.+?)\\\]"
 """What stands between dollar signs, \\( and \\), or \\[ and \\]."""
 _SENTENCE = re.compile(r"(?<![\\{])\b[a-zA-Z]{2,}[,:]?\s+[a-zA-Z]{2,}\b")
 """Two words after one another, which a bare answer does not hold; its units are in LaTeX or one word."""
-_NAMED = re.compile(r"(?:answer is|answer:)\s*:?|^\W*(?:final )?answer\W*$", re.I | re.M)
+_NAMED = re.compile(r"(?:answer is|answer:)\s*:?|^[^\w\n]*(?:final )?answer[^\w\n]*$", re.I | re.M)
+_STOP = re.compile(r"(?<=[^\\\s])[.,;]\s*$")
+"""A stop at the end of a formula that ends a sentence."""
 _REST = re.compile(
     r"\s*I hope it is correct.*|\.\s+(?=[A-Z]).*|,?\s+(?:since|because|as|which|where|when|so)\b.*", re.S
 )
@@ -160,7 +162,8 @@ def minerva_form(text: str) -> str:
     text = "".join(pieces)
     for removed in _REMOVED:
         text = text.replace(removed, "")
-    text = re.sub(r"(.*?)(\$)(.*?)(\$)(.*)", r"$\3$", text)
+    if text.count("$") > 1:  # without, the search would take the square of the length
+        text = re.sub(r"(.*?)(\$)(.*?)(\$)(.*)", r"$\3$", text)
     for command in ("text", "textbf", "overline"):
         text = re.sub(rf"(\\{command}\{{)(.*?)(\}})", r"\2", text)
     text = re.sub(r"(\\boxed\{)(.*)(\})", r"\2", text)
@@ -190,13 +193,19 @@ class Extraction(Cut):
     hendrycks_math."""
 
 
+def _settled(answer: str) -> str | None:
+    """The final answer, without the stop that ends a sentence inside the signs of a formula."""
+    found = final_answer(answer)
+    return None if found is None else _STOP.sub("", found)
+
+
 def math_answer(answer: str, references: Sequence[str], options: Extraction) -> Judgement:
     """``math_equal`` (the value) and ``hendrycks_match``, for references that are solutions or bare answers.
 
     ``hendrycks_match``: what is extracted equals the reference in Hendrycks' form. ``math_equal``: in Hendrycks' form,
     in Minerva's form, or as a number.
     """
-    found = final_answer(answer) if options.extract == "final" else between_dollars(answer)
+    found = _settled(answer) if options.extract == "final" else between_dollars(answer)
     if found is None:
         return judged("math_equal", None, math_equal=0.0, hendrycks_match=0.0)
     wanted = [reference if (box := last_boxed(reference)) is None else box for reference in references]
