@@ -15,7 +15,7 @@ from in_process import gguf_eval_here
 from quantize_fixtures import write_model
 from split_files import edit_metadata, split_model
 
-from gguf_eval.files.identity import contradictions, identify
+from gguf_eval.files.identity import _without_owner, contradictions, identify
 from gguf_eval.files.model_file import model_name
 from gguf_eval.files.names import variant_name
 from gguf_eval.store.read import read_study
@@ -220,3 +220,11 @@ def test_studies_are_put_together_by_what_their_files_hold(levels: Path) -> None
     ran("tiny.i1-F16.gguf", "Tiny=b.gguf", "--study", "two.sqlite")
     merged = merge_studies([read_study(levels / "one.sqlite"), read_study(levels / "two.sqlite")])
     assert [point.model for point in merged.points] == ["Tiny", "Tiny", "Tiny @two"]
+
+
+def test_a_name_of_a_million_letters_is_read_at_once() -> None:
+    """A regular expression took minutes for five thousand."""
+    assert _without_owner("a" * 10**6) == "a" * 10**6
+    assert [_without_owner(name) for name in ("TheBloke_x", "a/b/c", "7_x", "a_", "x y_z", "plain")] == [
+        "x", "a/c", "7_x", "a_", "x z", "plain",
+    ]  # fmt: skip

@@ -29,8 +29,6 @@ _NAMELESS = re.compile(
     r"|unknown|untitled|[0-9a-f]{32,64}"
 )
 """What converters put down where they found no name: the folder the checkpoint lay in, a commit, ``LLaMA v2``."""
-_OWNER = re.compile(r"(?=[\d_.-]*[A-Za-z])[\w.-]+[_/](?=[^_/]+$)")
-"""In names of folders and files that stand for owner/name."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +149,18 @@ def _names(path: Path, metadata: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _keys(text: str) -> list[str]:
     """A name, and the same without its owner; nothing where it says nothing."""
-    keys = dict.fromkeys(_plain(form) for form in (text, _OWNER.sub("", text, count=1)))
+    keys = dict.fromkeys(_plain(form) for form in (text, _without_owner(text)))
     return [key for key in keys if not _NAMELESS.fullmatch(key)]
+
+
+def _without_owner(text: str) -> str:
+    """A name of a folder or file that stands for owner/name, without the owner; in time that grows as the name does."""
+    place = max(text.rfind("_"), text.rfind("/"))
+    before, name = text[: max(place, 0)], text[place + 1 :]
+    owner = re.match(r"[\w.-]*", before[::-1])
+    if not name or owner is None or not re.search("[A-Za-z]", owner[0]):
+        return text
+    return before[: len(before) - len(owner[0])] + name
 
 
 def _with_more(key: str, parts: Sequence[str]) -> str:
