@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from gguf_eval.files.cache import file_sha256
 from gguf_eval.llama.library import build_info
@@ -212,7 +211,7 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
         window = 512 * model.vocab_size * 4
 
     def peaks(models: list[TextModel], request: TextRequest, base: TextModel | None) -> list[int]:
-        with console_observer(Console(stderr=True)) as observer:
+        with console_observer() as observer:
             return [record.peak_bytes for _, record in run_texts(models, request, base, observer, log)]
 
     plain = dict(zip((reference.name, candidate.name), peaks([reference, candidate], request, None), strict=True))

@@ -11,8 +11,8 @@ from rich.console import Console
 from gguf_eval.analysis.baselines import Majority, majority
 from gguf_eval.analysis.summary import summarise
 from gguf_eval.report.export import to_document
+from gguf_eval.report.notes import items_note
 from gguf_eval.report.progress import PlainObserver
-from gguf_eval.report.words import items_note
 from gguf_eval.store.records import TaskRecord
 from gguf_eval.study.events import Advanced, Planned, PointPlan, StageBegan, StageEnded, StagePlan, Tally
 

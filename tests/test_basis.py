@@ -17,7 +17,6 @@ from gguf_eval.analysis.basis import Lack, find_bases
 from gguf_eval.analysis.marks import find_marks
 from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.summary import StudySummary, summarise
-from gguf_eval.report.basis_words import score_notes
 from gguf_eval.report.by_task import by_task_tables, only_task
 from gguf_eval.report.charts import charts
 from gguf_eval.report.columns import text_columns
@@ -27,6 +26,7 @@ from gguf_eval.report.export import to_document
 from gguf_eval.report.html import to_html
 from gguf_eval.report.main_table import main_tables
 from gguf_eval.report.markdown import to_markdown
+from gguf_eval.report.notes import score_notes
 from gguf_eval.report.terminal import print_report
 from gguf_eval.store.records import PointRecord, StudyRecord
 
@@ -230,7 +230,7 @@ def test_bases_of_nothing() -> None:
 def test_figures_over_other_windows_stand_in_no_column(tmp_path_factory: pytest.TempPathFactory) -> None:
     from synthetic_study import write_study
 
-    from gguf_eval.report.words import text_notes
+    from gguf_eval.report.notes import text_notes
     from gguf_eval.store.read import read_study
 
     path = tmp_path_factory.mktemp("windows") / "s.sqlite"

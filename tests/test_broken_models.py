@@ -16,7 +16,7 @@ from tiny_model import add_byte_bpe, write_model
 from gguf_eval.analysis.summary import summarise
 from gguf_eval.errors import EngineError
 from gguf_eval.lm_eval.model import GgufEvalLM
-from gguf_eval.report.words import items_note
+from gguf_eval.report.notes import items_note
 from gguf_eval.runtime.generation import GenerationRequest, Generator
 from gguf_eval.runtime.generation_sampling import TokenChooser
 from gguf_eval.runtime.model import Model

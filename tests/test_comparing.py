@@ -13,8 +13,8 @@ from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.summary import StudySummary, summarise
 from gguf_eval.analysis.versus import find_point, versus
 from gguf_eval.errors import StudyError, UsageError
-from gguf_eval.report.comparisons import print_comparisons
 from gguf_eval.report.conclusion import conclusion
+from gguf_eval.report.quality import print_comparisons
 from gguf_eval.store.records import PointRecord
 
 

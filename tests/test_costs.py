@@ -25,9 +25,8 @@ from gguf_eval.analysis.costs import (
 from gguf_eval.analysis.environments import environment_warnings
 from gguf_eval.llama.log import Buffer, buffers_in, offloaded_layers
 from gguf_eval.machine import _cpu_quota
-from gguf_eval.report import words
-from gguf_eval.report.costs import costs_document, print_costs
-from gguf_eval.report.doctor import print_doctor
+from gguf_eval.report import notes
+from gguf_eval.report.machine import costs_document, print_costs, print_doctor
 from gguf_eval.runtime.energy import EnergyMeter, spent
 from gguf_eval.store.records import MeasurementRecord, PointRecord, SpeedRecord
 from gguf_eval.study.doctor import Examination, Problem
@@ -274,7 +273,7 @@ def test_where_layers_were_is_told_with_what_they_took_and_why() -> None:
     assert found is not None
     assert found.reduced
     assert found.device_bytes == {"CUDA1": 120_000_000, "CUDA10": 3_000_000}
-    assert words.placing(found) == (
+    assert notes.placing(found) == (
         "20 of 31 layers on devices (120 MB on CUDA1, predicted 121 MB, 3.00 MB on CUDA10, predicted –) "
         "at a context of 1024: first; then"
     )

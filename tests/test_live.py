@@ -15,8 +15,7 @@ from pseudo_terminal import run_in_terminal
 from rich.console import Console
 
 from gguf_eval.analysis.statistics import wilson
-from gguf_eval.report.live import frame
-from gguf_eval.report.progress import PlainObserver
+from gguf_eval.report.progress import PlainObserver, frame
 from gguf_eval.study.events import (
     Advanced,
     Event,

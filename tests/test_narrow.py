@@ -19,10 +19,9 @@ from synthetic_study import write_study
 from gguf_eval.analysis.advice import Limits, advise
 from gguf_eval.analysis.divergence import summarise_text
 from gguf_eval.analysis.versus import versus_references
-from gguf_eval.report.comparisons import print_comparisons
-from gguf_eval.report.listing import print_tasks
-from gguf_eval.report.quality import print_advice, print_texts
+from gguf_eval.report.quality import print_advice, print_comparisons, print_texts
 from gguf_eval.report.tables import TableColumn, packed, width_of
+from gguf_eval.report.tasks import print_tasks
 from gguf_eval.store.read import read_study
 from gguf_eval.store.records import StudyRecord
 from gguf_eval.tasks.catalog import find_tasks, suites, task_names

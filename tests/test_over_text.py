@@ -13,7 +13,7 @@ from listening import Listening
 from quantize_fixtures import write_model
 
 from gguf_eval.analysis.summary import summarise
-from gguf_eval.report.words import text_notes
+from gguf_eval.report.notes import text_notes
 from gguf_eval.store.read import read_study
 from gguf_eval.store.text_content import pack_text, unpack_text
 from gguf_eval.study import data

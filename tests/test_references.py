@@ -24,7 +24,7 @@ from gguf_eval.files.plan import read_headers
 from gguf_eval.files.references import HubModel, resolve, split_name
 from gguf_eval.files.remote import inspect_headers
 from gguf_eval.files.source import Unfetched, locate_source, model_source
-from gguf_eval.report.conversion import byte_progress
+from gguf_eval.report.progress import byte_progress
 from gguf_eval.runtime.answer_file import AnswerKey, answer_path
 from gguf_eval.runtime.reference_file import ReferenceKey, reference_path
 

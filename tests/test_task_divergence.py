@@ -18,12 +18,12 @@ from gguf_eval.analysis.statistics import normal_quantile
 from gguf_eval.analysis.summary import summarise
 from gguf_eval.analysis.task_divergence import mean_with_interval, task_divergence
 from gguf_eval.analysis.versus import versus, versus_references
-from gguf_eval.report.comparisons import print_comparisons
+from gguf_eval.report.by_task import whole_rows
 from gguf_eval.report.data import item_rows, summary_rows
 from gguf_eval.report.export import to_document
 from gguf_eval.report.markdown import to_markdown
+from gguf_eval.report.quality import print_comparisons
 from gguf_eval.report.terminal import print_report
-from gguf_eval.report.whole_task import whole_cell, whole_rows
 from gguf_eval.store.records import AnswerDivergences, PointRecord, StudyRecord, TaskRecord
 
 KLDS = (0.1, 0.2, None, 0.4, 0.5, 0.3, *(0.1, 0.2, 0.3, 0.4, 0.5) * 5)
@@ -75,8 +75,8 @@ def test_where_they_are_shown(record: StudyRecord) -> None:
     assert [row["answer_kld"] for row in items] == list(KLDS)
     assert {row["level"] for row in items} == {"Q4_0"}
     (row,) = whole_rows(summary.points)
-    assert [whole_cell(p, row).text for p in summary.points] == ["–", "0.300"]
-    assert whole_cell(summary.points[1], row).small.startswith("0.")
+    assert [cell.text for cell in row.cells] == ["–", "0.300"]
+    assert row.cells[1].small.startswith("0.")
     printed = [
         builders.printed(lambda console: print_report(summary, console)),
         builders.printed(lambda console: print_comparisons(versus_references(record), console)),

@@ -18,7 +18,7 @@ from gguf_eval.analysis.summary import summarise
 from gguf_eval.errors import UsageError
 from gguf_eval.lm_eval.arguments import parse_arguments
 from gguf_eval.lm_eval.model import GgufEvalLM
-from gguf_eval.report.words import date_notes, how_to_read
+from gguf_eval.report.notes import date_notes, how_to_read
 from gguf_eval.runtime.chat_template import render_template, tells_date
 from gguf_eval.store.database import open_lookup
 from gguf_eval.store.read import read_study

@@ -11,9 +11,9 @@ import pytest
 
 from gguf_eval.analysis.summary import summarise
 from gguf_eval.analysis.whole_task import whole_task
+from gguf_eval.report.by_task import whole_rows
 from gguf_eval.report.export import to_document
 from gguf_eval.report.terminal import print_report
-from gguf_eval.report.whole_task import whole_cell, whole_rows
 from gguf_eval.store.records import Outcome, TaskRecord
 
 
@@ -71,9 +71,8 @@ def test_they_are_reported() -> None:
              if line.startswith("exam: ")}  # fmt: skip
     assert lines["exam:macro_f1"] == ["73.3"]
     assert lines["exam:humanities"] == ["100.0"]
-    figures = [(name, whole_cell(study.points[0], (task, kind, name)).number) for task, kind, name in
-               whole_rows(study.points)]  # fmt: skip
-    assert figures[:2] == [("macro_f1", 73.3), ("STEM", 50.0)]
+    figures = [(row.name, row.cells[0].number) for row in whole_rows(study.points)]
+    assert figures[:2] == [("exam: macro_f1", 73.3), ("exam: STEM", 50.0)]
     exported = to_document(study)["points"][0]["tasks"]["exam"]
     assert exported["subjects"]["law"]["n"] == 2
     assert exported["aggregates"]["macro_f1"] == pytest.approx(0.7333, abs=1e-4)

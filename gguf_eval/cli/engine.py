@@ -5,41 +5,40 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from gguf_eval.cli.options import ASKING, MACHINE, GpuLayers, Rpc, gpu_layer_count, memory_bytes, split_names
+from gguf_eval.cli import options
 from gguf_eval.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from gguf_eval.runtime.settings import ChatSettings, Offload
 
 
-def _machine(*names: str, help: str) -> object:
-    return typer.Option(*names, help=help, rich_help_panel=MACHINE)
-
-
 @dataclass(frozen=True)
 class EngineOptions:
     """Where layers are computed and how the cache is stored, as the command line says it."""
 
-    gpu_layers: GpuLayers = "auto"
-    device: Annotated[str, _machine("--device", "-dev", help="Devices for the layers, as 'doctor' names them.")] = ""
+    gpu_layers: options.GpuLayers = "auto"
+    device: Annotated[
+        str, options.machine("--device", "-dev", help="Devices for the layers, as 'doctor' names them.")
+    ] = ""
     split_mode: Annotated[
-        str, _machine("--split-mode", "-sm", help="Over several devices: layer, row, tensor, none.")
+        str, options.machine("--split-mode", "-sm", help="Over several devices: layer, row, tensor, none.")
     ] = "layer"
-    tensor_split: Annotated[str, _machine("--tensor-split", "-ts", help="Each device's share, for instance 3,1.")] = ""
-    rpc: Rpc = ""
-    no_mmap: Annotated[bool, _machine("--no-mmap", help="Read the weights instead of mapping the file.")] = False
+    tensor_split: Annotated[
+        str, options.machine("--tensor-split", "-ts", help="Each device's share, for instance 3,1.")
+    ] = ""
+    rpc: options.Rpc = ""
+    no_mmap: Annotated[bool, options.machine("--no-mmap", help="Read the weights instead of mapping the file.")] = False
     cache_type_k: Annotated[
-        str, _machine("--cache-type-k", "-ctk", help="Types of the KV cache's keys, for instance F16,Q8_0.")
+        str, options.machine("--cache-type-k", "-ctk", help="Types of the KV cache's keys, for instance F16,Q8_0.")
     ] = "F16"
     cache_type_v: Annotated[
-        str, _machine("--cache-type-v", "-ctv", help="Types of its values; pairs up with the keys.")
+        str, options.machine("--cache-type-v", "-ctv", help="Types of its values; pairs up with the keys.")
     ] = "F16"
-    flash_attn: Annotated[str, _machine("--flash-attn", "-fa", help="on, off, or auto (llama.cpp decides).")] = "auto"
+    flash_attn: Annotated[str, options.machine("--flash-attn", "-fa", help="on, off, or auto (llama.cpp decides).")] = (
+        "auto"
+    )
     max_memory: Annotated[
-        str,
-        _machine("--max-memory", help="Memory a worker may take: 6GB or 6G, as reports count; 6GiB (default: all)."),
+        str, options.machine(help="Memory a worker may take: 6GB or 6G, as reports count; 6GiB (default: all).")
     ] = ""
 
     @property
@@ -50,15 +49,15 @@ class EngineOptions:
         if self.split_mode not in SPLIT_MODES:
             raise UsageError(f"--split-mode needs one of {', '.join(SPLIT_MODES)}; found '{self.split_mode}'")
         try:
-            shares = tuple(float(share) for share in split_names(self.tensor_split.replace("/", ",")))
+            shares = tuple(float(share) for share in options.split_names(self.tensor_split.replace("/", ",")))
         except ValueError:
             raise UsageError(f"--tensor-split needs numbers separated by commas; found '{self.tensor_split}'") from None
         return Offload(
-            gpu_layers=gpu_layer_count(self.gpu_layers),
-            devices=tuple(split_names(self.device)),
+            gpu_layers=options.gpu_layer_count(self.gpu_layers),
+            devices=tuple(options.split_names(self.device)),
             split_mode=self.split_mode,
             tensor_split=shares,
-            rpc=tuple(split_names(self.rpc)),
+            rpc=tuple(options.split_names(self.rpc)),
             mmap=not self.no_mmap,
         )
 
@@ -69,7 +68,7 @@ class EngineOptions:
 
         lists = []
         for option, text in (("--cache-type-k", self.cache_type_k), ("--cache-type-v", self.cache_type_v)):
-            names = [name.upper() for name in split_names(text)] or ["F16"]
+            names = [name.upper() for name in options.split_names(text)] or ["F16"]
             for name in names:
                 if name not in CACHE_TYPES:
                     raise UsageError(f"{option}: no KV cache type is called '{name}'{nearest(name, CACHE_TYPES)}")
@@ -94,7 +93,7 @@ class EngineOptions:
     @property
     def max_memory_bytes(self) -> int | None:
         """Bytes that ``--max-memory`` allows; None where nothing is said."""
-        return memory_bytes(self.max_memory)
+        return options.memory_bytes(self.max_memory)
 
 
 @dataclass(frozen=True)
@@ -102,19 +101,11 @@ class ChatOptions:
     """How questions are put, as the command line says it."""
 
     chat: Annotated[
-        str,
-        typer.Option(
-            "--chat",
-            help="By the model's chat template: auto (where it writes its answer), on, off.",
-            rich_help_panel=ASKING,
-        ),
+        str, options.asking(help="By the model's chat template: auto (where it writes its answer), on, off.")
     ] = "auto"
-    system: Annotated[
-        str, typer.Option("--system", help="The system message of a conversation.", rich_help_panel=ASKING)
-    ] = ""
+    system: Annotated[str, options.asking(help="The system message of a conversation.")] = ""
     fewshot_as_turns: Annotated[
-        bool,
-        typer.Option("--fewshot-as-turns", help="Examples as earlier turns of a conversation.", rich_help_panel=ASKING),
+        bool, options.asking("--fewshot-as-turns", help="Examples as earlier turns of a conversation.")
     ] = False
 
     @property

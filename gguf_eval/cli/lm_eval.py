@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
-from gguf_eval.cli.options import Study, app, model_source_path, say
+from gguf_eval.cli import options
+from gguf_eval.cli.printing import command_line, say
 
 
-@app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@options.app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lm_eval(
     context: typer.Context,
-    model: Annotated[str, typer.Option("--model", help="A GGUF file, or what else 'run' takes.", show_default=False)],
+    model: Annotated[str, Option(help="A GGUF file, or what else 'run' takes.", show_default=False)],
     model_args: Annotated[
-        str, typer.Option("--model_args", help="How it is run: n_ctx=4096,threads=8,gpu_layers=all,batch_size=512,...")
+        str, Option("--model_args", help="How it is run: n_ctx=4096,threads=8,gpu_layers=all,batch_size=512,...")
     ] = "",
     use_cache: Annotated[
-        Path | None, typer.Option("--use_cache", help="Keep answers there, apart for each model file, and go on.")
+        Path | None, Option("--use_cache", help="Keep answers there, apart for each model file, and go on.")
     ] = None,
     output_path: Annotated[
-        Path | None, typer.Option("--output_path", help="Where the harness's own result files go.")
+        Path | None, Option("--output_path", help="Where the harness's own result files go.")
     ] = None,
-    study: Study = None,
+    study: options.Study = None,
 ) -> None:
     """Run lm-evaluation-harness's tasks (--tasks ...) on a model; all further options are the harness's own.
 
@@ -34,7 +34,7 @@ def lm_eval(
     from gguf_eval.files.model_file import model_name
     from gguf_eval.lm_eval.evaluate import HarnessRequest, evaluate
 
-    path = model_source_path(model, None)
+    path = options.model_source_path(model, None)
     request = HarnessRequest(
         model=path,
         study=study or Path(f"{model_name(path)}.study.sqlite"),
@@ -42,7 +42,7 @@ def lm_eval(
         options=tuple(context.args),
         use_cache=use_cache,
         output=output_path,
-        command=shlex.join(["gguf-eval", *sys.argv[1:]]),
+        command=command_line(),
     )
     try:
         evaluate(request)

@@ -6,101 +6,90 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from typer import Argument, Option
 
-from gguf_eval.cli.options import (
-    GpuLayers,
-    Json,
-    Levels,
-    Threads,
-    app,
-    gpu_layer_count,
-    model_source_path,
-    print_json,
-    say,
-    split_names,
-    warn,
-)
+from gguf_eval.cli import options
+from gguf_eval.cli.printing import answer, say, warn
 from gguf_eval.errors import UsageError, nearest
 
 R = TypeVar("R")
 recipes_app = typer.Typer(help="List the quantization recipes and ladders that ship, show one.")
-app.add_typer(recipes_app, name="recipes")
+options.app.add_typer(recipes_app, name="recipes")
 
 
-@app.command()
+@options.app.command()
 def convert(
     source: Annotated[
-        str, typer.Argument(help="A checkpoint folder, or a hub repository: owner/name or owner/name@revision.")
+        str, Argument(help="A checkpoint folder, or a hub repository: owner/name or owner/name@revision.")
     ],
     *,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The model file to write, or a folder for it.")
+        Path | None, Option("-o", "--output", help="The model file to write, or a folder for it.")
     ] = None,
-    outtype: Annotated[str, typer.Option(help="auto (the weights' own 16-bit type), f32, f16, bf16 or q8_0.")] = "auto",
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse NaN or infinite weights instead of warning.")
-    ] = False,
+    outtype: Annotated[str, Option(help="auto (the weights' own 16-bit type), f32, f16, bf16 or q8_0.")] = "auto",
+    strict: Annotated[bool, Option("--strict", help="Refuse NaN or infinite weights instead of warning.")] = False,
     dry_run: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--plan",
             "--dry-run",
             help="Say what would be written, and write nothing (a hub model's weights stay there).",
         ),
     ] = False,
-    json_output: Json = False,
+    json_output: options.Json = False,
 ) -> None:
     """Make a model file (GGUF) from a Llama, Mistral or Mixtral checkpoint."""
     from gguf_eval.files.convert.plan import plan_conversion
     from gguf_eval.files.convert.write import output_path, write
-    from gguf_eval.report import conversion as show
+    from gguf_eval.report.model_files import conversion_document, conversion_text
+    from gguf_eval.report.progress import byte_progress
 
     plan = plan_conversion(source, outtype, headers_only=dry_run)
     if dry_run:
         warn(plan.warnings)
-        say(show.plan_json(plan) if json_output else show.format_plan(plan))
+        answer(json_output, conversion_document(plan), conversion_text(plan))
         return
     path = output_path(plan, output)
-    with show.byte_progress(path.name) as progress:
+    with byte_progress(path.name) as progress:
         result = write(plan, path, strict=strict, progress=progress)
     warn(result.warnings)
-    say(show.conversion_json(result) if json_output else show.format_conversion(result))
+    text = f"{path}: {result.out_type}, {result.tensors} tensors, {result.size_bytes:,} bytes"
+    answer(json_output, {**asdict(result), "path": str(path)}, text)
 
 
-@app.command()
+@options.app.command()
 def quantize(
-    source: Annotated[str, typer.Argument(help="A model in F32, F16 or BF16: what 'run' takes.")],
-    levels: Levels = "",
-    recipe: Annotated[
-        list[str] | None, typer.Option("--recipe", help="A recipe's name or TOML file; may be repeated.")
-    ] = None,
-    ladder: Annotated[str, typer.Option("--ladder", help="A list of recipes: quick, standard, full or paper.")] = "",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files made.")] = Path(),
-    imatrix: Annotated[Path | None, typer.Option("--imatrix", help="An importance matrix to quantize with.")] = None,
+    source: Annotated[str, Argument(help="A model in F32, F16 or BF16: what 'run' takes.")],
+    levels: options.Levels = "",
+    recipe: Annotated[list[str] | None, Option(help="A recipe's name or TOML file; may be repeated.")] = None,
+    ladder: Annotated[str, Option(help="A list of recipes: quick, standard, full or paper.")] = "",
+    output: Annotated[Path, Option("--output", "-o", help="Folder for the files made.")] = Path(),
+    imatrix: Annotated[Path | None, Option(help="An importance matrix to quantize with.")] = None,
     allow_requantize: Annotated[
-        bool, typer.Option("--allow-requantize", help="Take a source that is quantized already.")
+        bool, Option("--allow-requantize", help="Take a source that is quantized already.")
     ] = False,
     plan: Annotated[
-        bool, typer.Option("--plan", "--dry-run", help="Say what would be made, with exact sizes, and make nothing.")
+        bool, Option("--plan", "--dry-run", help="Say what would be made, with exact sizes, and make nothing.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace files of another origin.")] = False,
-    threads: Threads = None,
-    json_output: Json = False,
+    force: Annotated[bool, Option("--force", help="Replace files of another origin.")] = False,
+    threads: options.Threads = None,
+    json_output: options.Json = False,
 ) -> None:
     """Make quantization levels of a model. Files that were made from the same things before are kept."""
-    from gguf_eval.files.batch import LevelsRequest, make_all, plan_all
+    from gguf_eval.files.batch import LevelsRequest, Step, make_all, plan_all
     from gguf_eval.files.recipes import find_ladder, find_recipe
-    from gguf_eval.report.model_files import StepLines, disk_free, disk_text, steps_json, steps_text
+    from gguf_eval.report.model_files import disk_free, disk_text, step_lines, steps_json, steps_text
 
-    chosen = [find_recipe(name) for name in (*split_names(levels), *(recipe or []))]
+    chosen = [find_recipe(name) for name in (*options.split_names(levels), *(recipe or []))]
     recipes = dict.fromkeys((*chosen, *(find_ladder(ladder) if ladder else ())))
     if not recipes:
         raise UsageError("levels are needed; name them with -q Q4_K_M,Q8_0, --recipe FILE or --ladder standard")
-    file = model_source_path(source, None)
+    file = options.model_source_path(source, None)
     request = LevelsRequest(
         source=file,
         folder=output,
@@ -111,31 +100,30 @@ def quantize(
         force=force,
         threads=threads,
     )
-    steps = _isolated(plan_all if plan else make_all, request, folder=output, on_progress=StepLines(sys.stderr, plan))
-    if json_output:
-        print_json({"source": str(file), "steps": steps_json(steps), "disk_free_bytes": disk_free(output)})
-        return
-    say(steps_text(steps))
-    if plan:
-        say(disk_text(steps, disk_free(output)))
+
+    def tell(step: Step) -> None:
+        for line in step_lines(step, plan):
+            say(line, err=True)
+
+    steps = _isolated(plan_all if plan else make_all, request, folder=output, on_progress=tell)
+    free = disk_free(output)
+    text = steps_text(steps) + (f"\n{disk_text(steps, free)}" if plan else "")
+    answer(json_output, {"source": str(file), "steps": steps_json(steps), "disk_free_bytes": free}, text)
 
 
-@app.command()
+@options.app.command()
 def imatrix(
-    model: Annotated[
-        str, typer.Argument(help="A model of the highest precision there is: what 'run' takes.", show_default=False)
-    ],
+    model: Annotated[str, Argument(help="A model of the highest precision there is: what 'run' takes.")],
     text: Annotated[
-        str,
-        typer.Option("--text", help="A text file, or owner/name:config/split:column on the hub (default: shipped)."),
+        str, Option(help="A text file, or owner/name:config/split:column on the hub (default: shipped).")
     ] = "",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File (default: MODEL.imatrix.gguf).")] = None,
-    chunks: Annotated[int | None, typer.Option("--chunks", min=1, help="Chunks to use (default: all).")] = None,
-    ctx: Annotated[int, typer.Option("--ctx", "-c", min=32, help="Tokens of a chunk.")] = 512,
-    with_output: Annotated[bool, typer.Option("--process-output", help="Collect for the output matrix too.")] = False,
-    threads: Threads = None,
-    gpu_layers: GpuLayers = "all",
-    json_output: Json = False,
+    output: Annotated[Path | None, Option("--output", "-o", help="File (default: MODEL.imatrix.gguf).")] = None,
+    chunks: Annotated[int | None, Option(min=1, help="Chunks to use (default: all).")] = None,
+    ctx: Annotated[int, Option("--ctx", "-c", min=32, help="Tokens of a chunk.")] = 512,
+    with_output: Annotated[bool, Option("--process-output", help="Collect for the output matrix too.")] = False,
+    threads: options.Threads = None,
+    gpu_layers: options.GpuLayers = "all",
+    json_output: options.Json = False,
 ) -> None:
     """Make an importance matrix: which weights matter on a text. An interrupted run goes on where it was."""
     from gguf_eval.files.imatrix import ImatrixRequest, make_imatrix
@@ -143,9 +131,9 @@ def imatrix(
     from gguf_eval.report.model_files import ChunkLine, imatrix_json, imatrix_text
 
     dataset, content = _calibration(text)
-    path = model_source_path(model, None)
+    path = options.model_source_path(model, None)
     target = output or Path(f"{model_name(path)}.imatrix.gguf")
-    layers = gpu_layer_count(gpu_layers)
+    layers = options.gpu_layer_count(gpu_layers)
     request = ImatrixRequest(
         model=path,
         text=content,
@@ -158,30 +146,22 @@ def imatrix(
         gpu_layers=-1 if layers is None else layers,
     )
     made = _isolated(make_imatrix, request, folder=target.parent, on_progress=ChunkLine(sys.stderr))
-    if json_output:
-        print_json(imatrix_json(target, made))
-    else:
-        say(imatrix_text(target, made))
+    answer(json_output, imatrix_json(target, made), imatrix_text(target, made))
 
 
-@app.command()
+@options.app.command()
 def inspect(
-    file: Annotated[
-        str,
-        typer.Argument(
-            help="A GGUF, here or on the hub: owner/name:LEVEL or owner/name/file.gguf.", show_default=False
-        ),
-    ],
+    file: Annotated[str, Argument(help="A GGUF, here or on the hub: owner/name:LEVEL or owner/name/file.gguf.")],
     ctx: Annotated[
-        int | None, typer.Option("--ctx", "-c", min=1, help="Context for the memory predicted (default: the model's).")
+        int | None, Option("--ctx", "-c", min=1, help="Context for the memory predicted (default: the model's).")
     ] = None,
     cache_type: Annotated[
-        str, typer.Option("--cache-type", "--cache-type-k", "-ctk", help="Storage type of the KV cache.")
+        str, Option("--cache-type", "--cache-type-k", "-ctk", help="Storage type of the KV cache.")
     ] = "F16",
     cache_type_v: Annotated[
-        str | None, typer.Option("--cache-type-v", "-ctv", help="The same of its values, where it differs.")
+        str | None, Option("--cache-type-v", "-ctv", help="The same of its values, where it differs.")
     ] = None,
-    json_output: Json = False,
+    json_output: options.Json = False,
 ) -> None:
     """Show what a model file says of itself, and the memory it will need. No weights are read."""
     from dataclasses import replace
@@ -208,10 +188,7 @@ def inspect(
             headers, ctx, cache_type=cache_type, cache_type_v=cache_type_v, features=build_features()
         )
     found = inspection(headers, size_bytes, footprint)
-    if json_output:
-        print_json(found)
-    else:
-        say(inspection_text(found))
+    answer(json_output, found, inspection_text(found))
 
 
 @recipes_app.callback(invoke_without_command=True)
@@ -232,7 +209,7 @@ def list_recipes() -> None:
 
 @recipes_app.command("show")
 def show_recipe(
-    name: Annotated[str, typer.Argument(help="A recipe's name, or the path of a recipe file.", show_default=False)],
+    name: Annotated[str, Argument(help="A recipe's name, or the path of a recipe file.")],
 ) -> None:
     """Print a recipe as a file: what to begin one of your own with."""
     from gguf_eval.files.recipes import find_recipe

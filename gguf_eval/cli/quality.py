@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
+from gguf_eval.cli import options
 from gguf_eval.cli.engine import EngineOptions
-from gguf_eval.cli.options import (
-    MODELS_HELP,
-    Json,
-    Margin,
-    Threads,
-    app,
-    memory_bytes,
-    model_source_path,
-    print_json,
-    stdout,
-)
+from gguf_eval.cli.printing import answer
 from gguf_eval.cli.unfold import unfolded
 from gguf_eval.errors import UsageError
 
@@ -27,40 +19,36 @@ if TYPE_CHECKING:
     from gguf_eval.runtime.settings import EngineSettings
     from gguf_eval.study.stages.text import TextModel
 
-StudyFile = Annotated[Path, typer.Argument(help="A study file.", show_default=False)]
+StudyFile = Annotated[Path, Argument(help="A study file.")]
 
 
-@app.command()
+@options.app.command()
 @unfolded
 def perplexity(
-    models: Annotated[list[str], typer.Argument(help=MODELS_HELP, show_default=False)],
+    models: Annotated[list[str], Argument(help=options.MODELS_HELP)],
     *,
-    text: Annotated[str, typer.Option("--text", "-f", help="A text file, or wikitext2.")] = "wikitext2",
-    ctx: Annotated[int, typer.Option("--ctx", "-c", min=8, help="Tokens of a window.")] = 512,
-    chunks: Annotated[int | None, typer.Option("--chunks", min=1, help="Windows at most.")] = None,
-    stride: Annotated[int | None, typer.Option("--stride", min=1, help="Overlap windows; score this many.")] = None,
-    reference: Annotated[str, typer.Option("--reference", help="A model to compute the divergence from.")] = "",
-    exact: Annotated[bool, typer.Option("--exact", help="Run the reference beside each model.")] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=8, help="Tokens of one decode.")] = 512,
-    threads: Threads = None,
+    text: Annotated[str, Option("--text", "-f", help="A text file, or wikitext2.")] = "wikitext2",
+    ctx: Annotated[int, Option("--ctx", "-c", min=8, help="Tokens of a window.")] = 512,
+    chunks: Annotated[int | None, Option(min=1, help="Windows at most.")] = None,
+    stride: Annotated[int | None, Option(min=1, help="Overlap windows; score this many.")] = None,
+    reference: Annotated[str, Option(help="A model to compute the divergence from.")] = "",
+    exact: Annotated[bool, Option("--exact", help="Run the reference beside each model.")] = False,
+    batch_size: Annotated[int, Option("--batch-size", "-b", min=8, help="Tokens of one decode.")] = 512,
+    threads: options.Threads = None,
     engine: EngineOptions,
-    cache_dir: Annotated[Path | None, typer.Option("--cache-dir", help="Where stored references are kept.")] = None,
-    mirror: Annotated[Path | None, typer.Option("--mirror", help="A local copy of the hub's Parquet files.")] = None,
-    json_output: Json = False,
+    cache_dir: Annotated[Path | None, Option(help="Where stored references are kept.")] = None,
+    mirror: Annotated[Path | None, Option(help="A local copy of the hub's Parquet files.")] = None,
+    json_output: options.Json = False,
 ) -> None:
     """Perplexity as llama-perplexity counts it, and with --reference the KL divergence from another model."""
-    from rich.console import Console
-
     from gguf_eval.analysis.divergence import summarise_text
     from gguf_eval.files import cache as caches
-    from gguf_eval.files.hub_datasets import dataset_files
     from gguf_eval.report.progress import console_observer
     from gguf_eval.report.quality import print_texts
     from gguf_eval.runtime.settings import EngineSettings
     from gguf_eval.study.doctor import check_offload
     from gguf_eval.study.perplexity import run_texts
     from gguf_eval.study.stages.state import TextRequest
-    from gguf_eval.tasks.datasets import mirror as mirrored
     from gguf_eval.tasks.texts import find_text
 
     folder = caches.cache_dir(cache_dir)
@@ -69,9 +57,8 @@ def perplexity(
         raise UsageError(f"perplexity needs one pair of KV cache types; found {len(more) + 1}: run it once for each")
     check_offload(engine.offload)
     settings = EngineSettings(engine.offload, keys, values, engine.flash_attention, engine.max_memory_bytes)
-    fetch = mirrored(mirror) if mirror else dataset_files
     request = TextRequest(
-        text=find_text(text, fetch=fetch, folder=folder / "texts"),
+        text=find_text(text, fetch=options.fetch_from(mirror), folder=folder / "texts"),
         references=folder / "references",
         n_ctx=ctx,
         chunks=chunks,
@@ -82,13 +69,11 @@ def perplexity(
     )
     candidates = [_text_model(model, cache_dir, settings) for model in models]
     base = _text_model(reference, cache_dir, settings) if reference else None
-    with console_observer(Console(stderr=True)) as observer:
+    with console_observer() as observer:
         records = run_texts(candidates, request, base, observer, folder / "logs" / "perplexity.log")
     summaries = [(name, summarise_text(record)) for name, record in records]
-    if json_output:
-        print_json([{"model": name, **asdict(summary)} for name, summary in summaries])
-    else:
-        print_texts(summaries, stdout())
+    document = [{"model": name, **asdict(summary)} for name, summary in summaries]
+    answer(json_output, document, partial(print_texts, summaries))
 
 
 def _text_model(reference: str, cache: Path | None, engine: EngineSettings) -> TextModel:
@@ -96,24 +81,24 @@ def _text_model(reference: str, cache: Path | None, engine: EngineSettings) -> T
     from gguf_eval.files.kinds import check_continues_text
     from gguf_eval.study.stages.text import TextModel
 
-    path = model_source_path(reference, cache)
+    path = options.model_source_path(reference, cache)
     check_continues_text(path)
     return TextModel(path.stem, path, model_sha256(path, cache=cache_dir(cache)), engine)
 
 
-@app.command()
+@options.app.command()
 def compare(
     study: StudyFile,
     points: Annotated[
         list[str] | None,
-        typer.Argument(help="Points to compare with the first of them; all with the reference.", show_default=False),
+        Argument(help="Points to compare with the first of them; all with the reference.", show_default=False),
     ] = None,
-    margin: Margin = 1.0,
-    json_output: Json = False,
+    margin: options.Margin = 1.0,
+    json_output: options.Json = False,
 ) -> None:
     """Compare points of a study, of any size, on the items both answered: differences, flips and verdicts."""
     from gguf_eval.analysis.versus import find_point, versus, versus_references
-    from gguf_eval.report.comparisons import print_comparisons
+    from gguf_eval.report.quality import print_comparisons
     from gguf_eval.store.read import read_study
 
     record = read_study(study)
@@ -122,29 +107,18 @@ def compare(
         found = versus(record, named[1:], named[0], margin=margin / 100)
     else:
         found = versus_references(record, named, margin=margin / 100)
-    if json_output:
-        print_json([asdict(entry) for entry in found])
-    else:
-        print_comparisons(found, stdout())
+    answer(json_output, [asdict(entry) for entry in found], partial(print_comparisons, found))
 
 
-@app.command()
+@options.app.command()
 def recommend(
     study: StudyFile,
-    max_memory: Annotated[
-        str, typer.Option("--max-memory", help="Memory at most: 6GB, as reports count, or 6GiB.")
-    ] = "",
-    min_tps: Annotated[
-        float | None, typer.Option("--min-tps", min=0.0, help="Tokens a second of generation at least.")
-    ] = None,
-    max_loss: Annotated[
-        float | None, typer.Option("--max-loss", min=0.0, help="Points lost from the model's reference at most.")
-    ] = None,
-    ctx: Annotated[
-        int | None, typer.Option("--ctx", "-c", min=1, help="Predict the memory for so many tokens.")
-    ] = None,
-    margin: Margin = 1.0,
-    json_output: Json = False,
+    max_memory: Annotated[str, Option(help="Memory at most: 6GB, as reports count, or 6GiB.")] = "",
+    min_tps: Annotated[float | None, Option(min=0.0, help="Tokens a second of generation at least.")] = None,
+    max_loss: Annotated[float | None, Option(min=0.0, help="Points lost from the model's reference at most.")] = None,
+    ctx: Annotated[int | None, Option("--ctx", "-c", min=1, help="Predict the memory for so many tokens.")] = None,
+    margin: options.Margin = 1.0,
+    json_output: options.Json = False,
 ) -> None:
     """Say which point of a study to run under limits, over all sizes and levels, why, and how sure that is."""
     from gguf_eval.analysis.advice import Limits, advise
@@ -153,7 +127,7 @@ def recommend(
     from gguf_eval.store.read import read_study
     from gguf_eval.study.doctor import build_features
 
-    limits = Limits(memory_bytes(max_memory), min_tps, None if max_loss is None else max_loss / 100)
+    limits = Limits(options.memory_bytes(max_memory), min_tps, None if max_loss is None else max_loss / 100)
     record = read_study(study)
     predicted = {}
     if ctx is not None:
@@ -161,7 +135,4 @@ def recommend(
         found = {point.id: predict_memory(point, ctx, features) for point in record.points}
         predicted = {number: size for number, size in found.items() if size is not None}
     advice = advise(record, limits, margin=margin / 100, context=ctx, predicted_bytes=predicted)
-    if json_output:
-        print_json(asdict(advice))
-    else:
-        print_advice(advice, stdout())
+    answer(json_output, asdict(advice), partial(print_advice, advice))

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
-import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
+from typer import Argument, Option
 
-from gguf_eval.cli.options import (
-    Json,
-    Margin,
-    NoColor,
-    app,
-    data_stream,
-    piped,
-    print_json,
-    print_summary,
-    say,
-    split_names,
-    stdout,
-)
+from gguf_eval.cli import options
+from gguf_eval.cli.printing import answer, command_line, data_stream, piped, print_summary, say, stdout
 from gguf_eval.errors import GgufEvalError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -37,23 +26,20 @@ _FILES = ("svg", "png", "parquet", "html")
 """What is no text for a terminal."""
 
 
-@app.command()
+@options.app.command()
 def report(
-    studies: Annotated[list[Path], typer.Argument(help="Study files.", show_default=False)],
-    format_: Annotated[str, typer.Option("--format", "-f", help=", ".join(FORMATS) + ".")] = "",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
-    items: Annotated[bool, typer.Option("--items", help="One row an item in csv, jsonl and parquet.")] = False,
+    studies: Annotated[list[Path], Argument(help="Study files.")],
+    format_: Annotated[str, Option("--format", "-f", help=", ".join(FORMATS) + ".")] = "",
+    output: Annotated[Path | None, Option("--output", "-o", help="Write to this file.")] = None,
+    items: Annotated[bool, Option("--items", help="One row an item in csv, jsonl and parquet.")] = False,
     chart: Annotated[
-        str,
-        typer.Option("--chart", help="The chart of svg and png: quality, speed, divergence, ladder-MODEL, heat-MODEL."),
+        str, Option(help="The chart of svg and png: quality, speed, divergence, ladder-MODEL, heat-MODEL.")
     ] = "quality",
-    wide: Annotated[bool, typer.Option("--wide", help="Every column, however long the lines get.")] = False,
-    columns: Annotated[
-        str, typer.Option("--columns", help="These columns, in this order: level,memory,tg128,score,against ...")
-    ] = "",
-    sort: Annotated[str | None, typer.Option("--sort", help="bpw, file, memory, speed or score.")] = None,
-    no_color: NoColor = False,
-    json_output: Json = False,
+    wide: Annotated[bool, Option("--wide", help="Every column, however long the lines get.")] = False,
+    columns: Annotated[str, Option(help="These columns, in this order: level,memory,tg128,score,against ...")] = "",
+    sort: Annotated[str | None, Option(help="bpw, file, memory, speed or score.")] = None,
+    no_color: options.NoColor = False,
+    json_output: options.Json = False,
 ) -> None:
     """Print the report of a study, or write it as a web page, a chart, a model card's text or data.
 
@@ -78,7 +64,7 @@ def report(
     summary = summarise(record)
     if name == "text" and output is None:
         console = stdout(no_color=no_color)
-        print_report(summary, console, wide=wide, columns=split_names(columns), sort=sort, complete=piped())
+        print_report(summary, console, wide=wide, columns=options.split_names(columns), sort=sort, complete=piped())
     elif name == "json" and output is None:
         print_summary(summary, True)
     elif output is None:
@@ -185,22 +171,20 @@ def _write_text(name: str, record: StudyRecord, summary: StudySummary, out: Text
         print_report(summary, Console(file=out, width=120, highlight=False), complete=True)
 
 
-@app.command()
+@options.app.command()
 def changes(
-    old: Annotated[Path, typer.Argument(help="The earlier study.", show_default=False)],
-    new: Annotated[Path, typer.Argument(help="The later one.", show_default=False)],
+    old: Annotated[Path, Argument(help="The earlier study.")],
+    new: Annotated[Path, Argument(help="The later one.")],
     fail_if_worse: Annotated[
-        bool, typer.Option("--fail-if-worse", help="Exit with 1 where anything is worse beyond noise.")
+        bool, Option("--fail-if-worse", help="Exit with 1 where anything is worse beyond noise.")
     ] = False,
-    margin: Margin = 1.0,
+    margin: options.Margin = 1.0,
     speed_tolerance: Annotated[
-        float, typer.Option("--speed-tolerance", min=0.0, help="Per cent that speed may change and count as the same.")
+        float, Option(min=0.0, help="Per cent that speed may change and count as the same.")
     ] = 5.0,
-    memory_tolerance: Annotated[
-        float, typer.Option("--memory-tolerance", min=0.0, help="The same for peak memory.")
-    ] = 5.0,
-    no_color: NoColor = False,
-    json_output: Json = False,
+    memory_tolerance: Annotated[float, Option(min=0.0, help="The same for peak memory.")] = 5.0,
+    no_color: options.NoColor = False,
+    json_output: options.Json = False,
 ) -> None:
     """Say what changed beyond noise between two dates: another llama.cpp build, another machine, a file made anew.
 
@@ -215,9 +199,7 @@ def changes(
 
     tolerances = Tolerances(speed_tolerance / 100, memory_tolerance / 100)
     found = find_changes(read_study(old), read_study(new), margin=margin / 100, tolerances=tolerances)
-    if json_output:
-        print_json(changes_document(found, shlex.join(["gguf-eval", *sys.argv[1:]])))
-    else:
-        print_changes(found, stdout(no_color=no_color))
+    document = changes_document(found, command_line())
+    answer(json_output, document, partial(print_changes, found), no_color=no_color)
     if fail_if_worse and found.worse:
         raise typer.Exit(1)

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
+from gguf_eval.cli import options
 from gguf_eval.cli.engine import ChatOptions, EngineOptions
-from gguf_eval.cli.options import (
-    MACHINE,
-    NAMED_MODELS_HELP,
-    OVER_TEXT,
-    Fewshot,
-    Json,
-    Levels,
-    Limit,
-    MinCtx,
-    Study,
-    Tasks,
-    Threads,
-    Yes,
-    app,
-    named_model_paths,
-    print_json,
-    print_summary,
-    say,
-    split_names,
-)
+from gguf_eval.cli.printing import answer, command_line, print_summary, say
 from gguf_eval.cli.unfold import unfolded
 
 if TYPE_CHECKING:
@@ -38,64 +20,46 @@ if TYPE_CHECKING:
     from gguf_eval.study.points import RunRequest
 
 
-@app.command()
+@options.app.command()
 @unfolded
 def run(
-    models: Annotated[list[str], typer.Argument(help=NAMED_MODELS_HELP, show_default=False)],
+    models: Annotated[list[str], Argument(help=options.NAMED_MODELS_HELP)],
     *,
-    levels: Levels = "",
-    tasks: Tasks = "offline",
-    limit: Limit = None,
-    study: Study = None,
+    levels: options.Levels = "",
+    tasks: options.Tasks = "offline",
+    limit: options.Limit = None,
+    study: options.Study = None,
     ctx: Annotated[
         int | None,
-        typer.Option(
-            "--ctx",
-            "-c",
-            min=16,
-            help="Context in tokens: items are cut to it, speed and memory measured with it.",
-            rich_help_panel=MACHINE,
+        options.machine(
+            "--ctx", "-c", min=16, help="Context in tokens: items are cut to it, speed and memory measured with it."
         ),
     ] = None,
-    threads: Threads = None,
+    threads: options.Threads = None,
     engine: EngineOptions,
-    min_ctx: MinCtx = None,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", "-b", min=32, help="Tokens of one decode.", rich_help_panel=MACHINE)
-    ] = 512,
-    items: Annotated[str, typer.Option("--items", help="Only these items, by id, separated by commas.")] = "",
-    fewshot: Fewshot = None,
+    min_ctx: options.MinCtx = None,
+    batch_size: Annotated[int, options.machine("--batch-size", "-b", min=32, help="Tokens of one decode.")] = 512,
+    items: Annotated[str, Option(help="Only these items, by id, separated by commas.")] = "",
+    fewshot: options.Fewshot = None,
     chat: ChatOptions,
     text: Annotated[
-        str,
-        typer.Option(
-            "--text",
-            help="A text file, wikitext2 or none: perplexity, and divergence from the reference.",
-            rich_help_panel=OVER_TEXT,
-        ),
+        str, options.over_text(help="A text file, wikitext2 or none: perplexity, and divergence from the reference.")
     ] = "",
-    text_ctx: Annotated[
-        int, typer.Option("--text-ctx", min=8, help="Tokens of a window of the text.", rich_help_panel=OVER_TEXT)
-    ] = 512,
-    chunks: Annotated[
-        int | None, typer.Option("--chunks", min=1, help="Windows of the text at most.", rich_help_panel=OVER_TEXT)
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Chooses the items of --limit.")] = 0,
-    speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory.")] = True,
-    repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1, help="Timed runs of each speed test.")] = 3,
+    text_ctx: Annotated[int, options.over_text(min=8, help="Tokens of a window of the text.")] = 512,
+    chunks: Annotated[int | None, options.over_text(min=1, help="Windows of the text at most.")] = None,
+    seed: Annotated[int, Option(help="Chooses the items of --limit.")] = 0,
+    speed: Annotated[bool, Option("--speed/--no-speed", help="Measure speed and memory.")] = True,
+    repetitions: Annotated[int, Option("--repetitions", "-r", min=1, help="Timed runs of each speed test.")] = 3,
     allow_requantize: Annotated[
-        bool, typer.Option("--allow-requantize", help="Make levels from a file that is quantized already.")
+        bool, Option("--allow-requantize", help="Make levels from a file that is quantized already.")
     ] = False,
-    cache_dir: Annotated[Path | None, typer.Option("--cache-dir", help="Where made files are kept.")] = None,
-    mirror: Annotated[
-        Path | None, typer.Option("--mirror", help="A local copy of the hub's Parquet files, instead of the hub.")
-    ] = None,
+    cache_dir: Annotated[Path | None, Option(help="Where made files are kept.")] = None,
+    mirror: options.Mirror = None,
     plan: Annotated[
-        bool,
-        typer.Option("--plan", "--dry-run", help="Say what would be done, with disk and time needed, and do nothing."),
+        bool, Option("--plan", "--dry-run", help="Say what would be done, with disk and time needed, and do nothing.")
     ] = False,
-    yes: Yes = False,
-    json_output: Json = False,
+    yes: options.Yes = False,
+    json_output: options.Json = False,
 ) -> None:
     """Evaluate models at quantization levels, and report. Run it again to resume."""
     from gguf_eval.study.points import RunRequest
@@ -103,10 +67,10 @@ def run(
     request = RunRequest(
         models=tuple(models),
         study=study or Path(),
-        levels=tuple(split_names(levels)),
-        tasks=tuple(split_names(tasks)),
+        levels=tuple(options.split_names(levels)),
+        tasks=tuple(options.split_names(tasks)),
         limit=limit,
-        items=tuple(split_names(items)),
+        items=tuple(options.split_names(items)),
         fewshot=fewshot,
         seed=seed,
         allow_requantize=allow_requantize,
@@ -126,22 +90,22 @@ def run(
         chunks=chunks,
         cache=cache_dir,
         mirror=mirror,
-        command=shlex.join(["gguf-eval", *sys.argv[1:]]),
+        command=command_line(),
     )
     _plan_and_run(request, plan=plan, yes=yes, json_output=json_output)
 
 
-@app.command()
+@options.app.command()
 def demo(
-    study: Annotated[Path, typer.Option("--study", help="The study file.")] = Path("demo.study.sqlite"),
-    threads: Threads = None,
-    yes: Yes = False,
-    json_output: Json = False,
+    study: Annotated[Path, Option(help="The study file.")] = Path("demo.study.sqlite"),
+    threads: options.Threads = None,
+    yes: options.Yes = False,
+    json_output: options.Json = False,
 ) -> None:
     """Compare four levels of a small model that comes with the 'demo' extra: no network, a few minutes."""
     from gguf_eval.study.demo import demo_request
 
-    request = demo_request(study, threads, shlex.join(["gguf-eval", *sys.argv[1:]]))
+    request = demo_request(study, threads, command_line())
     _plan_and_run(request, plan=False, yes=yes, json_output=json_output)
 
 
@@ -154,11 +118,8 @@ def _plan_and_run(request: RunRequest, *, plan: bool, yes: bool, json_output: bo
     may_ask = not (yes or plan) and sys.stdin.isatty() and sys.stdout.isatty()
     planned = make_plan(request, thorough=plan, calibrate=plan or may_ask)
     found = planned.forecast
-    if plan and json_output:
-        print_json(forecast_document(found))
-        return
     if plan:
-        say(forecast_text(found))
+        answer(json_output, forecast_document(found), forecast_text(found))
         return
     check_disk(found)
     if line := forecast_line(found):
@@ -167,30 +128,26 @@ def _plan_and_run(request: RunRequest, *, plan: bool, yes: bool, json_output: bo
         say("gguf-eval: nothing was done; 'run --plan' says more", err=True)
         raise typer.Exit(1)
     if planned.pending:
-        files, names = named_model_paths([str(model) for model in request.models], request.cache)
+        files, names = options.named_model_paths([str(model) for model in request.models], request.cache)
         request = replace(request, models=files, names=names, study=found.study)
         planned = make_plan(request, fetch=True, known=found.rates)
     _run(planned, json_output)
 
 
 def _run(plan: Plan, json_output: bool) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
     from gguf_eval.analysis.summary import summarise
-    from gguf_eval.report.escape import plain
     from gguf_eval.report.progress import console_observer
     from gguf_eval.store.read import read_study
     from gguf_eval.study.run import run_study
 
-    console, study = Console(stderr=True), plan.asked.request.study
+    study = plan.asked.request.study
     try:
-        with console_observer(console) as observer:
+        with console_observer() as observer:
             complete = run_study(plan, observer)
     except KeyboardInterrupt:
         say("gguf-eval: interrupted; everything so far is saved: run the same command to go on", err=True)
         raise typer.Exit(130) from None
     print_summary(summarise(read_study(study)), json_output)
-    console.print(Text(plain(f"study: {study}")), soft_wrap=True, style="dim")
+    say(f"study: {study}", err=True)
     if not complete:
         raise typer.Exit(1)

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
+from gguf_eval.cli import options
 from gguf_eval.cli.engine import ChatOptions
-from gguf_eval.cli.options import (
-    Fewshot,
-    app,
-    model_source_path,
-    say,
-    split_names,
-    stdout,
-    warn,
-)
+from gguf_eval.cli.printing import say, stdout, warn
 from gguf_eval.cli.unfold import unfolded
 from gguf_eval.errors import UsageError
 
 if TYPE_CHECKING:
-    from gguf_eval.tasks.datasets import Fetch
+    pass
 
 tasks_app = typer.Typer(help="List the tasks and suites that ship, show items, check a task file.")
-app.add_typer(tasks_app, name="tasks")
-
-Mirror = Annotated[
-    Path | None, typer.Option("--mirror", help="A local copy of the hub's Parquet files, instead of the hub.")
-]
+options.app.add_typer(tasks_app, name="tasks")
 
 
 @tasks_app.callback(invoke_without_command=True)
@@ -41,7 +30,7 @@ def tasks(context: typer.Context) -> None:
 @tasks_app.command("list")
 def list_tasks() -> None:
     """List the tasks and suites that ship."""
-    from gguf_eval.report.listing import print_tasks
+    from gguf_eval.report.tasks import print_tasks
     from gguf_eval.tasks.catalog import find_tasks, suite_texts, suites, task_names
 
     texts = suite_texts()
@@ -52,45 +41,45 @@ def list_tasks() -> None:
 @tasks_app.command("show")
 @unfolded
 def show(
-    name: Annotated[str, typer.Argument(help="A task's name, or the path of a task file.", show_default=False)],
+    name: Annotated[str, Argument(help="A task's name, or the path of a task file.")],
     *,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many items.")] = 1,
-    seed: Annotated[int, typer.Option("--seed", help="Chooses the items.")] = 0,
-    items: Annotated[str, typer.Option("--items", help="Or these items, by id, separated by commas.")] = "",
+    limit: Annotated[int, Option("--limit", "-n", min=1, help="How many items.")] = 1,
+    seed: Annotated[int, Option(help="Chooses the items.")] = 0,
+    items: Annotated[str, Option(help="Or these items, by id, separated by commas.")] = "",
     model: Annotated[
-        str, typer.Option("--model", help="As this model gets them, with its control tokens: GGUF, folder or hub name.")
+        str, Option(help="As this model gets them, with its control tokens: GGUF, folder or hub name.")
     ] = "",
     chat: ChatOptions,
-    fewshot: Fewshot = None,
-    mirror: Mirror = None,
+    fewshot: options.Fewshot = None,
+    mirror: options.Mirror = None,
 ) -> None:
     """Print items as the model gets them: few-shot examples, prompt, choices, references."""
-    from gguf_eval.report.items import asked_item_text, item_text, items_text
+    from gguf_eval.report.tasks import item_text
     from gguf_eval.study.stages.show import preview
     from gguf_eval.tasks.catalog import find_tasks
     from gguf_eval.tasks.datasets import load_items
     from gguf_eval.tasks.spec import with_shots
 
-    ids = split_names(items)
+    ids = options.split_names(items)
     settings = chat.settings
     if not model and chat != ChatOptions():
         raise UsageError("--chat, --system and --fewshot-as-turns need --model: the template is the model's own")
     for given in find_tasks([name]):
         task = given if fewshot is None else with_shots(given, fewshot)
-        found = load_items(task, fetch=_fetch(mirror), limit=None if ids else limit, seed=seed, ids=ids)
+        found = load_items(task, fetch=options.fetch_from(mirror), limit=None if ids else limit, seed=seed, ids=ids)
         if model:
             warnings: list[str] = []
-            asked = preview(task, found, model_source_path(model, None), settings, warnings.append)
+            asked = preview(task, found, options.model_source_path(model, None), settings, warnings.append)
             warn(tuple(f"llama.cpp warns: {text}" for text in dict.fromkeys(warnings)))
-            say(items_text([asked_item_text(*pair) for pair in zip(found, asked, strict=True)]))
+            say("\n\n".join(map(item_text, found, asked)))
         else:
-            say(items_text([item_text(item) for item in found]))
+            say("\n\n".join(map(item_text, found)))
 
 
 @tasks_app.command("check")
 def check(
-    file: Annotated[str, typer.Argument(help="The path of a task file, or a task's name.", show_default=False)],
-    mirror: Mirror = None,
+    file: Annotated[str, Argument(help="The path of a task file, or a task's name.")],
+    mirror: options.Mirror = None,
 ) -> None:
     """Check a task file and every item of its data; exit code 1 where something is wrong."""
     from gguf_eval.tasks.catalog import find_tasks
@@ -98,7 +87,7 @@ def check(
 
     wrong = False
     for task in find_tasks([file]):
-        found = check_task(task, fetch=_fetch(mirror))
+        found = check_task(task, fetch=options.fetch_from(mirror))
         for problem in found.problems:
             say(problem)
         if found.overshadowed:
@@ -111,10 +100,3 @@ def check(
         say(f"{task.name}: {found.items} items, {len(found.problems)} wrong")
     if wrong:
         raise typer.Exit(1)
-
-
-def _fetch(folder: Path | None) -> Fetch:
-    from gguf_eval.files.hub_datasets import dataset_files
-    from gguf_eval.tasks.datasets import mirror
-
-    return mirror(folder) if folder else dataset_files

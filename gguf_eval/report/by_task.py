@@ -1,93 +1,72 @@
-"""The table of groups and tasks: one row each, one column a level."""
+"""The tables below the main one: groups, tasks, and what tasks say beyond scores; a row each, a column a level."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from gguf_eval.analysis.models import grouped
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
-from gguf_eval.report.columns import Cell
+from gguf_eval.report.columns import Cell, estimate_cell
 from gguf_eval.report.tables import VERDICT_STYLES, bare_table
 
-_CELL_WIDTH = 7
-_CELL_WIDTH_WITH_INTERVAL = 13
-_NAME_WIDTH = 24
+_NAME_WIDTH, _CELL_WIDTH, _CELL_WIDTH_WITH_INTERVAL = 24, 9, 13
+_WHOLE_NAME_WIDTH, _WHOLE_CELL_WIDTH = 36, 10
+_ANSWERS = "KLD of right answers"
 LEGEND = "Against the reference: ▼ worse, ▲ better, = the same; no mark: undecided."
 
 
+@dataclass(frozen=True)
+class TaskRow:
+    """One row, with the cell of every point."""
+
+    name: str
+    cells: Sequence[Cell]
+    is_group: bool = False
+
+
 def by_task_tables(study: StudySummary, points: Sequence[PointSummary], width: int, *, with_tasks: bool) -> list[Table]:
-    """Groups with their averages and, where asked for, the tasks of each; as many tables as the levels need.
+    """Scores, then what tasks say beyond them; as many tables as the levels need.
 
     Intervals go first where there is no room for them.
     """
     shown = [point for point in points if point.tasks]
-    rows = group_rows(study, shown, with_tasks=with_tasks)
-    if not rows or not shown:
-        return []
-    name_width = min(_NAME_WIDTH, max(Text(name).cell_len for name, _, _ in rows))
-    room = width - name_width
-    label_width = max(Text(point.label).cell_len for point in shown) + 2
-    intervals = len(shown) * max(label_width, _CELL_WIDTH_WITH_INTERVAL) <= room
-    each = max(1, room // max(label_width, _CELL_WIDTH_WITH_INTERVAL if intervals else _CELL_WIDTH + 2))
-    parts = [shown[i : i + each] for i in range(0, len(shown), each)]
-    return [_table(study, rows, part, name_width, intervals=intervals) for part in parts]
+    scores, whole = score_rows(study, shown, with_tasks=with_tasks), whole_rows(shown)
+    tables: list[Table] = []
+    if scores:
+        name_width = min(_NAME_WIDTH, max(cell_len(row.name) for row in scores))
+        intervals = _fitting(shown, width - name_width, _CELL_WIDTH_WITH_INTERVAL) >= len(shown)
+        cell_width = _CELL_WIDTH_WITH_INTERVAL if intervals else _CELL_WIDTH
+        head, each = "group" if scores[0].is_group else "task", _fitting(shown, width - name_width, cell_width)
+        tables += _tables(head, name_width, scores, shown, each, lambda cell: _marked(cell, intervals))
+    if whole:
+        each = _fitting(shown, width - _WHOLE_NAME_WIDTH, _WHOLE_CELL_WIDTH)
+        tables += _tables("over all items", _WHOLE_NAME_WIDTH, whole, shown, each, lambda cell: Text(cell.text))
+    return tables
 
 
-GroupRow = tuple[str, str, bool]
-"""Shown name, key, whether it is a group."""
-
-
-def group_rows(study: StudySummary, points: Sequence[PointSummary], *, with_tasks: bool) -> list[GroupRow]:
-    """Each group, where there are several, and its tasks after it."""
-    groups: dict[str, list[str]] = {}
+def score_rows(study: StudySummary, points: Sequence[PointSummary], *, with_tasks: bool) -> list[TaskRow]:
+    """A row for each group of a model's tasks, where there are several, and where asked for its tasks after it."""
+    tasks = {name: task for point in reversed(points) for name, task in point.tasks.items()}
+    groups = grouped((tasks[name].group, name) for name in study.task_names if name in tasks)
     score_tasks = study.score_tasks.get(points[0].model, ()) if points else ()
-    for name in study.task_names:
-        task = next((point.tasks[name] for point in points if name in point.tasks), None)
-        if task is not None:
-            groups.setdefault(task.group, []).append(name)
-    named = [group for group in groups if group]
-    rows: list[GroupRow] = []
+    several = sum(map(bool, groups)) > 1
+    rows: list[TaskRow] = []
     for group, names in groups.items():
-        if len(named) > 1 and group:
-            over = [name for name in names if name in score_tasks]
-            noun = "task" if len(over or names) == 1 else "tasks"
-            rows.append((f"{group} ({len(over or names)} {noun})", group, True))
+        is_group = several and bool(group)
+        if is_group:
+            over = [name for name in names if name in score_tasks] or names
+            only = only_task(study, points[0], group)
+            cells = [_group_cell(point, group, only) for point in points]
+            rows.append(TaskRow(f"{group} ({words.several(len(over), 'task')})", cells, True))
         if with_tasks:
-            indent = "  " if len(named) > 1 and group else ""
-            rows += [(indent + name, name, False) for name in names]
+            rows += [TaskRow("  " * is_group + name, [_task_cell(p, name) for p in points]) for name in names]
     return rows
-
-
-def _table(
-    study: StudySummary,
-    rows: Sequence[GroupRow],
-    points: Sequence[PointSummary],
-    name_width: int,
-    *,
-    intervals: bool,
-) -> Table:
-    table = bare_table()
-    table.add_column("group" if rows[0][2] else "task", no_wrap=True, max_width=name_width)
-    for point in points:
-        table.add_column(Text(point.label), justify="right", no_wrap=True)
-    for name, key, is_group in rows:
-        cells = [_text(by_task_cell(study, point, key, is_group), intervals) for point in points]
-        table.add_row(Text(name, style="bold" if is_group else ""), *cells)
-    return table
-
-
-def by_task_cell(study: StudySummary, point: PointSummary, key: str, is_group: bool) -> Cell:
-    """A point's score in a task, or its average over the tasks of a group, which is that of a single one."""
-    average = point.averages.get(key) if is_group else None
-    task = point.tasks.get((only_task(study, point, key) or "") if is_group else key)
-    found = average.estimate if average else task.estimate if task else None
-    if found is None:
-        return Cell()
-    verdict = task.comparison.verdict if task and task.comparison and not average else ""
-    return Cell(words.percent(found.value), words.interval(found), found.value, verdict)
 
 
 def only_task(study: StudySummary, point: PointSummary, group: str) -> str | None:
@@ -103,7 +82,66 @@ def only_task(study: StudySummary, point: PointSummary, group: str) -> str | Non
     return members.pop() if len(members) == 1 else None
 
 
-def _text(cell: Cell, intervals: bool) -> Text:
+def whole_rows(points: Sequence[PointSummary]) -> list[TaskRow]:
+    """Aggregates, groups of subjects and divergences of right answers, where any of the points has them."""
+    figures = [_whole_cells(point) for point in points]
+    keys = dict.fromkeys(key for found in figures for key in found)
+    return [TaskRow(f"{key[0]}: {key[2]}", [found.get(key, Cell()) for found in figures]) for key in keys]
+
+
+def _whole_cells(point: PointSummary) -> dict[tuple[str, str, str], Cell]:
+    """By task, kind of figure and its name."""
+    shown: dict[tuple[str, str, str], tuple[str, str]] = {}
+    for task in point.tasks.values():
+        for name, value in task.whole.aggregates.items():
+            shown[task.name, "aggregate", name] = (words.aggregate(name, value), "")
+        for name, estimate in task.whole.groups.items():
+            shown[task.name, "group", name] = (words.percent(estimate.value), "")
+        if task.divergence:
+            shown[task.name, "answers", _ANSWERS] = words.divergence(task.divergence.mean)
+    return {key: Cell(text, interval, float(text)) for key, (text, interval) in shown.items()}
+
+
+def _group_cell(point: PointSummary, group: str, only: str | None) -> Cell:
+    """A point's average over the tasks of a group, which is the score of a single one."""
+    average = point.averages.get(group)
+    return (estimate_cell(average.estimate) or Cell()) if average else _task_cell(point, only)
+
+
+def _task_cell(point: PointSummary, name: str | None) -> Cell:
+    task = point.tasks.get(name or "")
+    if task is None:
+        return Cell()
+    return estimate_cell(task.estimate, task.comparison.verdict if task.comparison else "") or Cell()
+
+
+def _fitting(points: Sequence[PointSummary], room: int, cell_width: int) -> int:
+    """How many of the points' columns stand beside each other, one at least."""
+    return max(1, room // max(cell_width, *(cell_len(point.label) + 2 for point in points)))
+
+
+def _tables(
+    head: str,
+    name_width: int,
+    rows: Sequence[TaskRow],
+    points: Sequence[PointSummary],
+    each: int,
+    show: Callable[[Cell], Text],
+) -> list[Table]:
+    tables = []
+    for first in range(0, len(points), each):
+        table = bare_table()
+        table.add_column(head, no_wrap=True, max_width=name_width)
+        for point in points[first : first + each]:
+            table.add_column(Text(point.label), justify="right", no_wrap=True)
+        for row in rows:
+            cells = map(show, row.cells[first : first + each])
+            table.add_row(Text(row.name, style="bold" if row.is_group else ""), *cells)
+        tables.append(table)
+    return tables
+
+
+def _marked(cell: Cell, intervals: bool) -> Text:
     text = Text(cell.text)
     if intervals and cell.small:
         text.append(f" {cell.small}", style="dim")

@@ -1,12 +1,58 @@
-"""What a report comes to, in the sentences a person would want."""
+"""What a report comes to, in the sentences a person would want, and the evidence beside scores in words."""
 
 from __future__ import annotations
 
 from gguf_eval.analysis.comparison import Comparison
+from gguf_eval.analysis.divergence import Figure
+from gguf_eval.analysis.evidence import ANSWERS, LIMIT, LOG_SCORE, Evidence
 from gguf_eval.analysis.recommend import Conclusion
+from gguf_eval.analysis.statistics import Estimate
 from gguf_eval.analysis.summary import PointSummary
-from gguf_eval.report import evidence_words, words
-from gguf_eval.report.basis_words import missing, named
+from gguf_eval.report import words
+from gguf_eval.report.notes import missing, named
+
+LOSS = (
+    "a KL divergence from the reference, on right answers or over a text, shown to be above "
+    f"{LIMIT:g} nats, or a log score (how probable right answers are) shown to be lower by {LIMIT:g} nats or more"
+)
+RULE = (
+    "the level of least memory whose scores are not worse; where scores leave that undecided, none with evidence of "
+    f"loss: {LOSS}"
+)
+PASSED_OVER = (
+    "passed over: scores leave a loss open, there is evidence of it, and another point of the model under the limits "
+    f"has clearly less. Evidence is {LOSS}"
+)
+
+
+def evidence_text(found: Evidence | None) -> str:
+    """Everything that is known, in one clause; empty where nothing is."""
+    if found is None:
+        return ""
+    parts = [f"divergence {_place(name)} {_figure(figure)}" for name, figure in found.divergences.items()]
+    if found.log_score is not None:
+        parts.append(f"log score {_difference(found.log_score)}")
+    return ", ".join(parts)
+
+
+def against_text(found: Evidence) -> str:
+    """What of it speaks against the point."""
+    shown = {name: figure for name, figure in found.divergences.items() if name in found.against}
+    return evidence_text(Evidence(shown, found.log_score if LOG_SCORE in found.against else None))
+
+
+def _place(name: str) -> str:
+    return f"on {name}" if name == ANSWERS else f"over {name}"
+
+
+def _figure(figure: Figure) -> str:
+    value, interval = words.divergence(figure)
+    return f"{value} nats ({interval})" if interval else f"{value} nats (no interval)"
+
+
+def _difference(found: Estimate) -> str:
+    value, low, high = (words.signed(number, 3) for number in (found.value, found.low, found.high))
+    return f"{value} nats ({low} to {high})"
 
 
 def conclusion(found: Conclusion) -> list[str]:
@@ -52,8 +98,7 @@ def _no_other(found: Conclusion) -> str:
             f"{_labels(found.passed_over)} {'has' if len(found.passed_over) == 1 else 'have'} evidence of loss"
         )
     parts += [f"{point.label} {_why_not_compared(point)}" for point in found.not_compared]
-    larger = "every other level takes more memory"
-    return ", ".join(parts) or larger
+    return ", ".join(parts) or "every other level takes more memory"
 
 
 def _why_not_compared(point: PointSummary) -> str:
@@ -76,10 +121,10 @@ def _passed_over(found: Conclusion) -> list[str]:
         lines.append(
             f"{point.label} is passed over: scores can't tell it from {found.reference.label} "
             f"({words.difference_interval(point.overall.difference)} points), but there is evidence of loss: "
-            f"{evidence_words.against(point.evidence)}."
+            f"{against_text(point.evidence)}."
         )
-    if any(point.evidence and evidence_words.evidence(point.evidence) for point in found.undecided):
-        lines.append(f"The rule: {evidence_words.RULE}.")
+    if any(evidence_text(point.evidence) for point in found.undecided):
+        lines.append(f"The rule: {RULE}.")
     return lines
 
 
@@ -102,7 +147,7 @@ def _choice(found: Conclusion, choice: PointSummary) -> str:
     cost = f"{' and '.join(clauses)} of {found.reference.label}"
     if not clauses:
         cost = f"{words.size(choice.size_bytes)} on disk instead of {words.size(found.reference.size_bytes)}"
-    known = evidence_words.evidence(choice.evidence) if choice.evidence else ""
+    known = evidence_text(choice.evidence)
     beside = f"; {known}" if known else ""
     if known and compared.verdict == "undecided":
         beside += ": no evidence of loss by the rule below"

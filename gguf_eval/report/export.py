@@ -79,7 +79,7 @@ def to_document(study: StudySummary) -> dict[str, Any]:
     }
 
 
-def _point(point: PointSummary, columns: Sequence[Column[Any]]) -> dict[str, Any]:
+def _point(point: PointSummary, columns: Sequence[Column]) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": point.name,
         **({"study": point.study} if point.study else {}),

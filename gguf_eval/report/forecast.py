@@ -9,7 +9,7 @@ from gguf_eval.report.escape import plain
 from gguf_eval.report.model_files import table
 from gguf_eval.report.words import duration, rate, several, size
 from gguf_eval.study.events import PointPlan
-from gguf_eval.study.forecast import Forecast, NewFile
+from gguf_eval.study.forecast import Download, Forecast, NewFile
 
 _WORDS = {
     "convert": "converting", "make": "making files", "score": "scoring", "again": "right answers",
@@ -20,39 +20,37 @@ _LABEL = 10
 
 def forecast_text(found: Forecast) -> str:
     """The whole plan, a section for each thing that would be done."""
-    sections = [f"{'study':<{_LABEL}}{plain(str(found.study))}"]
-    if found.downloads:
-        rows = [(plain(d.repo), d.kind, several(d.files, "file"), size(d.size_bytes)) for d in found.downloads]
-        sections.append(_section("download", table(("repository", "", "", "size"), rows, right=(3,))))
-    if found.conversions:
-        sections.append(_section("convert", _files(found.conversions)))
-    if found.makings:
-        sections.append(_section("make", _files(found.makings)))
-    sections.append(_section("tasks", _tasks(found)))
-    if found.left_out:
-        sections.append(_section("left out", "\n".join(plain(f"{one.name}: {one.reason}") for one in found.left_out)))
-    sections.append(_section("points", _points(found.points)))
     needs = [f"{size(n.needed_bytes)} needed, {size(n.free_bytes)} free at {n.folder}" for n in found.disk]
-    sections.append(_section("disk", "\n".join(map(plain, needs)) or "nothing to speak of"))
-    sections.append(_section("time", "\n".join(_time(found))))
-    if found.remarks:
-        sections.append(_section("note", "\n".join(map(plain, found.remarks))))
-    return "\n".join(sections)
+    sections = (
+        ("study", plain(str(found.study))),
+        ("download", _downloads(found.downloads)),
+        ("convert", _files(found.conversions)),
+        ("make", _files(found.makings)),
+        ("tasks", _tasks(found) or "none"),
+        ("left out", "\n".join(plain(f"{one.name}: {one.reason}") for one in found.left_out)),
+        ("points", _points(found.points)),
+        ("disk", "\n".join(map(plain, needs)) or "nothing to speak of"),
+        ("time", "\n".join(_time(found))),
+        ("note", "\n".join(map(plain, found.remarks))),
+    )
+    return "\n".join(_section(label, text) for label, text in sections if text)
 
 
 def forecast_line(found: Forecast) -> str:
     """The plan in one line; empty where there is nothing left to do."""
-    parts = [f"download {size(found.bytes_fetched)}"] * bool(found.downloads)
-    parts += [f"convert {', '.join(plain(new.name) for new in found.conversions)}"] * bool(found.conversions)
-    if found.bytes_made:
-        count = sum(not new.problem for new in found.makings)
-        parts.append(f"make {several(count, 'model file')} of {size(found.bytes_made)}")
-    if found.answers_left:
-        there = f" ({found.answers_there:,} there already)" if found.answers_there else ""
-        parts.append(f"get {found.answers_left:,} answers{there}")
-    parts += [f"ask {found.right_answers:,} right answers again"] * bool(found.right_answers)
-    parts += [f"time {several(found.waiting('speed'), 'point')}"] * bool(found.waiting("speed"))
-    parts += [f"run {several(found.waiting('text'), 'point')} over the text"] * bool(found.waiting("text"))
+    made = several(sum(not new.problem for new in found.makings), "model file")
+    there = f" ({found.answers_there:,} there already)" if found.answers_there else ""
+    timed, over_text = found.waiting("speed"), found.waiting("text")
+    wanted = (
+        (found.downloads, f"download {size(found.bytes_fetched)}"),
+        (found.conversions, f"convert {', '.join(plain(new.name) for new in found.conversions)}"),
+        (found.bytes_made, f"make {made} of {size(found.bytes_made)}"),
+        (found.answers_left, f"get {found.answers_left:,} answers{there}"),
+        (found.right_answers, f"ask {found.right_answers:,} right answers again"),
+        (timed, f"time {several(timed, 'point')}"),
+        (over_text, f"run {several(over_text, 'point')} over the text"),
+    )
+    parts = [text for any_left, text in wanted if any_left]
     if not parts:
         return ""
     if found.left_out:
@@ -72,14 +70,8 @@ def forecast_document(found: Forecast) -> dict[str, Any]:
                 "name": point.name,
                 "seconds": point.seconds_left,
                 "stages": [
-                    {
-                        "kind": stage.kind,
-                        "name": stage.name,
-                        "units": stage.units,
-                        "done": stage.done,
-                        "seconds": stage.seconds_left,
-                    }
-                    for stage in point.stages
+                    {"kind": s.kind, "name": s.name, "units": s.units, "done": s.done, "seconds": s.seconds_left}
+                    for s in point.stages
                 ],
             }
             for point in found.points
@@ -101,15 +93,19 @@ def _section(label: str, text: str) -> str:
     return "\n".join(f"{label if i == 0 else '':<{_LABEL}}{line}".rstrip() for i, line in enumerate(lines))
 
 
+def _downloads(downloads: Sequence[Download]) -> str:
+    rows = [(plain(d.repo), d.kind, several(d.files, "file"), size(d.size_bytes)) for d in downloads]
+    return table(("repository", "", "", "size"), rows, right=(3,)) if rows else ""
+
+
 def _files(files: Sequence[NewFile]) -> str:
-    rows = []
-    for new in files:
-        if new.problem:
-            rows.append((plain(new.name), new.level, "", f"can't be made: {plain(new.problem)}"))
-        else:
-            shown = ("" if new.exact else "about ") + size(new.size_bytes)
-            rows.append((plain(new.name), new.level, shown, ""))
-    return table(("model file", "level", "size", ""), rows, right=(2,))
+    rows = [
+        (plain(new.name), new.level, "", f"can't be made: {plain(new.problem)}")
+        if new.problem
+        else (plain(new.name), new.level, ("" if new.exact else "about ") + size(new.size_bytes), "")
+        for new in files
+    ]
+    return table(("model file", "level", "size", ""), rows, right=(2,)) if rows else ""
 
 
 def _tasks(found: Forecast) -> str:
@@ -123,7 +119,7 @@ def _tasks(found: Forecast) -> str:
         )
         for task in found.tasks
     ]
-    return table(("task", "answers", "items", "to get", "there already"), rows, right=(2, 3, 4)) if rows else "none"
+    return table(("task", "answers", "items", "to get", "there already"), rows, right=(2, 3, 4)) if rows else ""
 
 
 def _points(points: Sequence[PointPlan]) -> str:

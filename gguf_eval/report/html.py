@@ -17,13 +17,12 @@ from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.sanity import warning_lines
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
-from gguf_eval.report.by_task import by_task_cell, group_rows
-from gguf_eval.report.charts import MISSING_EXTRA, Chart, charts
+from gguf_eval.report.by_task import score_rows, whole_rows
+from gguf_eval.report.charts import Chart, charts, of_the_extra
 from gguf_eval.report.columns import LEVEL, TASKS
 from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import json_for_script, printable
 from gguf_eval.report.main_table import MainTable, main_tables, table_notes
-from gguf_eval.report.whole_task import whole_cell, whole_rows
 from gguf_eval.store.records import StudyRecord
 from gguf_eval.tasks.prompts import ItemRecord
 
@@ -57,7 +56,6 @@ def to_html(record: StudyRecord, study: StudySummary) -> str:
         models=[_model(table, study) for table in tables],
         charts=[_chart(chart) for chart in drawn],
         begun=words.moment(study.created_at),
-        failures=[point for point in study.points if point.status == "failed"],
         left_out=left_out,
         style=_page("style.css"),
         script=_page("script.js"),
@@ -73,13 +71,7 @@ def _page(name: str) -> str:
 
 def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, for every chart of the page."""
-    from gguf_eval.errors import UsageError
-
-    try:
-        import vl_convert
-    except ImportError:
-        raise UsageError(MISSING_EXTRA) from None
-    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # the stub lacks the default
+    bundle: str = of_the_extra("vl_convert").javascript_bundle()
     return bundle.replace("</script", "<\\/script")
 
 
@@ -104,7 +96,6 @@ def _cell(value: Any) -> str:
 def _model(table: MainTable, study: StudySummary) -> dict[str, Any]:
     """Single tasks, where there are several, stand in the table below the main one."""
     points = table.points
-    shown = [point for point in points if point.tasks]
     filled = [filled for filled in table.columns if filled.column is not LEVEL and filled.column.kind != TASKS]
     return {
         "name": points[0].model,
@@ -112,17 +103,8 @@ def _model(table: MainTable, study: StudySummary) -> dict[str, Any]:
         "header": [LEVEL.header, *(found.column.header for found in filled)],
         "front": table.front,
         "rows": list(zip(table.rows, zip(*(found.cells for found in filled), strict=True), strict=True)),
-        "labels": [point.label for point in points],
-        "by_task": [
-            *(
-                (name, is_group, [by_task_cell(study, point, key, is_group) for point in points])
-                for name, key, is_group in group_rows(study, shown, with_tasks=True)
-            ),
-            *(
-                (f"{row[0]}: {row[2]}", False, [whole_cell(point, row) for point in points])
-                for row in whole_rows(points)
-            ),
-        ],
+        "points": points,
+        "by_task": score_rows(study, points, with_tasks=True) + whole_rows(points),
     }
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from gguf_eval.analysis.marks import find_marks, generation_rate, score
 from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.errors import UsageError, nearest
-from gguf_eval.report import words
+from gguf_eval.report import notes
 from gguf_eval.report.columns import Cell, Column, all_columns
 
 SORTS: dict[str, Callable[[PointSummary], float]] = {
@@ -27,7 +26,7 @@ SORTS: dict[str, Callable[[PointSummary], float]] = {
 class Filled:
     """A column with the cell of every row."""
 
-    column: Column[Any]
+    column: Column
     cells: tuple[Cell, ...]
 
 
@@ -58,9 +57,9 @@ def main_tables(study: StudySummary, sort: str | None = None) -> list[MainTable]
     return tables
 
 
-def _cells(column: Column[Any], points: Sequence[PointSummary]) -> tuple[Cell, ...]:
+def _cells(column: Column, points: Sequence[PointSummary]) -> tuple[Cell, ...]:
     """The best one is among those of complete points, where these differ."""
-    cells = [(column.cell(point), point.status == "complete") for point in points]
+    cells = [(column.find(point) or Cell(), point.status == "complete") for point in points]
     values = {cell.number for cell, complete in cells if complete and cell.number is not None}
     best = column.best(values) if column.best and len(values) > 1 else None
     return tuple(replace(cell, best=complete and best is not None and cell.number == best) for cell, complete in cells)
@@ -71,4 +70,4 @@ def table_notes(study: StudySummary, tables: Iterable[MainTable]) -> list[str]:
     shown = [filled for table in tables for filled in table.columns]
     starred = any(cell.best for filled in shown for cell in filled.cells)
     own = dict.fromkeys(filled.column.note for filled in shown if filled.column.note)
-    return words.how_to_read(study, list(own), starred=starred, front=any(table.front for table in tables))
+    return notes.how_to_read(study, list(own), starred=starred, front=any(table.front for table in tables))

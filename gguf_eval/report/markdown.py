@@ -8,11 +8,11 @@ from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.sanity import warning_lines
 from gguf_eval.analysis.summary import PointSummary, StudySummary
 from gguf_eval.report import words
+from gguf_eval.report.by_task import whole_rows
 from gguf_eval.report.columns import LEVEL, TASKS, Cell
 from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import markdown, plain
 from gguf_eval.report.main_table import MainTable, main_tables, table_notes
-from gguf_eval.report.whole_task import whole_cell, whole_rows
 
 _MOST_TASKS = 8
 """That have columns."""
@@ -64,5 +64,5 @@ def _beyond_scores(points: Sequence[PointSummary]) -> list[str]:
     if not found:
         return []
     rows = [["over all items", *(markdown(point.label) for point in points)], [":--", *["--:"] * len(points)]]
-    rows += [[markdown(f"{row[0]}: {row[2]}"), *(_cell(whole_cell(point, row)) for point in points)] for row in found]
+    rows += [[markdown(row.name), *map(_cell, row.cells)] for row in found]
     return [_lines(rows)]

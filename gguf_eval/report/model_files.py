@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from gguf_eval.files.batch import Step
 from gguf_eval.files.footprint import Footprint
@@ -18,15 +19,23 @@ from gguf_eval.files.provenance import PREFIX
 from gguf_eval.files.recipes import Recipe
 from gguf_eval.report.words import size
 
+if TYPE_CHECKING:
+    from gguf_eval.files.convert.plan import ConversionPlan
+
+
+_MEMORY = (
+    "context", "cache_type", "weights_bytes", "kv_bytes", "state_bytes", "compute_bytes", "repacked_bytes",
+    "total_bytes", "resident_bytes", "source", "notes",
+)  # fmt: skip
+"""What ``inspect`` shows of a `Footprint`."""
+
 
 def inspection(headers: Sequence[Header], size_bytes: int, footprint: Footprint) -> dict[str, Any]:
     """Return what the header of a model file says, as the JSON document of ``inspect``."""
     first = headers[0]
     tensors = [tensor for header in headers for tensor in header.tensors]
     bits = 8.0 * sum(tensor.size_bytes for tensor in tensors)
-    mix: dict[str, int] = {}
-    for tensor in tensors:
-        mix[tensor.type_name] = mix.get(tensor.type_name, 0) + 1
+    mix = Counter(tensor.type_name for tensor in tensors)
     return {
         "name": first.metadata.get("general.name"),
         "architecture": first.architecture,
@@ -41,19 +50,7 @@ def inspection(headers: Sequence[Header], size_bytes: int, footprint: Footprint)
         "provenance": {
             key: value for key, value in first.metadata.items() if key.startswith((PREFIX, "quantize.imatrix."))
         },
-        "memory": {
-            "context": footprint.context,
-            "cache_type": footprint.cache_type,
-            "weights_bytes": footprint.weights_bytes,
-            "kv_bytes": footprint.kv_bytes,
-            "state_bytes": footprint.state_bytes,
-            "compute_bytes": footprint.compute_bytes,
-            "repacked_bytes": footprint.repacked_bytes,
-            "total_bytes": footprint.total_bytes,
-            "resident_bytes": footprint.resident_bytes,
-            "source": footprint.source,
-            "notes": list(footprint.notes),
-        },
+        "memory": {name: getattr(footprint, name) for name in _MEMORY},
     }
 
 
@@ -61,6 +58,7 @@ def inspection_text(found: Mapping[str, Any]) -> str:
     """Return the text of ``inspect``."""
     memory = found["memory"]
     template = found["chat_template"]
+    by = "llama.cpp's own figure" if memory["source"] == "llama.cpp" else "estimate"
     rows = [
         ("name", found["name"] or "not given"),
         ("architecture", found["architecture"]),
@@ -75,20 +73,33 @@ def inspection_text(found: Mapping[str, Any]) -> str:
         ("memory", f"{size(memory['total_bytes'])} predicted for {memory['context']:,} tokens, one sequence"),
         ("  weights", size(memory["weights_bytes"])),
         ("  KV cache", f"{size(memory['kv_bytes'])} at {memory['cache_type']}"),
-        *([("  states", f"{size(memory['state_bytes'])} of recurrent layers")] * bool(memory["state_bytes"])),
-        ("  compute", f"{size(memory['compute_bytes'])} ({_by(memory['source'])}, for batches of 512)"),
-        *(
-            [("  repacked", f"{size(memory['repacked_bytes'])} copied for this processor")]
-            * bool(memory["repacked_bytes"])
+        ("  states", f"{size(memory['state_bytes'])} of recurrent layers" if memory["state_bytes"] else ""),
+        ("  compute", f"{size(memory['compute_bytes'])} ({by}, for batches of 512)"),
+        (
+            "  repacked",
+            f"{size(memory['repacked_bytes'])} copied for this processor" if memory["repacked_bytes"] else "",
         ),
         ("  resident", f"{size(memory['resident_bytes'])} when generating on the processor, beyond the program"),
         *[("  note", note) for note in memory["notes"]],
     ]
-    return "\n".join(f"{label:<16} {value}" for label, value in rows)
+    return "\n".join(f"{label:<16} {value}" for label, value in rows if value)
 
 
-def _by(source: str) -> str:
-    return "llama.cpp's own figure" if source == "llama.cpp" else "estimate"
+def conversion_text(plan: ConversionPlan) -> str:
+    """Return one line for each tensor (name, shape in ggml's order, type, bytes) and a line of totals."""
+    rows = [(t.name, " x ".join(map(str, reversed(t.shape))), t.type_name, f"{t.size_bytes:,}") for t in plan.tensors]
+    mix = ", ".join(f"{count} {kind}" for kind, count in Counter(t.type_name for t in plan.tensors).items())
+    totals = f"{plan.name}: {len(plan.tensors)} tensors ({mix}), {plan.parameters:,} weights, {plan.size_bytes:,} bytes"
+    return "\n".join([table((), rows, right=(1, 3)), totals])
+
+
+def conversion_document(plan: ConversionPlan) -> dict[str, Any]:
+    """Return the plan as a JSON document."""
+    names = ("name", "out_type", "parameters", "size_bytes")
+    tensors = [
+        {"name": t.name, "shape": t.shape[::-1], "type": t.type_name, "size_bytes": t.size_bytes} for t in plan.tensors
+    ]
+    return {**{name: getattr(plan, name) for name in names}, "tensors": tensors, "warnings": plan.warnings}
 
 
 def steps_json(steps: Iterable[Step]) -> list[dict[str, Any]]:
@@ -126,10 +137,7 @@ def steps_text(steps: Sequence[Step]) -> str:
     ]
     lines = [table(head, rows, right=(1, 2))]
     for step in steps:
-        counts: dict[tuple[int, int, str, str], int] = {}
-        for fallback in step.plan.fallbacks:
-            key = (fallback.columns, fallback.block, fallback.wanted, fallback.used)
-            counts[key] = counts.get(key, 0) + 1
+        counts = Counter((found.columns, found.block, found.wanted, found.used) for found in step.plan.fallbacks)
         for (columns, block, wanted, used), count in counts.items():
             lines.append(
                 f"{step.recipe.name}: {count} tensors are {used} instead of {wanted}: "
@@ -166,20 +174,14 @@ def _toml_text(text: str) -> str:
     return json.dumps(text).replace("\x7f", "\\u007f")  # a string of JSON is one of TOML, but for this character
 
 
-class StepLines:
-    """Writes a line to a stream when a level begins and when it is done."""
-
-    def __init__(self, stream: TextIO, plan_only: bool) -> None:
-        self._stream, self._plan_only = stream, plan_only
-
-    def __call__(self, step: Step) -> None:
-        """Tell of one step."""
-        for pattern in step.unmatched_patterns if step.status != "made" else ():
-            self._stream.write(f"{step.recipe.name}: warning: no tensor matches '{pattern}'\n")
-        if not self._plan_only:
-            seconds = f" in {step.seconds:.1f} s" if step.status == "made" else ""
-            self._stream.write(f"{step.recipe.name}: {step.status}{seconds}, {size(step.plan.file_bytes)}\n")
-        self._stream.flush()
+def step_lines(step: Step, plan_only: bool) -> list[str]:
+    """Return what is said when a level begins and when it is done."""
+    unmatched = step.unmatched_patterns if step.status != "made" else ()
+    lines = [f"{step.recipe.name}: warning: no tensor matches '{pattern}'" for pattern in unmatched]
+    if not plan_only:
+        seconds = f" in {step.seconds:.1f} s" if step.status == "made" else ""
+        lines.append(f"{step.recipe.name}: {step.status}{seconds}, {size(step.plan.file_bytes)}")
+    return lines
 
 
 class ChunkLine:
@@ -234,10 +236,11 @@ def disk_free(folder: Path) -> int:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Return columns wide enough for their longest cell; the last is not padded."""
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    """Return columns wide enough for their longest cell, below their heads if there are any; lines end with text."""
+    shown = [head, *rows] if head else rows
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = []
-    for row in (head, *rows):
+    for row in shown:
         cells = [cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)

@@ -1,17 +1,32 @@
-"""Perplexity and divergence over texts, and advice, in a terminal."""
+"""Quality in a terminal: perplexity and divergence over texts, comparisons of points, advice."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.text import Text
 
 from gguf_eval.analysis.advice import Advice, Candidate, Limits
+from gguf_eval.analysis.comparison import Comparison
 from gguf_eval.analysis.divergence import Divergence, Figure, TextSummary
-from gguf_eval.report import evidence_words, words
+from gguf_eval.analysis.intervals import FEW
+from gguf_eval.analysis.models import grouped
+from gguf_eval.analysis.versus import Versus
+from gguf_eval.report import words
+from gguf_eval.report.conclusion import PASSED_OVER, against_text, evidence_text
 from gguf_eval.report.escape import printable
-from gguf_eval.report.tables import TableColumn, columns_of, print_columns, print_rows, print_warnings, width_of
+from gguf_eval.report.notes import named
+from gguf_eval.report.tables import (
+    VERDICT_STYLES,
+    TableColumn,
+    columns_of,
+    print_columns,
+    print_lines,
+    print_rows,
+    print_warnings,
+    width_of,
+)
 from gguf_eval.sizes import limit_text
 
 SHOWN = ("median", "90%", "99%", "99.9%")
@@ -34,11 +49,8 @@ def print_texts(summaries: Sequence[tuple[str, TextSummary]], console: Console) 
         for name, summary in summaries
     ]
     print_rows(headers, rows, console)
-    for name, summary in summaries:
-        if summary.divergence is not None:
-            console.print(_bands(name, summary.divergence), style="dim", soft_wrap=not console.is_terminal)
-    for line in _notes(summaries):
-        console.print(Text(line), style="dim", soft_wrap=not console.is_terminal)
+    bands = [_bands(name, summary.divergence) for name, summary in summaries if summary.divergence]
+    print_lines(bands + _notes(summaries), console, "dim")
 
 
 def _divergence_cells(found: Divergence | None) -> list[Text]:
@@ -55,13 +67,13 @@ def _divergence_cells(found: Divergence | None) -> list[Text]:
     ]
 
 
-def _bands(name: str, found: Divergence) -> Text:
+def _bands(name: str, found: Divergence) -> str:
     parts = [
         f"{band.low:g}–{band.high:g}: {band.mean.value:.4f} ({band.tokens})"
         for band in found.by_confidence
         if band.mean
     ]
-    return Text(f"{name}: mean KLD by the reference's largest probability (tokens): {', '.join(parts)}")
+    return f"{name}: mean KLD by the reference's largest probability (tokens): {', '.join(parts)}"
 
 
 def _notes(summaries: Sequence[tuple[str, TextSummary]]) -> list[str]:
@@ -91,6 +103,77 @@ def _notes(summaries: Sequence[tuple[str, TextSummary]]) -> list[str]:
     return lines
 
 
+def print_comparisons(found: Sequence[Versus], console: Console) -> None:
+    """One table for each pair: tasks, then all items together, then the mean over tasks; at the end what all say."""
+    found = printable(found)
+    for versus in found:
+        console.print(Text(f"{versus.candidate} against {versus.reference}", style="bold"), soft_wrap=True)
+        rows = [(entry.task, entry.comparison) for entry in versus.tasks if entry.refused is None]
+        headers = ["task", "points", "95 % interval", "items", "flips", "p", "verdict", "needed"]
+        print_rows(headers, [_comparison_row(*row) for row in (*rows, ("all items", versus.overall))], console)
+        print_lines(_not_compared(versus), console, "dim")
+        macro = f"{words.signed_points(versus.macro.value)} points"
+        interval = words.difference_interval(versus.macro)
+        print_lines([f"Mean over tasks: {macro} (95 % interval {interval})."], console)
+        _print_answers(versus, console)
+        console.print()
+    print_warnings(dict.fromkeys(line for versus in found for line in versus.warnings), console)
+    print_lines([_COMPARISON_NOTE], console, "dim")
+
+
+_COMPARISON_NOTE = (
+    "points: percentage points, on the same items. flips: answers turned wrong and right. p: with Holm's correction. "
+    "needed: about so many items would decide."
+)
+
+
+def _comparison_row(name: str, found: Comparison | None) -> tuple[Text, ...]:
+    if found is None:
+        return Text(name), *[Text(words.MISSING)] * 7
+    return (
+        Text(name),
+        Text(words.signed_points(found.difference.value)),
+        Text(words.difference_interval(found.difference)),
+        Text(f"{found.difference.n:,}"),
+        Text(words.flips(found)),
+        Text(words.p_number(found.p_value)),
+        Text(found.verdict, style=VERDICT_STYLES[found.verdict]),
+        Text("" if found.items_to_settle is None else f"{found.items_to_settle:,}"),
+    )
+
+
+def _not_compared(versus: Versus) -> Iterator[str]:
+    """Tasks that could not be compared, and items that were left out."""
+    refused = grouped((entry.refused, entry.task) for entry in versus.tasks if entry.refused)
+    yield from (f"Not compared: {', '.join(names)} ({why})." for why, names in refused.items())
+    counts = [f"{entry.task} {entry.left_out:,}" for entry in versus.tasks if entry.left_out and not entry.refused]
+    if counts:
+        yield f"Left out, scored at one of the two only: {', '.join(counts)}."
+
+
+def _print_answers(versus: Versus, console: Console) -> None:
+    """The KL divergence on right answers, where the study has it of these two."""
+    found = [(entry.task, entry.divergence) for entry in versus.tasks if entry.divergence]
+    if not found:
+        return
+    headers = ["KLD of right answers", "mean", "95 % interval", *found[0][1].quantiles, "same top", "items"]
+    left_out = any(divergence.left_out for _, divergence in found)
+    rows = []
+    for name, divergence in found:
+        value, interval = words.divergence(divergence.mean)
+        rows.append((
+            Text(name),
+            Text(value),
+            Text(interval or f"of {FEW} or more"),
+            *(Text(f"{quantile:.3g}") for quantile in divergence.quantiles.values()),
+            Text(f"{words.percent(divergence.same_top)} %"),
+            Text(f"{divergence.items:,}"),
+            *([Text(f"{divergence.left_out:,}")] * left_out),
+        ))  # fmt: skip
+    print_rows([*headers, *["left out"] * left_out], rows, console)
+    print_lines(["KLD in nats: over the tokens of each item's right answer, then over the items."], console, "dim")
+
+
 _NAMED = 3
 """Points named as dominating another; the JSON names all."""
 
@@ -98,11 +181,9 @@ _NAMED = 3
 def print_advice(advice: Advice, console: Console) -> None:
     """The choice and its reasons, every point with what speaks against it, then what the advice rests on."""
     advice = printable(advice)
-    wide = not console.is_terminal
-    console.print(Text(_choice(advice), style="bold"), soft_wrap=wide)
+    print_lines([_choice(advice)], console, "bold")
     _print_points(advice, console)
-    for line in _advice_notes(advice):
-        console.print(Text(line), style="dim", soft_wrap=wide)
+    print_lines(_advice_notes(advice), console, "dim")
     print_warnings(advice.warnings, console)
 
 
@@ -117,9 +198,7 @@ def _print_points(advice: Advice, console: Console) -> None:
         print_columns(whole, console)
         return
     print_columns(columns, console)
-    alike: dict[str, list[str]] = {}
-    for row, remark in zip(rows, remarks, strict=True):
-        alike.setdefault(remark, []).append(row[0].plain)
+    alike = grouped((remark, row[0].plain) for row, remark in zip(rows, remarks, strict=True))
     for remark, names in alike.items():
         console.print(Text(f"{', '.join(names)}: {remark}."))
 
@@ -148,7 +227,7 @@ def _choice(advice: Advice) -> str:
     if chosen.loss is not None:
         loss = f"{words.signed_points(chosen.loss.value)} points lost from {chosen.reference}"
         loss += f" (95 % interval {words.difference_interval(chosen.loss)})"
-        known = evidence_words.evidence(chosen.evidence) if chosen.evidence else ""
+        known = evidence_text(chosen.evidence)
         loss += f"; {known}" if known else ""
     about = "about " if chosen.memory_predicted else ""
     return (
@@ -159,9 +238,7 @@ def _choice(advice: Advice) -> str:
 
 
 def _limits(limits: Limits) -> str:
-    parts = []
-    if limits.memory_bytes is not None:
-        parts.append(f"at most {limit_text(limits.memory_bytes)}")
+    parts = [] if limits.memory_bytes is None else [f"at most {limit_text(limits.memory_bytes)}"]
     if limits.tokens_per_second is not None:
         parts.append(f"at least {limits.tokens_per_second:g} tokens/s")
     if limits.loss is not None:
@@ -183,10 +260,9 @@ def _remarks(point: Candidate, advice: Advice) -> str:
         parts.append("loss undecided")
     if point.against and point.evidence is not None:
         passed = "passed over: " if point.passed_over else "evidence of loss: "
-        parts.append(passed + evidence_words.against(point.evidence))
-    better, more = point.dominated_by[:_NAMED], len(point.dominated_by) - _NAMED
-    others = f" and {more} more" if more > 0 else ""
-    parts.append(f"dominated by {', '.join(better)}{others}" if better else "on the Pareto front")
+        parts.append(passed + against_text(point.evidence))
+    better = named(point.dominated_by, _NAMED)
+    parts.append(f"dominated by {better}" if better else "on the Pareto front")
     return "; ".join(parts)
 
 
@@ -200,8 +276,8 @@ def _advice_notes(advice: Advice) -> list[str]:
         lines.append(f"~ memory predicted from the file's header for a context of {advice.context}.")
     if any(point.undecided for point in advice.points):
         lines.append("loss undecided: its interval reaches to both sides of the limit; more items would tell.")
-    if any(point.evidence and evidence_words.evidence(point.evidence) for point in advice.points):
-        lines.append(f"{evidence_words.PASSED_OVER}.")
+    if any(evidence_text(point.evidence) for point in advice.points):
+        lines.append(f"{PASSED_OVER}.")
     return [*lines, *(f"Note: {note}." for note in advice.notes)]
 
 

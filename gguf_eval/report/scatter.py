@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from gguf_eval.report.axes import Axis, axis_over
-from gguf_eval.report.label_places import LEVEL_FIRST, Layout, label_box, place_labels
+from gguf_eval.report.places import LEVEL_FIRST, Axis, Layout, axis_over, label_box, place_labels
 
 HEIGHTS = (11, 15)
 """Lines of a plot: more where fewer leave a point without its label."""

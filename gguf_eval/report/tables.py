@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -83,7 +83,12 @@ def print_columns(columns: Sequence[TableColumn], console: Console) -> None:
         console.print(table)
 
 
-def print_warnings(warnings: Sequence[str], console: Console) -> None:
+def print_lines(lines: Iterable[str | Text], console: Console, style: str = "") -> None:
+    """Print sentences, wrapped in a terminal only."""
+    for line in lines:
+        console.print(Text(line) if isinstance(line, str) else line, style=style, soft_wrap=not console.is_terminal)
+
+
+def print_warnings(warnings: Iterable[str], console: Console) -> None:
     """Print what has to be looked at twice, a line each."""
-    for warning in warnings:
-        console.print(Text(f"! {warning}", style="bold yellow"), soft_wrap=not console.is_terminal)
+    print_lines((f"! {warning}" for warning in warnings), console, "bold yellow")

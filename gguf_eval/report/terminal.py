@@ -13,16 +13,15 @@ from gguf_eval.analysis.models import by_model
 from gguf_eval.analysis.recommend import conclude
 from gguf_eval.analysis.sanity import warning_lines
 from gguf_eval.analysis.summary import PointSummary, StudySummary
+from gguf_eval.errors import UsageError, nearest
 from gguf_eval.report import words
 from gguf_eval.report.by_task import LEGEND, by_task_tables
-from gguf_eval.report.columns import TASKS
+from gguf_eval.report.columns import LEVEL, STAYS, TASKS, Cell
 from gguf_eval.report.conclusion import conclusion
 from gguf_eval.report.escape import printable
-from gguf_eval.report.main_table import MainTable, main_tables, table_notes
+from gguf_eval.report.main_table import Filled, MainTable, main_tables, table_notes
 from gguf_eval.report.scatter import Dot, best_height, scatter
-from gguf_eval.report.tables import whole_table, width_of
-from gguf_eval.report.terminal_table import chosen, fitting, printed
-from gguf_eval.report.whole_task import whole_task_tables
+from gguf_eval.report.tables import VERDICT_STYLES, TableColumn, print_lines, print_warnings, whole_table, width_of
 
 _MODEL_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red")
 _MARKS = (("◆", "◇"), ("●", "○"), ("■", "□"), ("▲", "△"), ("★", "☆"), ("▼", "▽"))
@@ -71,8 +70,7 @@ def print_report(
     _print_notes(study, table_notes(study, tables), list(no_room), console)
     for paragraph in sentences:
         console.print()
-        for sentence in paragraph:
-            console.print(Text(sentence), soft_wrap=not console.is_terminal)
+        print_lines(paragraph, console)
 
 
 def _print_notes(study: StudySummary, notes: Sequence[str], no_room: Sequence[str], console: Console) -> None:
@@ -82,10 +80,8 @@ def _print_notes(study: StudySummary, notes: Sequence[str], no_room: Sequence[st
         console.print(Text(missed, style="dim"))
     for line in notes:
         console.print(Text(line, style="dim"))
-    for caution in study.cautions:
-        console.print(Text(f"! {caution}", style="bold red"), soft_wrap=not console.is_terminal)
-    for warning in warning_lines(study.warnings):
-        console.print(Text(f"! {warning}", style="bold yellow"), soft_wrap=not console.is_terminal)
+    print_lines((f"! {caution}" for caution in study.cautions), console, "bold red")
+    print_warnings(warning_lines(study.warnings), console)
 
 
 def _print_model(
@@ -93,23 +89,69 @@ def _print_model(
 ) -> tuple[list[Table], list[str]]:
     """Print one model's main table; return the tables of tasks and groups, and the columns that found no room."""
     points = table.points
-    shown = chosen(table, columns) if columns else fitting(table, console.width, complete=complete)
-    looks = printed(table, shown)
+    shown = _chosen(table, columns) if columns else _fitting(table, console.width, complete=complete)
+    looks = _printed(table, shown)
     if complete:
         console.width = max(console.width, width_of(looks))
     console.print()
     console.print(Text.assemble((points[0].model, "bold"), " ", (words.parameters(points), "dim")), soft_wrap=True)
     console.print(whole_table(looks))
-    for line in _harness_lines(points):
-        console.print(line, soft_wrap=not console.is_terminal)
-    for line in _failures(points):
-        console.print(line, soft_wrap=not console.is_terminal)
+    print_lines(_harness_lines(points) + _failures(points), console)
     if columns:
         return [], []
     left_out = [filled.column.header for filled in table.columns if filled not in shown and filled.column.kind != TASKS]
     with_tasks = len(study.task_names) > 1 and not any(filled.column.kind == TASKS for filled in shown)
-    tables = by_task_tables(study, points, console.width, with_tasks=with_tasks)
-    return tables + whole_task_tables(points, console.width), left_out
+    return by_task_tables(study, points, console.width, with_tasks=with_tasks), left_out
+
+
+def _chosen(table: MainTable, keys: Sequence[str]) -> list[Filled]:
+    """The columns the user names, in that order; ``tasks`` means every task."""
+    picked: list[Filled] = []
+    for key in keys:
+        found = [filled for filled in table.columns if key in (filled.column.key, filled.column.kind)]
+        if not found:
+            known = [filled.column.key for filled in table.columns]
+            raise UsageError(f"--columns: no column '{key}'{nearest(key, known)}; there are: {', '.join(known)}, tasks")
+        picked += [filled for filled in found if filled not in picked]
+    return picked
+
+
+def _fitting(table: MainTable, width: int, *, complete: bool) -> list[Filled]:
+    """The columns left when the least telling ones have gone until the table fits; with ``complete`` only tasks go."""
+    left = list(table.columns)
+    for leaves in sorted({filled.column.leaves for filled in left} - {STAYS}):
+        if width_of(_printed(table, left)) <= width:
+            break
+        left = [f for f in left if f.column.leaves != leaves or (complete and f.column.kind != TASKS)]
+    return left
+
+
+def _printed(table: MainTable, columns: Sequence[Filled]) -> list[TableColumn]:
+    """These of its columns as the terminal shows them."""
+    return [_levels(table) if filled.column is LEVEL else _figures(filled) for filled in columns]
+
+
+def _figures(filled: Filled) -> TableColumn:
+    """The star of the best has a place of its own, which stays empty elsewhere."""
+    place = "" if filled.column.best is None else " "
+    cells = [_cell(cell, place) for cell in filled.cells]
+    return TableColumn(filled.column.header + place, cells, "left" if filled.column.to_left else "right")
+
+
+def _cell(cell: Cell, place: str) -> Text:
+    text = Text(f"{cell.text}*", style="bold") if cell.best else Text(cell.text + place)
+    if cell.verdict:
+        text.append(f"{' ' * bool(cell.text)}{cell.verdict}", style=VERDICT_STYLES.get(cell.verdict, "dim"))
+    return text.append(f"\n{cell.small}{place}", style="not bold dim") if cell.small else text
+
+
+def _levels(table: MainTable) -> TableColumn:
+    cells = []
+    for point in table.rows:
+        on_front = point.id in table.front
+        style = "dim" if point.status == "failed" else "bold" if on_front else ""
+        cells.append(Text(("◆ " if on_front else words.STATUS_MARKS[point.status]) + point.label, style=style))
+    return TableColumn(f"  {LEVEL.header}", cells, "left")
 
 
 def _harness_lines(points: Sequence[PointSummary]) -> list[Text]:
@@ -124,13 +166,10 @@ def _harness_lines(points: Sequence[PointSummary]) -> list[Text]:
 
 
 def _failures(points: Sequence[PointSummary]) -> list[Text]:
+    again = "run the same command again to finish it"
     lines = [Text(f"✗ {p.label} failed: {p.error}", style="red") for p in points if p.status == "failed"]
-    lines += [
-        Text(f"… {p.label} is incomplete: run the same command again to finish it", style="yellow")
-        for p in points
-        if p.status == "partial"
-    ]
-    return lines
+    partial = [p.label for p in points if p.status == "partial"]
+    return lines + [Text(f"… {label} is incomplete: {again}", style="yellow") for label in partial]
 
 
 def _scatters(study: StudySummary, width: int) -> list[RenderableType]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gguf_eval.analysis.comparison import Comparison
-from gguf_eval.analysis.costs import Placing
 from gguf_eval.analysis.divergence import Figure
-from gguf_eval.analysis.intervals import FEW
 from gguf_eval.analysis.statistics import Estimate
-from gguf_eval.analysis.summary import PointSummary, SpeedSummary, StudySummary, TaskSummary
-from gguf_eval.report.basis_words import score_notes
+from gguf_eval.analysis.summary import PointSummary, SpeedSummary
 
 MINUS = "−"
 MISSING = "–"
+STATUS_MARKS = {"failed": "✗ ", "partial": "… ", "complete": "  "}
 VERDICT_MARKS = {"worse": "▼", "better": "▲", "same": "=", "identical": "≡", "undecided": " "}
 
 
@@ -79,10 +77,13 @@ def percent(share: float) -> str:
 
 def signed_points(share: float) -> str:
     """A difference of shares in percentage points, with its sign."""
-    text = f"{abs(share) * 100:.1f}"
-    if text == "0.0":
-        return "0.0"
-    return ("+" if share > 0 else MINUS) + text
+    return signed(share * 100, 1)
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with its sign; without one where it rounds to nothing."""
+    text = f"{abs(value):.{digits}f}"
+    return text if not float(text) else ("+" if value > 0 else MINUS) + text
 
 
 def interval(estimate: Estimate) -> str:
@@ -140,131 +141,3 @@ def flips(found: Comparison) -> str:
 def several(count: int, thing: str) -> str:
     """A count of things that an s makes many of."""
     return f"{count:,} {thing}{'s' * (count != 1)}"
-
-
-def how_to_read(study: StudySummary, columns: Sequence[str], *, starred: bool, front: bool) -> list[str]:
-    """What the figures are, and where they were measured; ``columns``: what is to say of columns of the table."""
-    tests = sorted({test for point in study.points for test in point.speed})
-    lines = []
-    if tests:
-        lines.append(f"{', '.join(tests)}: tokens/s, mean ± deviation, on {_machines(study)}.")
-    lines += columns
-    lines.append("Scores in %, with 95 % intervals; differences in points, on the same items.")
-    lines += score_notes(study)
-    if starred:
-        diamond = " ◆ on the Pareto front of memory, generation speed and score." if front else ""
-        lines.append(f"* best of its model, noise and all.{diamond}")
-    lines += [*placings(study), *items_note(study), *date_notes(study), *text_notes(study), *answer_notes(study)]
-    return [*sources(study), *lines]
-
-
-def placings(study: StudySummary) -> list[str]:
-    """Points whose layers were on devices, or whose context had to be reduced, and why; points alike share a line."""
-    alike: dict[str, list[str]] = {}
-    for point in study.points:
-        if point.placing is not None and (point.placing.layers or point.placing.reduced):
-            alike.setdefault(placing(point.placing), []).append(point.label)
-    return [f"{', '.join(labels)}: {text}." for text, labels in alike.items()]
-
-
-def placing(found: Placing) -> str:
-    """Where the layers are, what they take there, and why."""
-    there = ", ".join(
-        f"{size(count)} on {device}, predicted {size(found.predicted_device_bytes.get(device))}"
-        for device, count in found.device_bytes.items()
-    )
-    layers = f"{found.layers} of {found.layer_count} layers on devices" + (f" ({there})" if there else "")
-    return f"{layers} at a context of {found.context}: {'; '.join(found.reasons)}"
-
-
-def sources(study: StudySummary) -> list[str]:
-    """The studies of a report of several."""
-    return [f"@{source.name}: {source.path}, begun {moment(source.created_at)}." for source in study.sources]
-
-
-def _machines(study: StudySummary) -> str:
-    """The machine that speed was measured on; of several studies, whose it is where they differ."""
-    owners: dict[str, list[str]] = {}
-    environments = [(source.name, source.environment) for source in study.sources] or [("", study.environment)]
-    for name, environment in environments:
-        machine = environment.get("machine", {})
-        where = f"{machine.get('processor', 'unknown processor')}, {machine.get('physical_cores', '?')} cores"
-        owners.setdefault(where, []).append(f"@{name}")
-    if len(owners) == 1:
-        return next(iter(owners))
-    return "; ".join(f"{where} ({', '.join(names)})" for where, names in owners.items())
-
-
-def date_notes(study: StudySummary) -> list[str]:
-    """The day that chat templates were told, where they ask for it."""
-    environments = [source.environment for source in study.sources] or [study.environment]
-    told = dict.fromkeys(e["templates"]["date"] for e in environments if "templates" in e)
-    return [f"Chat templates that ask for the date were told {', '.join(told)}."] if told else []
-
-
-def text_notes(study: StudySummary) -> list[str]:
-    """Which texts perplexity and divergence are of; points measured alike share a line."""
-    notes: dict[str, None] = {}
-    first = {(p.model, text.text): text for p in reversed(study.points) for text in p.texts}
-    for point in study.points:
-        for text in point.texts:
-            stride = f", every {text.stride} tokens" if text.stride else ""
-            over = f"on {text.text}, {text.windows} windows of {text.n_ctx} tokens{stride}"
-            if text.same_windows(first[point.model, text.text]):
-                notes[f"PPL: perplexity {over}; intervals over windows."] = None
-            else:
-                notes[f"{MISSING} {point.name}: run {over}, and so not shown beside the others of its model."] = None
-    if any(text.divergence for point in study.points for text in point.texts):
-        notes["KLD: mean KL divergence from the model's reference there, in nats."] = None
-    return list(notes)
-
-
-def answer_notes(study: StudySummary) -> list[str]:
-    """What the divergence of right answers is, and of how many items there is none."""
-    found = [(p, t, t.divergence) for p in study.points for t in p.tasks.values() if t.divergence]
-    if not found:
-        return []
-    lines = [
-        "KLD of right answers: mean KL divergence from the model's reference over the tokens of each item's right "
-        "answer, in nats; every item counts once."
-    ]
-    for point, task, divergence in found:
-        if divergence.left_out:
-            reasons = "".join(f"; {count}: {reason}" for reason, count in divergence.reasons.items())
-            lines.append(f"{task.name}, {point.label}: {divergence.left_out} items have none{reasons}.")
-    few = dict.fromkeys(task.name for _, task, divergence in found if divergence.method is None)
-    if few:
-        lines.append(f"{', '.join(few)}: no interval of so few divergences; {FEW} items or clusters are needed.")
-    return lines
-
-
-def items_note(study: StudySummary) -> list[str]:
-    """What the tables leave unsaid: metric, items, chance, unscored and truncated items; tasks alike share a line."""
-    alike: dict[str, list[str]] = {}
-    for name in study.task_names:
-        summaries = [point.tasks[name] for point in study.points if name in point.tasks]
-        if summaries:
-            alike.setdefault(_task_note(summaries), []).append(name)
-    return [f"{', '.join(names)}: {note}" for note, names in alike.items()]
-
-
-def _task_note(summaries: Sequence[TaskSummary]) -> str:
-    counts = sorted({s.asked for s in summaries})
-    items = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    note = f"{summaries[0].metric}, {items} items, chance {summaries[0].chance * 100:.0f}"
-    if summaries[0].majority is not None:
-        note += f", {summaries[0].majority * 100:.0f} with the most frequent answer to all"
-    counted = {s.estimate.n for s in summaries if s.estimate}
-    if len(counted) == 1 and counted != set(counts):
-        note += f", means over the {counted.pop()} that all have a score of"
-    unscored = max(summaries, key=lambda s: s.unscored)
-    truncated = max(s.truncated for s in summaries)
-    cut_off = max(s.cut_off for s in summaries)
-    if unscored.unscored:
-        reasons = "; ".join(f"{count}: {reason}" for reason, count in unscored.unscored_reasons.items())
-        note += f", up to {unscored.unscored} unscored ({reasons})"
-    if truncated:
-        note += f", up to {truncated} cut to fit the context"
-    if cut_off:
-        note += f", up to {cut_off} answers cut off by the limit of tokens"
-    return note
