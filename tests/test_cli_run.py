@@ -175,7 +175,8 @@ def start_long_run(place: Path) -> tuple[subprocess.Popen[str], Path]:
 def workers_of(parent: int) -> list[int]:
     import psutil
 
-    return [child.pid for child in psutil.Process(parent).children(recursive=True)]
+    children = psutil.Process(parent).children(recursive=True)
+    return [child.pid for child in children if "gguf_eval.study.worker" in child.cmdline()]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")

@@ -78,16 +78,16 @@ def test_from_items_to_outcomes(tiny_f32: Path, tmp_path: Path) -> None:
     assert cut.text == thinking["thought"]
 
 
+def _failing(*rest: Any) -> Any:
+    raise ValueError("line2")
+
+
 def test_what_a_judge_can_not_read_is_one_unscored_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sums.toml").write_text(TASK, encoding="utf-8")
     (tmp_path / "rows.jsonl").write_text('{"question": "1+1", "answer": "2"}\n', encoding="utf-8")
     task = load_task(tmp_path / "sums.toml")
     [item] = load_items(task, fetch=mirror(tmp_path))
-
-    def failing(*rest: Any) -> Any:
-        raise ValueError("line2")
-
-    monkeypatch.setattr(generate, "judge_answer", failing)
+    monkeypatch.setattr(generate, "judge_answer", _failing)
     row = {"item": item.hash, "text": "2", "finish_reason": "eog", "seconds": 1.0, "tokens": 1, "unscored_reason": None}
     found = outcome(TaskItems(task, {item.hash: item}), row)
     assert (found.value, found.text) == (None, "2")
