@@ -9,16 +9,15 @@ system counts it for a process that has ended; Linux and macOS).
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from reports import conditions, show
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 SIZE = {"levels": 8, "sizes": 2, "tasks": 25, "items": 5000}
@@ -66,17 +65,12 @@ def main() -> None:
                 written.unlink()  # a gigabyte, some of them
         study_bytes = study.stat().st_size
     result = {
-        "command": " ".join(Path(argument).name for argument in sys.argv),
-        "machine": {"architecture": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "study": {**SIZE, "outcomes": math.prod(SIZE.values()), "bytes": study_bytes},
+        **conditions(SIZE, study_bytes),
         "most_bytes_allowed": MOST_BYTES,
         "all_below": all(row["peak_bytes"] < MOST_BYTES for row in found.values()),
         "reports": found,
     }
-    text = json.dumps(result, indent=2) + "\n"
-    print(text)
-    if args.output:
-        args.output.write_text(text, encoding="utf-8")
+    show(result, args.output)
 
 
 if __name__ == "__main__":

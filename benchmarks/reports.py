@@ -18,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 SIZE = {"levels": 8, "sizes": 3, "tasks": 30, "items": 500}
@@ -30,6 +32,23 @@ def seconds(command: list[str], output: Path) -> float:
         start = time.perf_counter()
         subprocess.run(command, stdout=out, stderr=subprocess.DEVNULL, check=True)
         return time.perf_counter() - start
+
+
+def conditions(size: Mapping[str, int], study_bytes: int) -> dict[str, Any]:
+    """What was run, where, and on what."""
+    return {
+        "command": " ".join(Path(argument).name for argument in sys.argv),
+        "machine": {"architecture": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "study": {**size, "outcomes": math.prod(size.values()), "bytes": study_bytes},
+    }
+
+
+def show(result: Mapping[str, Any], output: Path | None) -> None:
+    """Print the result, and write it where a file is named."""
+    text = json.dumps(result, indent=2) + "\n"
+    print(text)
+    if output:
+        output.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
@@ -60,18 +79,13 @@ def main() -> None:
         study_bytes = study.stat().st_size
     medians = {kind: statistics.median(taken) for kind, taken in times.items()}
     result = {
-        "command": " ".join(Path(argument).name for argument in sys.argv),
-        "machine": {"architecture": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "study": {**SIZE, "outcomes": math.prod(SIZE.values()), "bytes": study_bytes},
+        **conditions(SIZE, study_bytes),
         "html_bytes": html_bytes,
         "seconds": times,
         "median_seconds": medians,
         "times_the_imports": {kind: round(taken / medians[BASE], 2) for kind, taken in medians.items()},
     }
-    text = json.dumps(result, indent=2) + "\n"
-    print(text)
-    if args.output:
-        args.output.write_text(text, encoding="utf-8")
+    show(result, args.output)
 
 
 if __name__ == "__main__":

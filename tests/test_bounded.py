@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from builders import write_rows
 
@@ -70,6 +73,11 @@ def _refuse(message: str) -> None:
     raise TaskError(message)
 
 
+def _hold(size_bytes: int) -> None:
+    held = b"a" * size_bytes
+    time.sleep(60 if held else 0)
+
+
 def _sleeper() -> Callable[[float], None]:
     return time.sleep
 
@@ -78,11 +86,47 @@ def test_what_goes_over_a_limit_is_one_failure_among_the_others() -> None:
     found = bounded_map(_sleeper, (), [0, 60, 0])
     assert [type(value) for value in found] == [type(None), OverLimitError, type(None)]
     assert "it took more than 2 s" in str(found[1])
-    with pytest.raises(OverLimitError, match="it took more than 128 MiB"):
+    with pytest.raises(OverLimitError, match="it (took|asked for) more than 128 MiB"):
         bounded_call("a".__mul__, 4 << 30)
+    with pytest.raises(OverLimitError, match="it took more than 128 MiB"):
+        bounded_call(_hold, 200 << 20)  # less than the system refuses
     with pytest.raises(OverLimitError, match="has ended"):
         bounded_call(os._exit, 1)
     assert bounded_call(len, "abc") == 3
+
+
+def test_a_process_that_others_ended_is_no_fault_of_the_next_call() -> None:
+    pid = bounded_call(os.getpid)
+    psutil.Process(pid).kill()
+    deadline = time.monotonic() + 10
+    while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert bounded_call(os.getpid) != pid
+
+
+def test_results_of_a_call_are_bounded_together() -> None:
+    found = bounded_map(_of_size, (), [50 << 20] * 5)
+    assert [isinstance(value, OverLimitError) for value in found] == [False] * 3 + [True] * 2
+    assert "takes more than 128 MiB together" in str(found[3])
+
+
+def _of_size() -> Callable[[int], bytes]:
+    return bytes
+
+
+def test_it_ends_when_its_parent_was_killed_in_a_search() -> None:
+    code = (
+        "from gguf_eval.llama import bounded; bounded.SECONDS = 1.0\nimport re\nbounded.bounded_call(len, '')\n"
+        "print(flush=True)\nbounded.bounded_call(re.search, '(a+)+$', 'a' * 60 + 'b')"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        helpers = psutil.Process(parent.pid).children(recursive=True)
+        time.sleep(0.3)  # it searches
+        parent.kill()
+    assert helpers
+    assert not psutil.wait_procs(helpers, timeout=10)[1]
 
 
 @pytest.mark.parametrize(
@@ -92,19 +136,19 @@ def test_what_goes_over_a_limit_is_one_failure_among_the_others() -> None:
 def test_templates_of_tasks_and_models_are_stopped(template: str, tmp_path: Path) -> None:
     bounded_call(len, "")  # the first call may take longer
     task = load_task(task_file(tmp_path, "{% if question == '2' %}" + template + "{% endif %}{{ question }}"))
-    with pytest.raises(TaskError, match=r"row 2: the template (was stopped: it took more than|failed: )"):
+    with pytest.raises(TaskError, match=r"row 2: the template (was stopped: it (took|asked for) more than|failed: )"):
         load_items(task, fetch=no_hub)
     (problem,) = check_task(task, fetch=no_hub).problems
     assert problem.startswith(f"{tmp_path / 'rows.jsonl'}:3: the template ")
-    with pytest.raises(Exception, match="was stopped: it took more than|Error: ") as raised:
+    with pytest.raises(Exception, match="was stopped: it (took|asked for) more than|Error: ") as raised:
         render_template(template, [{"role": "user", "content": "x"}], {}, add_generation_prompt=True)
     assert isinstance(raised.value, EngineError) or "Error" in str(raised.value)
 
 
 def test_a_template_that_can_not_be_compiled_in_time_is_refused(tmp_path: Path) -> None:
     bounded_call(len, "")
-    task = load_task(task_file(tmp_path, "{{ 'a' * 10**10 }}"))  # Jinja computes what is constant
-    with pytest.raises(TaskError, match="compiling a template was stopped: it took more than 128 MiB"):
+    task = load_task(task_file(tmp_path, "{{ 9 ** (9 ** 8) }}"))  # Jinja computes what is constant
+    with pytest.raises(TaskError, match="compiling a template was stopped: it took more than 2 s"):
         load_items(task, fetch=no_hub)
 
 
@@ -131,11 +175,30 @@ def test_a_pattern_that_hangs_leaves_its_answer_unscored(tmp_path: Path) -> None
     assert outcome(asked, {**row, "text": "aa"}).value == 1.0
 
 
+def test_what_leads_up_to_an_answer_may_hang_too(tmp_path: Path) -> None:
+    path = task_file(tmp_path, "{{ question }}")
+    path.write_text(path.read_text().replace("pattern = '(a+)+$'", "pattern = 'a', after = '(a+)+$'"), encoding="utf-8")
+    item = make_item("0", ("q",), (), (), "", references=("aa",))
+    row = {"item": item.hash, "finish_reason": "stop", "seconds": 1.0, "tokens": 1, "unscored_reason": None,
+           "thought": "", "text": "a" * 40 + "b"}  # fmt: skip
+    found = outcome(TaskItems(load_task(path), {item.hash: item}), row)
+    assert (found.unscored_reason or "").startswith("the judge 'regex' was stopped: it took more than")
+
+
+def test_a_value_that_is_no_data_is_an_error_of_its_row(tmp_path: Path) -> None:
+    path = task_file(tmp_path, "{{ question }}")
+    path.write_text(path.read_text().replace('references = "answer"', 'references = "[lipsum]"'), encoding="utf-8")
+    with pytest.raises(TaskError, match="row 0"):
+        load_items(load_task(path), fetch=no_hub)
+
+
 def test_a_recipes_pattern_that_hangs_is_refused() -> None:
     recipe = Recipe("mine", "Q4_0", tensor_types=(("(a+)+$", "Q8_0"),))
     with pytest.raises(UsageError, match="recipe mine: its patterns can't be matched: it took more than"):
         recipe.unmatched_patterns(["a" * 60 + "b"])
     assert recipe.unmatched_patterns(["b"]) == ("(a+)+$",)
+    with pytest.raises(UsageError, match="its patterns can't be matched"):
+        recipe.unmatched_patterns(["a", "a" * 60 + "b"])  # llama.cpp would search the second name too
 
 
 def test_rows_go_there_and_back_unchanged(tmp_path: Path) -> None:

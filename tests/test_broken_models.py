@@ -127,6 +127,9 @@ def test_the_harness_is_told(broken: Path, tmp_path: Path, monkeypatch: pytest.M
     rolling = [Instance("loglikelihood_rolling", {}, ("a text",), 0)]
     with pytest.raises(EngineError, match=NOT_FINITE):
         lm.loglikelihood_rolling(rolling, disable_tqdm=True)
+    choosing = [Instance("loglikelihood", {}, ("Q", " !"), 0)]
+    with pytest.raises(EngineError, match=NOT_FINITE):
+        lm.loglikelihood(choosing, disable_tqdm=True)
     writing = [Instance("generate_until", {}, ("Q", {"max_gen_toks": 4, "until": []}), 0)]
     with pytest.raises(EngineError, match=NOT_FINITE):
         lm.generate_until(writing, disable_tqdm=True)

@@ -12,8 +12,9 @@ from gguf_eval.runtime.settings import EngineSettings
 from gguf_eval.study.job import decode_job, encode_job
 from gguf_eval.study.stages import generate
 from gguf_eval.study.stages.ask import task_work
-from gguf_eval.study.stages.generate import CUT_BEFORE_IT_BEGAN, GenerateJob, outcome
+from gguf_eval.study.stages.generate import GenerateJob, outcome
 from gguf_eval.study.stages.state import TaskItems
+from gguf_eval.tasks.answers import CUT_BEFORE_IT_BEGAN
 from gguf_eval.tasks.datasets import load_items, mirror
 from gguf_eval.tasks.spec import Generation, load_task
 
@@ -87,7 +88,7 @@ def test_what_a_judge_can_not_read_is_one_unscored_answer(tmp_path: Path, monkey
     (tmp_path / "rows.jsonl").write_text('{"question": "1+1", "answer": "2"}\n', encoding="utf-8")
     task = load_task(tmp_path / "sums.toml")
     [item] = load_items(task, fetch=mirror(tmp_path))
-    monkeypatch.setattr(generate, "judge_answer", _failing)
+    monkeypatch.setattr(generate, "judge_written", _failing)
     row = {"item": item.hash, "text": "2", "finish_reason": "eog", "seconds": 1.0, "tokens": 1, "unscored_reason": None}
     found = outcome(TaskItems(task, {item.hash: item}), row)
     assert (found.value, found.text) == (None, "2")

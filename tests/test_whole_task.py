@@ -13,6 +13,7 @@ from gguf_eval.analysis.summary import summarise
 from gguf_eval.analysis.whole_task import whole_task
 from gguf_eval.report.by_task import whole_rows
 from gguf_eval.report.export import to_document
+from gguf_eval.report.notes import aggregate_notes
 from gguf_eval.report.terminal import print_report
 from gguf_eval.store.records import Outcome, TaskRecord
 
@@ -61,6 +62,25 @@ def test_nothing_of_a_point_without_answers() -> None:
     nothing_scored = whole_task(task(), {"i-0": outcome(0, None)})
     assert not nothing_scored.aggregates
     assert not nothing_scored.subjects
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [({"logprobs": (-5000.0, -1.0)}, "OverflowError"), ({"logprobs": ()}, "IndexError"),
+     ({"logprobs": (math.nan,)}, "not a finite number")],
+)  # fmt: skip
+def test_an_aggregate_without_a_figure_is_said_and_the_rest_is_reported(changed: dict[str, Any], reason: str) -> None:
+    exam = task(aggregates=("perplexity", "macro_f1"))
+    outcomes = {key: replace(found, **changed) if found.value is not None else found for key, found in OUTCOMES.items()}
+    found = whole_task(exam, outcomes)
+    assert "perplexity" not in found.aggregates
+    assert reason in found.without_figure["perplexity"]
+    assert found.subjects
+    study = summarise(
+        builders.record(replace(builders.point(1, "F16", 16.0, {}), outcomes={"t": outcomes}), tasks=[exam])
+    )
+    assert aggregate_notes(study)[0].startswith("F16: exam has no perplexity (")
+    assert reason in to_document(study)["points"][0]["tasks"]["exam"]["aggregates_without_figure"]["perplexity"]
 
 
 def test_they_are_reported() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ class WholeTask:
 
     aggregates: dict[str, float] = field(default_factory=dict)
     """By name (`gguf_eval.tasks.aggregates`), over the scored items; no interval."""
+    without_figure: dict[str, str] = field(default_factory=dict)
+    """Why an aggregate that the task names is not among them, by its name."""
     subjects: dict[str, Estimate] = field(default_factory=dict)
     """The headline metric on the items of each subject."""
     groups: dict[str, Estimate] = field(default_factory=dict)
@@ -42,20 +45,36 @@ def whole_task(task: TaskRecord, outcomes: Mapping[str, Outcome], only: Collecti
         group: _mean(task, [entry for name in members for entry in of_subject.get(name, ())])
         for group, members in task.groups.items()
     }
-    return WholeTask(_aggregates(task, outcomes, only), *map(_known, (subjects, groups)))
+    figures, reasons = _aggregates(task, outcomes, only)
+    return WholeTask(figures, reasons, *map(_known, (subjects, groups)))
 
 
 def _known(figures: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def _aggregates(task: TaskRecord, outcomes: Mapping[str, Outcome], only: Collection[str] | None) -> dict[str, float]:
+def _aggregates(
+    task: TaskRecord, outcomes: Mapping[str, Outcome], only: Collection[str] | None
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Figures by name, and why there is none: one that can't be computed is no reason to show nothing else."""
+    figures: dict[str, float] = {}
+    reasons: dict[str, str] = {}
     if not task.aggregates:
-        return {}
+        return figures, reasons
     values = scored(outcomes, only)
     whole = read_whole(outcomes)
     answered = [_answered(whole[key], item) for key, item in task.items.items() if key in values]
-    return {name: AGGREGATES[name](answered) for name in task.aggregates} if answered else {}
+    for name in task.aggregates if answered else ():
+        try:
+            value = AGGREGATES[name](answered)
+        except Exception as error:  # answers, references and the libraries that read them are others'
+            reasons[name] = f"{type(error).__name__}: {error}"
+            continue
+        if math.isfinite(value):
+            figures[name] = value
+        else:
+            reasons[name] = "it is not a finite number"
+    return figures, reasons
 
 
 def _answered(outcome: Outcome, item: ItemRecord) -> Answered:

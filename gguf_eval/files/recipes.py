@@ -81,7 +81,9 @@ class Recipe:
 
 
 def _unmatched(patterns: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(pattern for pattern in patterns if not any(re.search(pattern, name) for name in names))
+    # All names are tried, also after one that matches: llama.cpp tries them all, where nothing bounds a search.
+    matched = {pattern: [name for name in names if re.search(pattern, name)] for pattern in patterns}
+    return tuple(pattern for pattern in patterns if not matched[pattern])
 
 
 def storage_types() -> tuple[str, ...]:

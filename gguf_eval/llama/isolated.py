@@ -34,14 +34,15 @@ class Channel:
     def __init__(self, incoming: IO[bytes], outgoing: IO[bytes]) -> None:
         self._incoming, self._outgoing = incoming, outgoing
 
-    def send(self, content: object) -> None:
-        """Send what can be pickled."""
+    def send(self, content: object) -> int:
+        """Send what can be pickled; returns its bytes."""
         data = pickle.dumps(content, pickle.HIGHEST_PROTOCOL)
         try:
             self._outgoing.write(data)
             self._outgoing.flush()
         except OSError:
             raise Gone from None
+        return len(data)
 
     def receive(self) -> Any:
         """What the other process sent next."""

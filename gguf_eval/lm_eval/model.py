@@ -278,6 +278,8 @@ class GgufEvalLM(TemplateLM):  # type: ignore[misc]
 def _answer(score: Score) -> tuple[float, bool]:
     if score.unscored_reason:
         raise EngineError(f"a request can't be scored: {score.unscored_reason}; raise n_ctx or leave the item out")
+    if not math.isfinite(score.logprob):  # the harness would count its first choice
+        raise EngineError(f"a request can't be scored: {NOT_FINITE}")
     return score.logprob, score.greedy
 
 

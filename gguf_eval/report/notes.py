@@ -27,7 +27,8 @@ def how_to_read(study: StudySummary, columns: Sequence[str], *, starred: bool, f
     if starred:
         diamond = " ◆ on the Pareto front of memory, generation speed and score." if front else ""
         lines.append(f"* best of its model, noise and all.{diamond}")
-    lines += [*placings(study), *items_note(study), *date_notes(study), *text_notes(study), *answer_notes(study)]
+    lines += [*placings(study), *items_note(study), *aggregate_notes(study), *date_notes(study)]
+    lines += [*text_notes(study), *answer_notes(study)]
     return [*sources(study), *lines]
 
 
@@ -115,6 +116,17 @@ def items_note(study: StudySummary) -> list[str]:
     asked = {name: [p.tasks[name] for p in study.points if name in p.tasks] for name in study.task_names}
     alike = grouped((_task_note(summaries), name) for name, summaries in asked.items() if summaries)
     return [f"{', '.join(names)}: {note}" for note, names in alike.items()]
+
+
+def aggregate_notes(study: StudySummary) -> list[str]:
+    """Aggregates that could not be computed, and why; points alike share a line."""
+    alike = grouped(
+        (f"{task.name} has no {name} ({reason})", point.label)
+        for point in study.points
+        for task in point.tasks.values()
+        for name, reason in task.whole.without_figure.items()
+    )
+    return [f"{', '.join(labels)}: {text}." for text, labels in alike.items()]
 
 
 def _task_note(summaries: Sequence[TaskSummary]) -> str:

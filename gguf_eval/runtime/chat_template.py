@@ -58,6 +58,8 @@ def _rendered(source: str, day: date, variables: Mapping[str, Any]) -> tuple[str
         return _compile(source, day).render(tools=None, documents=None, **variables), None
     except TemplateError as error:
         return "", str(error)
+    except MemoryError:
+        raise
     except Exception as error:  # a template runs what its author wrote
         return "", f"{type(error).__name__}: {error}"
 

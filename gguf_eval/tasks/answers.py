@@ -10,11 +10,13 @@ from typing import Any
 
 from gguf_eval.decoding import DecodingError, decode
 from gguf_eval.tasks import judges
-from gguf_eval.tasks.judges.judgement import Cut, Judge, Judgement
+from gguf_eval.tasks.judges.judgement import Cut, Judge, Judgement, has_begun, unscored
 
 _MODULES = [import_module(f"{judges.__name__}.{module.name}") for module in iter_modules(judges.__path__)]
 JUDGES: dict[str, Judge] = {judge.name: judge for module in _MODULES for judge in getattr(module, "JUDGES", ())}
 """Those that the modules of the folder list."""
+CUT_BEFORE_IT_BEGAN = "a stop string ended the answer before it began"
+"""Not a wrong answer: the task's stop strings kept the model from giving one, perhaps after "The answer is:"."""
 
 
 def judge_answer(name: str, answer: str, references: Sequence[Any], options: Cut) -> Judgement:
@@ -22,6 +24,13 @@ def judge_answer(name: str, answer: str, references: Sequence[Any], options: Cut
     judge = JUDGES[name]
     compared = [str(reference) for reference in references] if judge.compares_texts else references
     return judge.judge(answer, compared, options)
+
+
+def judge_written(name: str, answer: str, stopped: bool, references: Sequence[Any], options: Cut) -> Judgement:
+    """The same of what a model wrote; ``stopped``: a stop string of the task ended it."""
+    if stopped and not has_begun(answer, options):
+        return unscored(CUT_BEFORE_IT_BEGAN)
+    return judge_answer(name, answer, references, options)
 
 
 def judge_options(name: str, table: Mapping[str, Any]) -> Cut:

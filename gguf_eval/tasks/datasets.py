@@ -73,8 +73,10 @@ def sound(task: Task, row: Row, found: R | Exception) -> R:
     """What a row gave; raises `TaskError` where it gave none."""
     if isinstance(found, OverLimitError):
         raise TaskError(f"{row_place(task, row)}: the template was stopped: {found}; simplify it")
-    if isinstance(found, Exception):
+    if isinstance(found, TaskError):
         raise found
+    if isinstance(found, Exception):
+        raise TaskError(f"{row_place(task, row)}: its templates give no item: {found}")
     return found
 
 

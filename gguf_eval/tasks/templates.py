@@ -61,7 +61,7 @@ class Templates:
         except self._jinja.UndefinedError as error:
             found = ", ".join(sorted(column for column in row if column != "dataset_config"))
             raise TaskError(f"{where}: {error.message}; the dataset's columns are: {found}") from None
-        except TaskError:
+        except (TaskError, MemoryError):
             raise
         except Exception as error:  # a template runs what its author wrote
             raise TaskError(f"{where}: the template failed: {type(error).__name__}: {error}") from None

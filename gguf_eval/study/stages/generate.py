@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,17 +17,15 @@ from gguf_eval.study.job import Emit
 from gguf_eval.study.stages.ask import AskJob, TaskWork, ask_fields, plan_asked, store_as_they_come, unanswered
 from gguf_eval.study.stages.reference import ModelPoints
 from gguf_eval.study.stages.state import Asked, FoundPoint, ReadyPoint, RunState, TaskItems
-from gguf_eval.tasks.answers import judge_answer
-from gguf_eval.tasks.judges.judgement import has_begun, unscored
-from gguf_eval.tasks.spec import Generation
+from gguf_eval.tasks.answers import judge_written
+from gguf_eval.tasks.judges.judgement import Judgement, unscored
+from gguf_eval.tasks.spec import Generation, Judging
 
 if TYPE_CHECKING:
     from gguf_eval.runtime.generation import GenerationRequest, Written
 
 KINDS = ("generation",)
 """Of tasks whose answers are written."""
-CUT_BEFORE_IT_BEGAN = "a stop string ended the answer before it began"
-"""Not a wrong answer: the task's stop strings kept the model from giving one, perhaps after "The answer is:"."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +66,7 @@ def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
         begun = {**written, "text": row["text"] or row["thought"]} if row["finish_reason"] else {}
         return Outcome(item.hash, None, None, {}, (), tokens, 0, row["unscored_reason"], **begun)
     assert task.judge is not None
-    if row["finish_reason"] == "stop" and not has_begun(row["text"], task.judge.options):
-        return Outcome(item.hash, None, None, {}, (), tokens, 0, CUT_BEFORE_IT_BEGAN, **written)
-    try:
-        judgement = bounded_call(judge_answer, task.judge.name, row["text"], item.references, task.judge.options)
-    except OverLimitError as error:
-        judgement = unscored(f"the judge '{task.judge.name}' was stopped: {error}")
-    except Exception as error:
-        judgement = unscored(f"the judge '{task.judge.name}' failed: {error}")
+    judgement = _judge(task.judge, row["text"], row["finish_reason"] == "stop", item.references)
     if judgement.value is None:
         reason = judgement.unscored_reason or "no answer could be extracted"
         return Outcome(item.hash, None, None, {}, (), tokens, 0, reason, **written)
@@ -93,6 +84,16 @@ def outcome(task_items: TaskItems, row: Mapping[str, Any]) -> Outcome:
         extracted=judgement.extracted,
         **written,
     )
+
+
+def _judge(judge: Judging, text: str, stopped: bool, references: Sequence[Any]) -> Judgement:
+    """What the judge says; where it fails, or takes too much, the answer is unscored."""
+    try:
+        return bounded_call(judge_written, judge.name, text, stopped, references, judge.options)
+    except OverLimitError as error:
+        return unscored(f"the judge '{judge.name}' was stopped: {error}")
+    except Exception as error:
+        return unscored(f"the judge '{judge.name}' failed: {error}")
 
 
 def work(job: GenerateJob, emit: Emit) -> None:

@@ -149,10 +149,11 @@ def _noise(job: TextJob, model: Model, windows: Windows, stack: ExitStack) -> Co
     some = Windows(windows.tokens[:NOISE_WINDOWS], windows.targets[:NOISE_WINDOWS], windows.first)
     reader = stack.enter_context(ReferenceReader(path, key))
     small = stack.enter_context(_context(job, model, batch_size=min(NOISE_BATCH, job.n_ctx // 2)))
-    parts = []
+    parts: list[Columns] = []
     for rows in decode_windows(small, some):
         compared = compare_with_stored(rows, reader.read(len(rows.targets)), _threads(job))
         parts.append({"kld": compared.kld, "same_top": compared.same_top})
+        _check_finite(parts[-1], job)
     columns: Columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     with written_whole(kept) as unfinished, unfinished.open("wb") as file:
         np.savez(file, **columns)  # type: ignore[arg-type]  # names are not those of its options

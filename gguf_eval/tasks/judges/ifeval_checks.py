@@ -15,6 +15,8 @@ from typing import Any
 from gguf_eval.errors import TaskError
 from gguf_eval.tasks.judges.sentences import count_capital_words, count_sentences
 
+# Searches below take time in proportion to the text: blanks before a match are left out where they decide nothing, and
+# a line is searched up to what the match must end with. What they find is what the authors' patterns find.
 Check = Callable[[str, Mapping[str, Any]], bool]
 """(answer, settings) -> followed."""
 
@@ -43,8 +45,8 @@ def _is_language(answer: str, code: str) -> bool:
 
 
 def _bullets(answer: str, settings: Mapping[str, Any]) -> bool:
-    stars = re.findall(r"^\s*\*[^\*].*$", answer, flags=re.MULTILINE)
-    dashes = re.findall(r"^\s*-.*$", answer, flags=re.MULTILINE)
+    stars = re.findall(r"^[^\S\n]*\*[^\*].*$", answer, flags=re.MULTILINE)
+    dashes = re.findall(r"^[^\S\n]*-.*$", answer, flags=re.MULTILINE)
     return len(stars) + len(dashes) == int(settings["num_bullets"])
 
 
@@ -89,8 +91,8 @@ def _nth_paragraph(answer: str, settings: Mapping[str, Any]) -> bool:
 
 def _postscript(answer: str, settings: Mapping[str, Any]) -> bool:
     marker = settings["postscript_marker"].strip()
-    known = {"P.P.S": r"\s*p\.\s?p\.\s?s.*$", "P.S.": r"\s*p\.\s?s\..*$"}
-    return re.search(known.get(marker, rf"\s*{marker.lower()}.*$"), answer.lower(), re.MULTILINE) is not None
+    known = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
+    return re.search(known.get(marker, marker.lower()), answer.lower(), re.MULTILINE) is not None
 
 
 def _json(answer: str, settings: Mapping[str, Any]) -> bool:
@@ -104,8 +106,14 @@ def _json(answer: str, settings: Mapping[str, Any]) -> bool:
     return True
 
 
+def _in_lines(pattern: str, answer: str, end: str) -> list[str]:
+    """What a pattern that stays in a line and ends in ``end`` finds."""
+    parts = (line[: line.rfind(end) + len(end)] if end in line else "" for line in answer.split("\n"))
+    return [found for part in parts for found in re.findall(pattern, part)]
+
+
 def _title(answer: str, settings: Mapping[str, Any]) -> bool:
-    return any(title.lstrip("<").rstrip(">").strip() for title in re.findall(r"<<[^\n]+>>", answer))
+    return any(title.lstrip("<").rstrip(">").strip() for title in _in_lines(r"<<[^\n]+>>", answer, ">>"))
 
 
 def _quoted(answer: str, settings: Mapping[str, Any]) -> bool:
@@ -134,7 +142,7 @@ CHECKS: Mapping[str, Check] = {
     "length_constraints:number_paragraphs": _paragraphs,
     "length_constraints:number_words": lambda a, s: _related(len(re.findall(r"\w+", a)), s["relation"], s["num_words"]),
     "length_constraints:nth_paragraph_first_word": _nth_paragraph,
-    "detectable_content:number_placeholders": lambda a, s: len(re.findall(r"\[.*?\]", a)) >= s["num_placeholders"],
+    "detectable_content:number_placeholders": lambda a, s: len(_in_lines(r"\[.*?\]", a, "]")) >= s["num_placeholders"],
     "detectable_content:postscript": _postscript,
     "detectable_format:number_bullet_lists": _bullets,
     "detectable_format:constrained_response": lambda a, s: any(option in a.strip() for option in _CONSTRAINED),

@@ -79,7 +79,8 @@ def cut(answer: str, options: Cut) -> str:
     is a summary:").
     """
     if options.after is not None:
-        ends = [match.end() for match in options.after.finditer(answer) if answer[match.end() :].strip()]
+        last = len(answer.rstrip())
+        ends = [match.end() for match in options.after.finditer(answer) if match.end() < last]
         answer = answer[ends[-1] :] if ends else answer
     for which, parts in ((options.paragraph, re.compile(r"\n\s*\n").split), (options.line, str.splitlines)):
         if which is None:

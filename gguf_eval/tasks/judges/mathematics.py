@@ -28,7 +28,7 @@ _REPLACED = (
     ("an ", ""), ("a ", ""), (".$", "$"), ("\\$", ""), (r"\ ", ""), (" ", ""), ("mbox", "text"),
     (",\\text{and}", ","), ("\\text{and}", ","), ("\\text{m}", "\\text{}"),
 )  # fmt: skip
-_FORMULA = re.compile(r"\$+([^$]+)\$+|(?<!\\)\\\((.+?)\\\)|(?<!\\)\\\[(.+?)\\\]", re.S)
+_FORMULA = re.compile(r"(?<!\$)\$+([^$]+)\$+|(?<!\\)\\\((.+?)\\\)|(?<!\\)\\\[(.+?)\\\]", re.S)
 """What stands between dollar signs, \\( and \\), or \\[ and \\]."""
 _SENTENCE = re.compile(r"(?<![\\{])\b[a-zA-Z]{2,}[,:]?\s+[a-zA-Z]{2,}\b")
 """Two words after one another, which a bare answer does not hold; its units are in LaTeX or one word."""
@@ -36,7 +36,8 @@ _NAMED = re.compile(r"(?:answer is|answer:)\s*:?|^[^\w\n]*(?:final )?answer[^\w\
 _STOP = re.compile(r"(?<=[^\\\s])[.,;]\s*$")
 """A stop at the end of a formula that ends a sentence."""
 _REST = re.compile(
-    r"\s*I hope it is correct.*|\.\s+(?=[A-Z]).*|,?\s+(?:since|because|as|which|where|when|so)\b.*", re.S
+    r"(?<!\s)\s*I hope it is correct.*|\.\s+(?=[A-Z]).*|(?:,|(?<!\s))\s+(?:since|because|as|which|where|when|so)\b.*",
+    re.S,
 )
 """What follows an answer in its line and is no part of it: another sentence, the reason."""
 
@@ -73,11 +74,12 @@ def final_answer(text: str) -> str | None:
     if boxed is not None:
         return boxed
     text = text.replace("**", "")
-    named = [text[match.end() :].strip() for match in _NAMED.finditer(text)]
-    named = [follows for follows in named if follows]
-    if named:
-        display = _FORMULA.match(named[-1])
-        line = _REST.sub("", named[-1].splitlines()[0])
+    written = len(text.rstrip())
+    ends = [match.end() for match in _NAMED.finditer(text) if match.end() < written]
+    if ends:
+        named = text[ends[-1] :].strip()
+        display = _FORMULA.match(named)
+        line = _REST.sub("", named.splitlines()[0])
         return _formula(display or _FORMULA.search(line)) or line.strip().rstrip(".")
     whole = text.strip()
     alone = _FORMULA.fullmatch(whole.rstrip("."))
@@ -165,12 +167,21 @@ def minerva_form(text: str) -> str:
     if text.count("$") > 1:  # without, the search would take the square of the length
         text = re.sub(r"(.*?)(\$)(.*?)(\$)(.*)", r"$\3$", text)
     for command in ("text", "textbf", "overline"):
-        text = re.sub(rf"(\\{command}\{{)(.*?)(\}})", r"\2", text)
-    text = re.sub(r"(\\boxed\{)(.*)(\})", r"\2", text)
+        text = _unwrapped(rf"(\\{command}\{{)(.*?)(\}})", text)
+    text = _unwrapped(r"(\\boxed\{)(.*)(\})", text)
     text = re.sub(r"(frac)([^{])(.)", r"frac{\2}{\3}", text)
     text = re.sub(r"(sqrt)(\[[^\]]*\])(\w)", r"\1\2{\3}", text)
     text = re.sub(r"(sqrt)(?!\[)([^{])", r"sqrt{\2}", text).replace("$", "")
     return text.replace(",", "") if re.fullmatch(r"-?\d{1,3}(,\d{3})+", text) else text
+
+
+def _unwrapped(pattern: str, text: str) -> str:
+    """Second groups in place of what a pattern finds that stays in a line and ends in a brace.
+
+    What follows the last brace of a line is not searched, which would take the square of its length.
+    """
+    lines = (line.rpartition("}") for line in text.split("\n"))
+    return "\n".join(re.sub(pattern, r"\2", before + brace) + after for before, brace, after in lines)
 
 
 def _same_number(first: str, second: str) -> bool:

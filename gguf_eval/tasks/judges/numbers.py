@@ -13,7 +13,7 @@ from gguf_eval.tasks.judges.matching import Matching, find, normalise
 
 _MARKED = re.compile(r"#### (\-?[0-9\.\,]+)")
 _ANYWHERE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-_IGNORED = tuple(map(re.compile, (",", r"\$", r"(?s).*#### ", r"\.$")))
+_IGNORED = tuple(map(re.compile, (",", r"\$", r"(?s)\A.*#### ", r"\.$")))
 _GSM8K = Matching(ignore=_IGNORED, ignore_case=True, strip=False)
 """As in lm-evaluation-harness's gsm8k: 1,000 is 1000, $5. is 5; the references still hold their solutions."""
 _NUMBER = re.compile(r"[-−+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")

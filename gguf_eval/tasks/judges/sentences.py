@@ -27,6 +27,8 @@ _OPENERS = frozenset(_OPENERS_TEXT.split())
 """Words that are written with a small letter inside a sentence: with a capital they open one."""
 _CLOSERS = r"\"')\]}‘’“”«»"
 _INSIDE = r"[)\";}\]*:@'({\[!?‘’“”«»]"
+_MARK = re.compile(r"[.?!]")
+_BLANKS = re.compile(r"\s*")
 _END = re.compile(rf"[.?!](?:(?={_INSIDE})|(?=\s+\S))")
 _FIRST_TOKEN = re.compile(
     rf"-{{2,}}|\.{{2,}}|(?![(\"`{{\[:;&#*@)}}\]\-,])\S+?(?=\s|$|{_INSIDE}|-{{2,}}|\.{{2,}}|,(?:\s|$))|\S"
@@ -39,9 +41,10 @@ def count_sentences(text: str) -> int:
     count = start = 0
     for chunk in re.finditer(r"\S+", text):
         # Of several possible ends in one run of characters the last one is judged: "What?!".
-        ends = [end for end in _END.finditer(text, chunk.start(), len(text)) if end.start() < chunk.end()][-1:]
-        for end in ends:
-            if not _is_end(text[chunk.start() : end.end()], text[end.end() :].lstrip()[:80]):
+        marks = _MARK.finditer(text, *chunk.span())
+        for end in [end for mark in marks if (end := _END.match(text, mark.start()))][-1:]:
+            follows = _BLANKS.match(text, end.end()).end()  # type: ignore[union-attr]  # it matches everywhere
+            if not _is_end(text[chunk.start() : end.end()], text[follows : follows + 80]):
                 continue
             closing = re.compile(rf"[{_CLOSERS}]+?(?:\s+|(?=--)|$)", re.MULTILINE).match(text, end.end())
             count += bool(text[start : end.end()].strip())
